@@ -1,0 +1,168 @@
+"""Configuration of PianoBind: one config for the model, one for each of its audio and MIDI towers."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+
+@strict
+class PianoBindAudioConfig(PreTrainedConfig):
+    """Audio tower: log-mel windows in, one hidden vector a window out.
+
+    `architecture="transformer"` is the default family: three convolutions that shorten time by four, then a pre-norm
+    transformer with rotary positions and masked mean pooling. `architecture="modified_resnet"` is the published
+    PianoBind's CLIP ResNet with attention pooling, for windows of exactly `window_frames` frames.
+
+    Args:
+        num_mel_bins (`int`): mel bands of the input.
+        frame_seconds (`float`): time between two input frames, in seconds.
+        window_frames (`int`): frames of one window.
+        stem_channels (`tuple[int, ...]`): output channels of the stem's convolutions.
+        resnet_layers, resnet_width, resnet_heads: the ResNet's blocks a stage, base width and pooling heads.
+    """
+
+    model_type = "pianobind_audio"
+    base_config_key = "audio_config"
+
+    architecture: str = "transformer"
+    num_mel_bins: int = 229
+    frame_seconds: float = 0.02
+    window_frames: int = 1001
+    stem_channels: tuple[int, ...] | list[int] = (32, 64, 64)
+    hidden_size: int = 384
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 6
+    intermediate_size: int = 1152
+    norm_position: str = "pre"
+    position_embedding_type: str = "rotary"
+    hidden_dropout: float = 0.1
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    resnet_layers: tuple[int, ...] | list[int] = (3, 4, 6, 3)
+    resnet_width: int = 16
+    resnet_heads: int = 8
+    resnet_output_size: int = 256
+
+    def validate_architecture(self):
+        if self.architecture not in ("transformer", "modified_resnet"):
+            raise ValueError(
+                f"`architecture` is {self.architecture!r}; it must be 'transformer' or 'modified_resnet'."
+            )
+
+    def validate_heads(self):
+        _check_heads(self)
+
+    @property
+    def output_size(self) -> int:
+        """Width of the vector that the tower gives for a window."""
+        return self.hidden_size if self.architecture == "transformer" else self.resnet_output_size
+
+
+@strict
+class PianoBindMidiConfig(PreTrainedConfig):
+    """MIDI tower: note rows in, one hidden vector a window out.
+
+    The default family is a pre-norm transformer whose rotary positions are half note index, half seconds. The
+    published PianoBind is `norm_position="post"`, `position_embedding_type="relative_key_query"`, `pool_padding=True`.
+
+    Args:
+        field_sizes (`tuple[int, ...]`): vocabulary of each field of a note row; the last two ids of a field are PAD
+            and MASK.
+        field_embedding_size (`int`): width of each field's embedding; they are concatenated, then projected.
+        scale_embeddings (`bool`): multiply each embedding by the square root of its width.
+        time_field (`int`): the field that holds the time since the previous onset; -1 where no field does.
+        time_range_seconds (`tuple[float, float]`): the shortest and the longest time of that field's bins.
+        max_relative_position (`int`): longest distance that `relative_key_query` tells apart, plus one.
+        pool_padding (`bool`): average over padding as well, as the published model does.
+    """
+
+    model_type = "pianobind_midi"
+    base_config_key = "midi_config"
+
+    field_sizes: tuple[int, ...] | list[int] = (90, 130, 66, 34, 34)
+    field_embedding_size: int = 96
+    scale_embeddings: bool = False
+    time_field: int = 1
+    time_range_seconds: tuple[float, ...] | list[float] = (0.01, 10.0)
+    hidden_size: int = 384
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 6
+    intermediate_size: int = 1152
+    norm_position: str = "pre"
+    position_embedding_type: str = "rotary"
+    max_relative_position: int = 512
+    pool_padding: bool = False
+    hidden_dropout: float = 0.1
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+
+    def validate_heads(self):
+        _check_heads(self)
+
+    def validate_options(self):
+        if self.norm_position not in ("pre", "post"):
+            raise ValueError(f"`norm_position` is {self.norm_position!r}; it must be 'pre' or 'post'.")
+        if self.position_embedding_type not in ("rotary", "relative_key_query"):
+            raise ValueError(
+                f"`position_embedding_type` is {self.position_embedding_type!r}; "
+                "it must be 'rotary' or 'relative_key_query'."
+            )
+
+    @property
+    def output_size(self) -> int:
+        """Width of the vector that the tower gives for a window."""
+        return self.hidden_size
+
+
+def _check_heads(config):
+    if config.hidden_size % config.num_attention_heads or (config.hidden_size // config.num_attention_heads) % 4:
+        raise ValueError(
+            f"`hidden_size` is {config.hidden_size} with {config.num_attention_heads} attention heads; "
+            "each head needs a whole number of dimensions that four divides."
+        )
+
+
+@strict
+class PianoBindConfig(PreTrainedConfig):
+    """The whole model. Every tower is optional, so that bimodal checkpoints are the same class.
+
+    Args:
+        audio_config (`dict` or config, *optional*): `pianobind_audio`, or any Hugging Face audio encoder's config.
+        midi_config (`dict` or config, *optional*): `pianobind_midi`.
+        text_config (`dict` or config, *optional*): any Hugging Face text encoder's config.
+        projection_dim (`int`): width of the shared embedding space.
+        logit_scale_init_value (`float`): natural logarithm of the first inverse temperature.
+        pool_text_padding (`bool`): average text over padding as well, as the published model does.
+    """
+
+    model_type = "pianobind"
+    sub_configs = {"audio_config": AutoConfig, "midi_config": PianoBindMidiConfig, "text_config": AutoConfig}
+
+    audio_config: dict | PreTrainedConfig | None = None
+    midi_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    projection_dim: int = 384
+    logit_scale_init_value: float = 2.6592
+    pool_text_padding: bool = False
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        self.audio_config = _tower_config(self.audio_config, PianoBindAudioConfig)
+        self.midi_config = _tower_config(self.midi_config, PianoBindMidiConfig)
+        self.text_config = _tower_config(self.text_config, None)
+        super().__post_init__(**kwargs)
+
+
+def _tower_config(config, own_class):
+    """A dict names its class by `model_type`; without one it is ours."""
+    if config is None or isinstance(config, PreTrainedConfig):
+        return config
+    config = dict(config)
+    model_type = config.pop("model_type", own_class.model_type if own_class else None)
+    if own_class is not None and model_type == own_class.model_type:
+        return own_class(**config)
+    if model_type is None:
+        raise ValueError("`text_config` is a dict without `model_type`; name the encoder's type, such as 'bert'.")
+    return AutoConfig.for_model(model_type, **config)
+
+
+__all__ = ["PianoBindAudioConfig", "PianoBindConfig", "PianoBindMidiConfig"]

@@ -1,0 +1,260 @@
+"""Recording -> log-mel windows: the arrays that the audio tower reads."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from transformers import BatchFeature, SequenceFeatureExtractor
+from transformers.audio_utils import mel_filter_bank
+
+BLOCK_SECONDS = 10.0  # decoded at a time, so that memory does not grow with the recording
+SILENCE_AMPLITUDE = 10 ** (-70 / 20)  # of full scale; below it a window holds no music
+
+
+@dataclass
+class AudioWindow:
+    """A stretch of a recording: `samples` (mono float32, at the extractor's rate) from `start_seconds` on."""
+
+    samples: np.ndarray
+    start_seconds: float
+    end_seconds: float
+
+
+class PianoBindFeatureExtractor(SequenceFeatureExtractor):
+    """Turns recordings of any length into log-mel windows.
+
+    Every window is treated by itself: its decibels are counted from its own loudest bin and cut off `top_db` below,
+    so that its features depend neither on the batch nor on the recording level.
+
+    Args:
+        feature_size (`int`): mel bands.
+        sampling_rate (`int`): of the samples that the features are made from, in Hz; recordings are resampled to it.
+        fft_size, hop_length (`int`): of the short-time Fourier transform, in samples.
+        min_frequency, max_frequency (`float`): edges of the mel bands in Hz.
+        window_seconds, hop_seconds (`float`): length of a window, and time between the starts of two.
+        top_db (`float`): dynamic range that is kept, in decibels.
+        amplitude_floor (`float`): smallest power that is told from zero.
+        normalize (`str`): "unit" maps the kept range to 0..1; "none" keeps decibels of the power, as the published
+            PianoBind does.
+        window_norm (`bool`): divide the spectrum by the norm of the Hann window.
+    """
+
+    model_input_names = ["input_features", "audio_attention_mask"]
+
+    def __init__(
+        self,
+        feature_size=229,
+        sampling_rate=16_000,
+        fft_size=2048,
+        hop_length=320,
+        min_frequency=30.0,
+        max_frequency=8_000.0,
+        window_seconds=20.0,
+        hop_seconds=10.0,
+        top_db=80.0,
+        amplitude_floor=1e-10,
+        normalize="unit",
+        window_norm=False,
+        padding_value=0.0,
+        **kwargs,
+    ):
+        super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
+        if not 0 < hop_seconds <= window_seconds:
+            raise ValueError(
+                f"`hop_seconds` is {hop_seconds} with windows of {window_seconds} s; "
+                "it must be above 0 and at most `window_seconds`, or music would be skipped."
+            )
+        if normalize not in ("unit", "none"):
+            raise ValueError(f"`normalize` is {normalize!r}; it must be 'unit' or 'none'.")
+        self.fft_size = fft_size
+        self.hop_length = hop_length
+        self.min_frequency = min_frequency
+        self.max_frequency = max_frequency
+        self.window_seconds = window_seconds
+        self.hop_seconds = hop_seconds
+        self.top_db = top_db
+        self.amplitude_floor = amplitude_floor
+        self.normalize = normalize
+        self.window_norm = window_norm
+
+    @property
+    def window_samples(self) -> int:
+        return round(self.window_seconds * self.sampling_rate)
+
+    def to_dict(self):
+        return {key: value for key, value in super().to_dict().items() if not key.startswith("_cached")}
+
+    def windows(self, audio, sampling_rate: int | None = None) -> Iterator[AudioWindow]:
+        """Yields a recording's windows one by one, decoding and resampling as it goes.
+
+        Args:
+            audio (`str`, `Path`, array of shape `(samples,)` or `(channels, samples)`): a file, or a waveform.
+            sampling_rate (`int`, *optional*): of a waveform, in Hz; a file knows its own.
+        Raises:
+            FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
+            ValueError: it is no audio, is damaged, holds no sample, or is silent throughout.
+        """
+        name = str(audio) if isinstance(audio, (str, Path)) else "the given waveform"
+        if isinstance(audio, (str, Path)):
+            blocks = _file_blocks(Path(audio), self.sampling_rate)
+        else:
+            blocks = _waveform_blocks(audio, sampling_rate, self.sampling_rate)
+        heard = False
+        for window in _cut(blocks, self.sampling_rate, self.window_seconds, self.hop_seconds, name):
+            if np.abs(window.samples).max() > SILENCE_AMPLITUDE:
+                heard = True
+                yield window
+        if not heard:
+            raise ValueError(f"{name}: the recording is silent (below -70 dB throughout); check how it was made.")
+
+    def log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Log-mel spectrograms, each with its own decibel reference.
+
+        Args:
+            waveforms (`torch.Tensor` of shape `(windows, samples)`, float32): on any device.
+        Returns:
+            `torch.Tensor` of shape `(windows, frames, feature_size)`; frames are `hop_length` apart and centred.
+        """
+        hann, filters = self._constants(waveforms.device)
+        spectrum = torch.stft(
+            waveforms,
+            self.fft_size,
+            self.hop_length,
+            window=hann,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
+        )
+        if self.window_norm:
+            spectrum = spectrum / hann.pow(2).sum().sqrt()
+        power = spectrum.abs().pow(2).transpose(1, 2)
+        decibels = 10 * torch.log10(torch.clamp(power @ filters, min=self.amplitude_floor))
+        loudest = decibels.amax(dim=(1, 2), keepdim=True)
+        if self.normalize == "none":
+            return torch.maximum(decibels, loudest - self.top_db)
+        return torch.clamp((decibels - loudest) / self.top_db + 1, min=0)
+
+    def frame_mask(self, samples: torch.Tensor, frames: int) -> torch.Tensor:
+        """`(windows, frames)` int64: 1 for frames whose centre lies within each window's `samples`."""
+        centres = torch.arange(frames) * self.hop_length
+        return (centres[None] < torch.clamp(samples, min=1)[:, None]).long()
+
+    def batch(self, windows: list[AudioWindow]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Windows -> features `(windows, frames, feature_size)` and their frame mask `(windows, frames)`."""
+        waveforms = torch.zeros(len(windows), self.window_samples)
+        for row, window in enumerate(windows):
+            waveforms[row, : len(window.samples)] = torch.from_numpy(window.samples)
+        features = self.log_mel(waveforms)
+        lengths = torch.tensor([len(window.samples) for window in windows])
+        return features, self.frame_mask(lengths, features.shape[1])
+
+    def __call__(self, audio, sampling_rate: int | None = None, return_tensors=None, **kwargs) -> BatchFeature:
+        """Reads recordings of any length.
+
+        Args:
+            audio: one or a list of paths or waveforms (arrays of shape `(samples,)` or `(channels, samples)`).
+            sampling_rate (`int`, *optional*): of the waveforms, in Hz.
+            return_tensors (`str`, *optional*): "pt" or "np".
+        Returns:
+            `input_features` of shape `(batch, windows, frames, feature_size)` and `audio_attention_mask` of shape
+            `(batch, windows, frames)`, 1 where there is sound; a shorter recording has windows that are 0 throughout.
+        """
+        recordings = audio if isinstance(audio, (list, tuple)) and not _is_waveform(audio) else [audio]
+        made = [self.batch(list(self.windows(recording, sampling_rate))) for recording in recordings]
+        most = max(len(features) for features, _ in made)
+        shape = (len(made), most, *made[0][0].shape[1:])
+        features, mask = torch.full(shape, self.padding_value), torch.zeros(shape[:3], dtype=torch.long)
+        for row, (piece_features, piece_mask) in enumerate(made):
+            features[row, : len(piece_features)] = piece_features
+            mask[row, : len(piece_mask)] = piece_mask
+        data = {"input_features": features, "audio_attention_mask": mask}
+        if return_tensors != "pt":
+            data = {key: value.numpy() for key, value in data.items()}
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def _constants(self, device):
+        """The Hann window and the mel filters `(fft bins, mel bands)` on a device, made once."""
+        cached = self.__dict__.setdefault("_cached_constants", {})
+        if device not in cached:
+            filters = mel_filter_bank(
+                self.fft_size // 2 + 1,
+                self.feature_size,
+                self.min_frequency,
+                self.max_frequency,
+                self.sampling_rate,
+                norm=None,
+                mel_scale="htk",
+            )
+            cached[device] = (
+                torch.hann_window(self.fft_size, device=device),
+                torch.from_numpy(filters).float().to(device),
+            )
+        return cached[device]
+
+
+def _is_waveform(audio) -> bool:
+    return bool(len(audio)) and isinstance(audio[0], (float, int, np.floating))
+
+
+def _file_blocks(path: Path, sampling_rate: int) -> Iterator[np.ndarray]:
+    """Mono float32 blocks of a file at `sampling_rate`."""
+    with path.open("rb") as handle:  # so that a missing or forbidden file raises the system's own error
+        if not handle.read(1):
+            raise ValueError(f"{path}: the file is empty; copy or export it again.")
+        handle.seek(0)
+        try:
+            with soundfile.SoundFile(handle) as sound:
+                resampler = soxr.ResampleStream(sound.samplerate, sampling_rate, 1, dtype="float32")
+                block_frames = max(1, round(BLOCK_SECONDS * sound.samplerate))
+                while len(block := sound.read(block_frames, dtype="float32", always_2d=True)):
+                    yield resampler.resample_chunk(np.ascontiguousarray(block.mean(axis=1)))
+                yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        except soundfile.LibsndfileError as error:
+            raise ValueError(
+                f"{path}: cannot be decoded as audio ({error.error_string.strip('. ')}); "
+                "if it plays elsewhere, convert it to WAV or FLAC."
+            ) from error
+
+
+def _waveform_blocks(waveform, given_rate: int | None, sampling_rate: int) -> Iterator[np.ndarray]:
+    if given_rate is None:
+        raise ValueError(
+            "`sampling_rate` is missing: a waveform does not know its own. Pass it in Hz, or pass a file's path."
+        )
+    samples = np.asarray(waveform, dtype=np.float32)
+    if samples.ndim == 2:
+        samples = samples.mean(axis=0)
+    if samples.ndim != 1 or not samples.size:
+        raise ValueError(
+            f"the given waveform has shape {samples.shape}; it must be (samples,) or (channels, samples)."
+        )
+    if given_rate == sampling_rate:
+        yield samples
+        return
+    resampler = soxr.ResampleStream(given_rate, sampling_rate, 1, dtype="float32")
+    yield resampler.resample_chunk(np.ascontiguousarray(samples), last=True)
+
+
+def _cut(blocks, sampling_rate, window_seconds, hop_seconds, name) -> Iterator[AudioWindow]:
+    """Cuts a stream of blocks by the rule of `window_starts`, holding no more than a window and a block."""
+    window, hop = round(window_seconds * sampling_rate), round(hop_seconds * sampling_rate)
+    held, start, reached = np.zeros(0, np.float32), 0, 0
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise ValueError(f"{name}: it holds samples that are not finite numbers; decode it again.")
+        held = np.concatenate([held, block])
+        while len(held) >= window:
+            reached = start + window
+            yield AudioWindow(held[:window].copy(), start / sampling_rate, reached / sampling_rate)
+            held, start = held[hop:], start + hop
+    if not start and not len(held):
+        raise ValueError(f"{name}: the recording holds no sample; record or export it again.")
+    if start + len(held) > reached:  # what no full window has reached
+        yield AudioWindow(held, start / sampling_rate, (start + len(held)) / sampling_rate)
+
+
+__all__ = ["AudioWindow", "PianoBindFeatureExtractor"]

@@ -1,0 +1,264 @@
+"""PianoBind: piano audio, piano MIDI and text in one embedding space."""
+
+import inspect
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_pianobind import PianoBindAudioConfig, PianoBindConfig
+from .towers_pianobind import PianoBindAudioModel, PianoBindMidiModel, PianoBindPreTrainedModel, masked_mean
+
+MAX_LOGIT_SCALE = 4.6052  # ln(100): CLIP's bound, arXiv 2103.00020, section 2.5
+
+
+@dataclass
+class PianoBindOutput(ModelOutput):
+    """What `PianoBindModel` returns; a field whose modality was not given is None.
+
+    Attributes:
+        loss (`torch.Tensor` of shape `()`): mean over the pairs audio-text, MIDI-text and audio-MIDI that are there;
+            only with `return_loss=True`.
+        logits_per_audio (`torch.Tensor` of shape `(audio batch, text batch)`): scaled similarities.
+        logits_per_midi (`torch.Tensor` of shape `(MIDI batch, text batch)`): scaled similarities.
+        logits_per_text (`torch.Tensor` of shape `(text batch, audio or MIDI batch)`): the transpose of
+            `logits_per_audio`, or of `logits_per_midi` where no audio was given.
+        logits_per_audio_midi (`torch.Tensor` of shape `(audio batch, MIDI batch)`): scaled similarities.
+        audio_embeds, midi_embeds, text_embeds (`torch.Tensor` of shape `(batch, projection_dim)`): unit length.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits_per_audio: torch.FloatTensor | None = None
+    logits_per_midi: torch.FloatTensor | None = None
+    logits_per_text: torch.FloatTensor | None = None
+    logits_per_audio_midi: torch.FloatTensor | None = None
+    audio_embeds: torch.FloatTensor | None = None
+    midi_embeds: torch.FloatTensor | None = None
+    text_embeds: torch.FloatTensor | None = None
+
+
+def contrastive_loss(logits: torch.Tensor, positives: torch.Tensor | None = None, ignored: torch.Tensor | None = None):
+    """Symmetric contrastive loss.
+
+    Args:
+        logits (`torch.Tensor` of shape `(rows, columns)`): scaled similarities.
+        positives (`torch.Tensor` of shape `(rows, columns)`, bool, *optional*): pairs that belong together; the
+            diagonal by default. With several in a row, the loss is the mean of their cross-entropies.
+        ignored (`torch.Tensor` of shape `(rows, columns)`, bool, *optional*): pairs that are neither right nor wrong.
+    Returns:
+        `torch.Tensor` of shape `()`: mean of both directions. Rows (or columns) without a positive take no part.
+    Source: CLIP (arXiv 2103.00020, figure 3); several positives as L_out of arXiv 2004.11362, equation 2.
+    """
+    if positives is None:
+        positives = torch.eye(*logits.shape, dtype=torch.bool, device=logits.device)
+    if ignored is not None:
+        logits = logits.masked_fill(ignored & ~positives, float("-inf"))
+    losses = []
+    for scores, right in ((logits, positives), (logits.T, positives.T)):
+        log_probabilities = scores.float().log_softmax(dim=1)
+        count = right.sum(1)
+        row_loss = -log_probabilities.masked_fill(~right, 0.0).sum(1) / count.clamp(min=1)
+        losses.append(row_loss.sum() / (count > 0).sum().clamp(min=1))
+    return sum(losses) / 2
+
+
+class LogitScale(nn.Module):
+    """The learned inverse temperature; a module of its own, so that PEFT can train and save it."""
+
+    def __init__(self, initial: float):
+        super().__init__()
+        self.initial = initial
+        self.weight = nn.Parameter(torch.tensor(float(initial)))
+
+    def forward(self, similarities):
+        return similarities * self.weight.clamp(max=MAX_LOGIT_SCALE).exp()
+
+
+class PianoBindModel(PianoBindPreTrainedModel):
+    """The three towers and their projections into one space."""
+
+    config_class = PianoBindConfig
+    main_input_name = "input_features"
+
+    def __init__(self, config: PianoBindConfig):
+        super().__init__(config)
+        self.audio_model = self.midi_model = self.text_model = None
+        if config.audio_config is not None:
+            self.audio_model = _audio_tower(config.audio_config)
+            width = getattr(config.audio_config, "output_size", None) or config.audio_config.hidden_size
+            self.audio_projection = nn.Linear(width, config.projection_dim, bias=False)
+        if config.midi_config is not None:
+            self.midi_model = PianoBindMidiModel._from_config(config.midi_config)
+            self.midi_projection = nn.Linear(config.midi_config.output_size, config.projection_dim, bias=False)
+        if config.text_config is not None:
+            self.text_model = _without_pooler(config.text_config)
+            self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
+        self.logit_scale = LogitScale(config.logit_scale_init_value)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, LogitScale):
+            init.constant_(module.weight, module.initial)
+
+    def forward(
+        self,
+        input_features=None,
+        audio_attention_mask=None,
+        midi_ids=None,
+        midi_attention_mask=None,
+        input_ids=None,
+        attention_mask=None,
+        return_loss: bool = False,
+        return_dict: bool = True,
+        **kwargs,
+    ) -> PianoBindOutput:
+        """Embeds what is given and compares each modality with each other.
+
+        Args:
+            input_features, audio_attention_mask: see `get_audio_features`.
+            midi_ids, midi_attention_mask: see `get_midi_features`.
+            input_ids, attention_mask: see `get_text_features`.
+            return_loss (`bool`): also the contrastive loss; row `i` of each modality is then the same piece.
+        """
+        audio = midi = text = None
+        if input_features is not None:
+            audio = self.get_audio_features(input_features, audio_attention_mask)
+        if midi_ids is not None:
+            midi = self.get_midi_features(midi_ids, midi_attention_mask)
+        if input_ids is not None:
+            text = self.get_text_features(input_ids, attention_mask, **kwargs)
+        if audio is None and midi is None and text is None:
+            raise ValueError("nothing to embed: pass `input_features`, `midi_ids` or `input_ids`.")
+
+        per_audio, per_midi, audio_midi = (
+            None if first is None or second is None else self.logit_scale(first @ second.T)
+            for first, second in ((audio, text), (midi, text), (audio, midi))
+        )
+        per_text = next((logits.T for logits in (per_audio, per_midi) if logits is not None), None)
+        loss = None
+        if return_loss:
+            pairs = [contrastive_loss(logits) for logits in (per_audio, per_midi, audio_midi) if logits is not None]
+            if not pairs:
+                raise ValueError("`return_loss=True` needs two modalities; only one was given.")
+            loss = sum(pairs) / len(pairs)
+        output = PianoBindOutput(loss, per_audio, per_midi, per_text, audio_midi, audio, midi, text)
+        return output if return_dict else output.to_tuple()
+
+    def get_audio_features(self, input_features, audio_attention_mask=None):
+        """Embeds recordings.
+
+        Args:
+            input_features (`torch.Tensor` of shape `(batch, windows, frames, mels)`): log-mel windows;
+                `(batch, frames, mels)` is one window each.
+            audio_attention_mask (`torch.Tensor` of shape `(batch, windows, frames)`, *optional*): 0 on padding; a
+                window that is 0 throughout does not exist.
+        Returns:
+            `torch.Tensor` of shape `(batch, projection_dim)`, float32, unit length: the mean of the windows' embeddings.
+        """
+        tower = self._tower("audio")
+        if input_features.dim() == 3:
+            input_features = input_features[:, None]
+        if audio_attention_mask is None:
+            audio_attention_mask = input_features.new_ones(input_features.shape[:3], dtype=torch.long)
+        audio_attention_mask = audio_attention_mask.view(input_features.shape[:3])
+        exists = (audio_attention_mask != 0).any(-1)  # (batch, windows)
+        piece = exists.nonzero()[:, 0]
+        features, mask = input_features[exists], audio_attention_mask[exists]
+        return _mean_of_windows(self._project("audio", tower.pool(tower(features, mask), mask)), piece, len(exists))
+
+    def get_midi_features(self, midi_ids, midi_attention_mask=None):
+        """Embeds MIDI.
+
+        Args:
+            midi_ids (`torch.Tensor` of shape `(batch, notes, fields)`): note rows.
+            midi_attention_mask (`torch.Tensor` of shape `(batch, notes)`, *optional*): 0 on padding, `k` for notes of
+                the `k`-th window; a mask of 0 and 1 is one window.
+        Returns:
+            `torch.Tensor` of shape `(batch, projection_dim)`, float32, unit length: the mean of the windows' embeddings.
+        """
+        tower = self._tower("midi")
+        if midi_attention_mask is None:
+            midi_attention_mask = torch.ones_like(midi_ids[..., 0])
+        piece = torch.arange(len(midi_ids), device=midi_ids.device)
+        if midi_attention_mask.max() > 1:
+            midi_ids, midi_attention_mask, piece = _split_windows(midi_ids, midi_attention_mask)
+        hidden = tower.pool(tower(midi_ids, midi_attention_mask), midi_attention_mask)
+        return _mean_of_windows(self._project("midi", hidden), piece, int(piece[-1]) + 1)
+
+    def get_text_features(self, input_ids, attention_mask=None, **kwargs):
+        """Embeds text.
+
+        Args:
+            input_ids, attention_mask (`torch.Tensor` of shape `(batch, tokens)`): what the tokenizer gives.
+        Returns:
+            `torch.Tensor` of shape `(batch, projection_dim)`, float32, unit length.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        hidden = self._tower("text")(input_ids=input_ids, attention_mask=attention_mask, **kwargs)[0]
+        mask = torch.ones_like(attention_mask) if self.config.pool_text_padding else attention_mask
+        return self._project("text", masked_mean(hidden, mask))
+
+    def _tower(self, modality: str):
+        tower = getattr(self, f"{modality}_model")
+        if tower is None:
+            has = [name for name in ("audio", "midi", "text") if getattr(self, f"{name}_model") is not None]
+            raise ValueError(
+                f"this checkpoint has no {modality} tower, only {' and '.join(has)}; load one that has it, "
+                f"such as `default_checkpoint()`."
+            )
+        return tower
+
+    def _project(self, modality: str, pooled):
+        projected = getattr(self, f"{modality}_projection")(pooled)
+        return F.normalize(projected.float(), dim=-1)
+
+
+def _audio_tower(config):
+    if isinstance(config, PianoBindAudioConfig):
+        return PianoBindAudioModel._from_config(config)
+    return AutoModel.from_config(config)
+
+
+def _without_pooler(config):
+    """The text encoder without BERT's pooler, whose weights no loss would ever reach."""
+    model_class = AutoModel._model_mapping[type(config)]
+    if "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
+        return AutoModel.from_config(config, add_pooling_layer=False)
+    return AutoModel.from_config(config)
+
+
+def _split_windows(midi_ids, mask):
+    """Lays the windows that stand one after the other in a row below each other.
+
+    Returns:
+        ids `(windows, notes, fields)`, mask `(windows, notes)` of 0 and 1, and the piece of each window `(windows,)`.
+    """
+    most = int(mask.max()) + 1
+    row, place = mask.nonzero(as_tuple=True)
+    window, place_window, counts = torch.unique_consecutive(
+        row * most + mask[row, place], return_inverse=True, return_counts=True
+    )
+    first = counts.cumsum(0) - counts
+    column = torch.arange(len(row), device=mask.device) - first[place_window]
+    ids = midi_ids.new_zeros(len(window), int(counts.max()), midi_ids.shape[-1])
+    ids[place_window, column] = midi_ids[row, place]
+    split_mask = mask.new_zeros(ids.shape[:2])
+    split_mask[place_window, column] = 1
+    return ids, split_mask, window // most
+
+
+def _mean_of_windows(embeds, piece, pieces: int):
+    """Unit embeddings of windows -> unit embeddings of the pieces that they belong to."""
+    if len(embeds) == pieces:
+        return embeds
+    return F.normalize(embeds.new_zeros(pieces, embeds.shape[1]).index_add(0, piece, embeds), dim=-1)
+
+
+__all__ = ["PianoBindModel", "PianoBindOutput", "contrastive_loss"]

@@ -1,0 +1,199 @@
+"""MIDI file -> the notes that a pianist plays, in seconds. Reading and checking only; tokens are in `midi_pianobind`."""
+
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import symusic
+
+LOWEST_KEY, HIGHEST_KEY = 21, 108  # A0 and C8 as MIDI pitches
+PIANO_PROGRAMS = range(8)  # General MIDI's piano family, counted from 0
+MAX_PEDAL_SECONDS = 10.0  # a string has decayed by then, however long the pedal stays down
+
+
+@dataclass
+class PianoNotes:
+    """Notes sorted by onset, then pitch; one array entry a note.
+
+    Attributes:
+        onset (`np.ndarray` float64): seconds from the start of the piece.
+        duration (`np.ndarray` float32): seconds that the key is held.
+        pitch (`np.ndarray` int64): MIDI pitch, 21 (A0) to 108 (C8).
+        velocity (`np.ndarray` int64): 1 to 127.
+        pedal (`np.ndarray` float32): seconds that the sustain pedal lets the note ring on after the key is released.
+    """
+
+    onset: np.ndarray
+    duration: np.ndarray
+    pitch: np.ndarray
+    velocity: np.ndarray
+    pedal: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.onset)
+
+    @property
+    def seconds(self) -> float:
+        """Time from 0 to the last key release."""
+        return float((self.onset + self.duration).max()) if len(self) else 0.0
+
+    def take(self, index) -> "PianoNotes":
+        """The notes at `index` (slice, mask or positions), times unchanged."""
+        return PianoNotes(
+            self.onset[index], self.duration[index], self.pitch[index], self.velocity[index], self.pedal[index]
+        )
+
+    def crop(self, start_seconds: float, end_seconds: float) -> "PianoNotes":
+        """The notes that begin in `[start_seconds, end_seconds)`, their onsets counted from `start_seconds`."""
+        first, last = np.searchsorted(self.onset, (start_seconds, end_seconds))
+        notes = self.take(slice(first, last))
+        notes.onset = notes.onset - start_seconds
+        return notes
+
+
+def read_midi(source) -> PianoNotes:
+    """Reads the notes of a MIDI file.
+
+    Args:
+        source (`str`, `Path`, `bytes`, `symusic.Score` or `PianoNotes`): a file, its content, or what was read of it.
+    Returns:
+        `PianoNotes`, all tracks and channels together.
+    Raises:
+        FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
+        ValueError: the content is no MIDI, is damaged, holds no piano notes, or holds other instruments.
+    """
+    if isinstance(source, PianoNotes):
+        if not len(source):
+            raise ValueError("the given PianoNotes hold no note; leave the piece out.")
+        return source
+    name = str(source) if isinstance(source, (str, Path)) else "the given MIDI"
+    return notes_from_score(score_from(source, name), name)
+
+
+def score_from(source, name: str) -> symusic.Score:
+    """Parses MIDI into a symusic score in ticks; `name` stands in the error messages."""
+    if isinstance(source, symusic.core.ScoreTick):
+        return source
+    content = Path(source).read_bytes() if isinstance(source, (str, Path)) else bytes(source)
+    _check_header(content, name)
+    try:
+        return symusic.Score.from_midi(content)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(f"{name}: the MIDI data is damaged ({error}); export the file again.") from error
+
+
+def _check_header(content: bytes, name: str) -> None:
+    if not content:
+        raise ValueError(f"{name}: the file is empty; copy or export it again.")
+    if content[:4] == b"RIFF" and content[8:12] == b"RMID":
+        raise ValueError(f"{name}: this is a RIFF MIDI (.rmi) file; export it as a Standard MIDI File (.mid).")
+    if content[:4] != b"MThd":
+        kinds = {b"RIFF": "a WAV file", b"fLaC": "a FLAC file", b"OggS": "an Ogg file", b"ID3\x03": "an MP3 file"}
+        kind = kinds.get(content[:4], "not a MIDI file")
+        raise ValueError(f"{name}: the content is {kind}, whatever its name says; rename it, or export it as MIDI.")
+    if len(content) < 14:
+        raise ValueError(f"{name}: the file ends within its header ({len(content)} bytes); copy or export it again.")
+    midi_type, division = int.from_bytes(content[8:10], "big"), int.from_bytes(content[12:14], "big")
+    if midi_type > 1:
+        raise ValueError(
+            f"{name}: this is a Type {midi_type} MIDI file (separate sequences, not one piece); "
+            "export it as Type 0 or Type 1."
+        )
+    if division & 0x8000 or division == 0:
+        raise ValueError(
+            f"{name}: its time division is {'SMPTE frames' if division else 'zero'}, not ticks a quarter note; "
+            "export it with ticks a quarter note (PPQ)."
+        )
+
+
+def notes_from_score(score: symusic.Score, name: str) -> PianoNotes:
+    """Piano notes of a symusic score in ticks."""
+    tracks = [track for track in score.tracks if len(track.notes)]
+    if not tracks:
+        raise ValueError(f"{name}: there is no note in it; leave it out, or check how it was exported.")
+    others = sorted({_instrument(track) for track in tracks if track.is_drum or track.program not in PIANO_PROGRAMS})
+    if others:
+        raise ValueError(
+            f"{name}: not a piano piece, it has notes for {', '.join(others)}; "
+            "keep only its piano tracks (programs 1-8)."
+        )
+    seconds = _tick_clock(score)
+    arrays = [track.notes.numpy() for track in tracks]
+    start_ticks = np.concatenate([array["time"] for array in arrays]).astype(np.int64)
+    length_ticks = np.concatenate([array["duration"] for array in arrays]).astype(np.int64)
+    pitch = np.concatenate([array["pitch"] for array in arrays]).astype(np.int64)
+    velocity = np.concatenate([array["velocity"] for array in arrays]).astype(np.int64)
+    onset, release = seconds(start_ticks), seconds(start_ticks + np.maximum(length_ticks, 0))
+
+    on_piano = (pitch >= LOWEST_KEY) & (pitch <= HIGHEST_KEY)
+    if not on_piano.any():
+        raise ValueError(f"{name}: none of its notes lies on a piano (MIDI pitch 21 to 108); check its transposition.")
+    if not on_piano.all():
+        warnings.warn(
+            f"{name}: {(~on_piano).sum()} of {len(pitch)} notes lie outside the piano's 88 keys and are left out.",
+            stacklevel=2,
+        )
+    pedal_ticks = [track.pedals.numpy() for track in score.tracks if len(track.pedals)]
+    pedal = _pedal_seconds(release, pedal_ticks, seconds)
+    order = np.argsort(start_ticks * 128 + pitch, kind="stable")  # one key sorts faster than lexsort's two
+    order = order[on_piano[order]]
+    return PianoNotes(
+        onset[order],
+        (release - onset)[order].astype(np.float32),
+        pitch[order],
+        np.clip(velocity[order], 1, 127),
+        pedal[order].astype(np.float32),
+    )
+
+
+def _instrument(track) -> str:
+    return "drums (channel 10)" if track.is_drum else f"program {track.program + 1}"
+
+
+def _tick_clock(score):
+    """Ticks -> seconds through the tempo map, in float64: float32 is off by milliseconds after an hour."""
+    tempos = score.tempos.numpy()
+    ticks, microseconds = tempos["time"].astype(np.int64), tempos["mspq"].astype(np.float64)
+    order = np.argsort(ticks, kind="stable")
+    ticks, microseconds = ticks[order], microseconds[order]
+    last_of_tick = np.append(np.diff(ticks) > 0, True)[: len(ticks)]
+    ticks, microseconds = ticks[last_of_tick], microseconds[last_of_tick]
+    if not len(ticks) or ticks[0] > 0:  # the standard's 120 beats a minute hold until the first tempo event
+        ticks, microseconds = np.insert(ticks, 0, 0), np.insert(microseconds, 0, 500_000.0)
+    tick_seconds = microseconds / 1e6 / score.ticks_per_quarter
+    starts = np.concatenate([[0.0], np.cumsum(np.diff(ticks) * tick_seconds[:-1])])
+
+    def seconds(at):
+        segment = np.maximum(np.searchsorted(ticks, at, side="right") - 1, 0)
+        return starts[segment] + (at - ticks[segment]) * tick_seconds[segment]
+
+    return seconds
+
+
+def _pedal_seconds(release, pedal_ticks, seconds):
+    """How long each note rings on after its release, because the pedal is down at that moment."""
+    if not pedal_ticks:
+        return np.zeros_like(release)
+    down = seconds(np.concatenate([array["time"] for array in pedal_ticks]).astype(np.int64))
+    length = np.concatenate([array["duration"] for array in pedal_ticks]).astype(np.int64)
+    up = seconds(np.concatenate([array["time"] for array in pedal_ticks]).astype(np.int64) + length)
+    order = np.argsort(down, kind="stable")
+    down, up = down[order], np.maximum.accumulate(up[order])
+    held = np.searchsorted(down, release, side="right") - 1
+    ring = np.where(held >= 0, up[np.maximum(held, 0)] - release, 0.0)
+    return np.clip(ring, 0.0, MAX_PEDAL_SECONDS)
+
+
+def window_starts(seconds: float, window_seconds: float, hop_seconds: float) -> np.ndarray:
+    """The one window rule, for recordings and MIDI alike: a window each hop, the last one reaches the end.
+
+    Returns:
+        `np.ndarray` of shape `(windows,)`: start of each window in seconds; at least one.
+    """
+    count = 1 + max(0, math.ceil((seconds - window_seconds) / hop_seconds - 1e-9))
+    return np.arange(count) * hop_seconds
+
+
+__all__ = ["HIGHEST_KEY", "LOWEST_KEY", "PianoNotes", "notes_from_score", "read_midi", "score_from", "window_starts"]

@@ -1,0 +1,70 @@
+"""PianoBindProcessor: recordings, MIDI and text -> one batch that the model takes as it is."""
+
+from transformers import BatchFeature, ProcessorMixin
+
+from .midi_pianobind import PianoBindMidiProcessor
+
+MAX_TEXT_TOKENS = 128
+
+
+class PianoBindProcessor(ProcessorMixin):
+    """Reads any subset of audio, MIDI and text.
+
+    Args:
+        feature_extractor (`PianoBindFeatureExtractor`): for audio.
+        tokenizer (`PreTrainedTokenizerBase`): for text.
+        midi_processor (`PianoBindMidiProcessor` or `dict`, *optional*): for MIDI.
+    """
+
+    def __init__(self, feature_extractor=None, tokenizer=None, midi_processor=None):
+        if midi_processor is None or isinstance(midi_processor, dict):
+            midi_processor = PianoBindMidiProcessor.from_dict(midi_processor or {})
+        super().__init__(feature_extractor, tokenizer)
+        self.midi_processor = midi_processor
+
+    def __call__(self, audio=None, midi=None, text=None, sampling_rate=None, return_tensors=None) -> BatchFeature:
+        """Makes one batch of whatever is given.
+
+        Args:
+            audio: one or a list of paths or waveforms; see `PianoBindFeatureExtractor.__call__`.
+            midi: one or a list of paths, bytes, symusic scores or `PianoNotes`.
+            text (`str` or `list[str]`): descriptions; longer than the text tower's limit are cut.
+            sampling_rate (`int`, *optional*): of waveforms in `audio`, in Hz.
+            return_tensors (`str`, *optional*): "pt" or "np".
+        Returns:
+            `BatchFeature` whose keys are the arguments of `PianoBindModel.forward`.
+        """
+        if audio is None and midi is None and text is None:
+            raise ValueError("nothing to process: pass `audio`, `midi` or `text`.")
+        data = {}
+        if audio is not None:
+            data.update(self.feature_extractor(audio, sampling_rate=sampling_rate, return_tensors=return_tensors))
+        if midi is not None:
+            data.update(self.midi_processor(midi, return_tensors=return_tensors))
+        if text is not None:
+            data.update(self.tokenize(text, return_tensors=return_tensors))
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def tokenize(self, text, return_tensors=None) -> BatchFeature:
+        """Text -> `input_ids` and `attention_mask`, each `(batch, tokens)`."""
+        texts = [text] if isinstance(text, str) else list(text)
+        for one in texts:
+            if not isinstance(one, str) or not one.strip():
+                raise ValueError(f"a text is {one!r}; describe the music in at least one word.")
+        longest = min(self.tokenizer.model_max_length, MAX_TEXT_TOKENS)
+        tokens = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=longest, return_tensors=return_tensors
+        )
+        return BatchFeature({key: tokens[key] for key in ("input_ids", "attention_mask")})
+
+    @property
+    def model_input_names(self):
+        return [
+            *self.feature_extractor.model_input_names,
+            *self.midi_processor.model_input_names,
+            "input_ids",
+            "attention_mask",
+        ]
+
+
+__all__ = ["PianoBindProcessor"]

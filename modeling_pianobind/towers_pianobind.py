@@ -1,0 +1,214 @@
+"""The audio and MIDI towers: one window in, one hidden vector out."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_pianobind import PianoBindAudioConfig, PianoBindMidiConfig
+from .midi_pianobind import bin_seconds
+
+INDEX_PERIODS = (2 * math.pi, 2 * math.pi * 1_000)  # in places of the sequence
+SECONDS_PERIODS = (0.1, 60.0)  # from a grace note to several phrases
+
+
+def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of `hidden (batch, length, width)` over the places where `mask (batch, length)` is not 0."""
+    weights = (mask != 0).to(hidden.dtype)
+    return torch.einsum("bl,blw->bw", weights, hidden) / weights.sum(1, keepdim=True).clamp(min=1)
+
+
+def rotary_angles(seconds: torch.Tensor, head_size: int) -> torch.Tensor:
+    """Rotation angles whose first half turns with the place in the sequence, the second with real time.
+
+    Args:
+        seconds (`torch.Tensor` of shape `(batch, length)`): time of each place.
+    Returns:
+        `torch.Tensor` of shape `(batch, 1, length, head_size / 2)`.
+    Source: RoFormer (arXiv 2104.09864, section 3.2); differs in that half of the dimensions see seconds.
+    """
+    index = torch.arange(seconds.shape[1], device=seconds.device, dtype=torch.float32).expand_as(seconds)
+    angles = []
+    for places, (shortest, longest) in ((index, INDEX_PERIODS), (seconds, SECONDS_PERIODS)):
+        steps = torch.linspace(0, 1, head_size // 4, device=seconds.device)
+        angles.append(places[..., None] * (2 * math.pi / shortest * (shortest / longest) ** steps))
+    return torch.cat(angles, dim=-1)[:, None]
+
+
+def rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    """Rotates `x (batch, heads, length, head_size)` pairwise: dimension `i` with `i + head_size / 2`."""
+    cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+
+
+class PianoBindAttention(nn.Module):
+    """Multi-head self-attention with rotary positions."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden, attention_mask, angles):
+        batch, length, width = hidden.shape
+        q, k, v = (
+            projection(hidden).view(batch, length, self.num_heads, -1).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )  # (batch, heads, length, head_size)
+        mixed = F.scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v, attn_mask=attention_mask)
+        return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
+
+
+class PianoBindLayer(GradientCheckpointingLayer):
+    """Transformer layer: `norm_position="pre"` normalises before attention and MLP, "post" after the residual."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.pre_norm = config.norm_position == "pre"
+        self.attention = PianoBindAttention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def mlp(self, hidden):
+        return self.down_proj(F.gelu(self.up_proj(hidden)))
+
+    def forward(self, hidden, attention_mask, angles):
+        if self.pre_norm:
+            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), attention_mask, angles))
+            return hidden + self.dropout(self.mlp(self.mlp_norm(hidden)))
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, attention_mask, angles)))
+        return self.mlp_norm(hidden + self.dropout(self.mlp(hidden)))
+
+
+class PianoBindTransformer(nn.Module):
+    """A stack of layers; with `norm_position="pre"` the sum is normalised at the end."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.head_size = config.hidden_size // config.num_attention_heads
+        self.layers = nn.ModuleList(PianoBindLayer(config) for _ in range(config.num_hidden_layers))
+        self.final_norm = (
+            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_position == "pre" else None
+        )
+
+    def forward(self, hidden, mask, seconds):
+        """`hidden (batch, length, width)`, `mask (batch, length)`, `seconds (batch, length)` -> same shape as hidden."""
+        attention_mask = (mask != 0)[:, None, None]  # (batch, 1, 1, length): every place sees all that are not padding
+        angles = rotary_angles(seconds, self.head_size)
+        for layer in self.layers:
+            hidden = layer(hidden, attention_mask, angles)
+        return hidden if self.final_norm is None else self.final_norm(hidden)
+
+
+class PianoBindPreTrainedModel(PreTrainedModel):
+    """What all PianoBind models share: initialisation and loading."""
+
+    base_model_prefix = ""
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ["PianoBindLayer"]
+
+
+class PianoBindMidiModel(PianoBindPreTrainedModel):
+    """MIDI tower of the default family."""
+
+    config_class = PianoBindMidiConfig
+    main_input_name = "midi_ids"
+
+    def __init__(self, config: PianoBindMidiConfig):
+        super().__init__(config)
+        self.embeddings = nn.ModuleList(nn.Embedding(size, config.field_embedding_size) for size in config.field_sizes)
+        self.input_proj = nn.Linear(config.field_embedding_size * len(config.field_sizes), config.hidden_size)
+        self.encoder = PianoBindTransformer(config)
+        self.post_init()
+
+    def forward(self, midi_ids, midi_attention_mask):
+        """Hidden states of single windows.
+
+        Args:
+            midi_ids (`torch.Tensor` of shape `(windows, notes, fields)`): rows of the MIDI processor.
+            midi_attention_mask (`torch.Tensor` of shape `(windows, notes)`): 0 on padding.
+        Returns:
+            `torch.Tensor` of shape `(windows, notes, hidden_size)`.
+        """
+        fields = [embedding(midi_ids[..., field]) for field, embedding in enumerate(self.embeddings)]
+        hidden = self.input_proj(torch.cat(fields, dim=-1))
+        return self.encoder(hidden, midi_attention_mask, self.onset_seconds(midi_ids))
+
+    def onset_seconds(self, midi_ids):
+        """Onset of each note from the window's first, `(windows, notes)`: the sum of the gaps before it."""
+        field = self.config.time_field
+        bins = self.config.field_sizes[field] - 2
+        seconds = bin_seconds(range(bins), bins, tuple(self.config.time_range_seconds))
+        table = torch.zeros(bins + 2, device=midi_ids.device)  # PAD and MASK take no time
+        table[:bins] = torch.as_tensor(seconds, dtype=torch.float32)
+        return table[midi_ids[..., field]].cumsum(1)
+
+    def pool(self, hidden, midi_attention_mask):
+        """`(windows, notes, hidden_size)` -> `(windows, hidden_size)`."""
+        return masked_mean(hidden, midi_attention_mask)
+
+
+class PianoBindAudioModel(PianoBindPreTrainedModel):
+    """Audio tower of the default family."""
+
+    config_class = PianoBindAudioConfig
+    main_input_name = "input_features"
+
+    def __init__(self, config: PianoBindAudioConfig):
+        super().__init__(config)
+        channels = (1, *config.stem_channels)
+        self.stem = nn.ModuleList(
+            # the first convolution keeps every frame; each one halves the mel bands
+            nn.Conv2d(channels[i], channels[i + 1], 3, stride=(1 if i == 0 else 2, 2), padding=1)
+            for i in range(len(config.stem_channels))
+        )
+        bands = config.num_mel_bins
+        for _ in config.stem_channels:
+            bands = (bands + 1) // 2
+        self.input_proj = nn.Linear(bands * channels[-1], config.hidden_size)
+        self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.encoder = PianoBindTransformer(config)
+        self.post_init()
+
+    def forward(self, input_features, audio_attention_mask):
+        """Hidden states of single windows.
+
+        Args:
+            input_features (`torch.Tensor` of shape `(windows, frames, num_mel_bins)`): log-mel spectrograms.
+            audio_attention_mask (`torch.Tensor` of shape `(windows, frames)`): 0 on padding.
+        Returns:
+            `torch.Tensor` of shape `(windows, tokens, hidden_size)`; a token is `stride` frames.
+        """
+        hidden = (input_features * (audio_attention_mask != 0)[..., None].to(input_features.dtype))[:, None]
+        for convolution in self.stem:
+            hidden = F.gelu(convolution(hidden))  # (windows, channels, time, bands)
+        hidden = self.input_norm(self.input_proj(hidden.transpose(1, 2).flatten(2)))
+        places = torch.arange(hidden.shape[1], device=hidden.device, dtype=torch.float32)
+        seconds = places * self.config.frame_seconds * self.stride
+        return self.encoder(hidden, self.token_mask(audio_attention_mask), seconds.expand(len(hidden), -1))
+
+    @property
+    def stride(self) -> int:
+        """Frames that one token stands for."""
+        return 2 ** (len(self.config.stem_channels) - 1)
+
+    def token_mask(self, audio_attention_mask):
+        return audio_attention_mask[:, :: self.stride]
+
+    def pool(self, hidden, audio_attention_mask):
+        """`(windows, tokens, hidden_size)` -> `(windows, hidden_size)`."""
+        return masked_mean(hidden, self.token_mask(audio_attention_mask))
+
+
+__all__ = ["PianoBindAudioModel", "PianoBindMidiModel", "PianoBindPreTrainedModel", "masked_mean"]
