@@ -81,18 +81,17 @@ class _RegisterOnImport:
     def find_spec(self, name, path=None, target=None):
         if name not in _AUTO_MODULES:
             return None
-        for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(name, path, target)
-            if spec is not None:
-                run = spec.loader.exec_module
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next((found for finder in others if (found := finder.find_spec(name, path, target))), None)
+        if spec is not None:
+            run = spec.loader.exec_module
 
-                def run_and_register(module):
-                    run(module)
-                    _register(name)
+            def run_and_register(module):
+                run(module)
+                _register(name)
 
-                spec.loader.exec_module = run_and_register
-                return spec
-        return None
+            spec.loader.exec_module = run_and_register
+        return spec
 
 
 for _module in _AUTO_MODULES:

@@ -159,7 +159,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
             audio_attention_mask (`torch.Tensor` of shape `(batch, windows, frames)`, *optional*): 0 on padding; a
                 window that is 0 throughout does not exist.
         Returns:
-            `torch.Tensor` of shape `(batch, projection_dim)`, float32, unit length: the mean of the windows' embeddings.
+            `torch.Tensor` of shape `(batch, projection_dim)`, float32, unit length: the mean over its windows.
         """
         tower = self._tower("audio")
         if input_features.dim() == 3:
@@ -180,7 +180,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
             midi_attention_mask (`torch.Tensor` of shape `(batch, notes)`, *optional*): 0 on padding, `k` for notes of
                 the `k`-th window; a mask of 0 and 1 is one window.
         Returns:
-            `torch.Tensor` of shape `(batch, projection_dim)`, float32, unit length: the mean of the windows' embeddings.
+            `torch.Tensor` of shape `(batch, projection_dim)`, float32, unit length: the mean over its windows.
         """
         tower = self._tower("midi")
         if midi_attention_mask is None:

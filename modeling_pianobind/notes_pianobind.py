@@ -1,4 +1,4 @@
-"""MIDI file -> the notes that a pianist plays, in seconds. Reading and checking only; tokens are in `midi_pianobind`."""
+"""MIDI file -> the notes that a pianist plays, in seconds. Tokens are made of them in `midi_pianobind`."""
 
 import math
 import warnings

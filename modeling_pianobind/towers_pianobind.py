@@ -102,7 +102,7 @@ class PianoBindTransformer(nn.Module):
         )
 
     def forward(self, hidden, mask, seconds):
-        """`hidden (batch, length, width)`, `mask (batch, length)`, `seconds (batch, length)` -> same shape as hidden."""
+        """`hidden (batch, length, width)`, `mask` and `seconds` `(batch, length)` -> the shape of `hidden`."""
         attention_mask = (mask != 0)[:, None, None]  # (batch, 1, 1, length): every place sees all that are not padding
         angles = rotary_angles(seconds, self.head_size)
         for layer in self.layers:
