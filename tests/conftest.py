@@ -1,4 +1,4 @@
-"""Shared fixtures: a tiny random checkpoint, small MIDI files and recordings made on the spot. No test uses a network."""
+"""Shared fixtures: a tiny random checkpoint, and small MIDI files and recordings made on the spot; no network."""
 
 import os
 
