@@ -1,0 +1,1 @@
+"""The retrieval metric: `piano_retrieval.py` for `evaluate`, `ranking.py` for everybody."""
