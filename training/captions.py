@@ -1,0 +1,162 @@
+"""Facts -> English, in many wordings; one caption is made of a few facts of a piece."""
+
+import random
+
+from .facts import DIFFICULTY, FORMS, GENRES, MOOD_QUADRANT, OPEN_MOODS, PERIOD_OF
+
+# wordings as adjectives before a noun, and as phrases after it; a fact without an entry is its own adjective
+ADJECTIVES = {
+    "fast": ("fast", "quick", "lively", "rapid", "brisk"),
+    "slow": ("slow", "unhurried", "leisurely", "slow-paced"),
+    "very fast": ("very fast", "virtuosic", "speedy", "furious"),
+    "very slow": ("very slow", "extremely slow", "adagio"),
+    "dense": ("dense", "busy", "full-textured", "thick"),
+    "sparse": ("sparse", "minimal", "thin-textured", "spacious"),
+    "low register": ("low", "deep", "dark-toned"),
+    "high register": ("high", "high-pitched", "light-toned"),
+    "quiet": ("quiet", "soft", "delicate", "hushed"),
+    "loud": ("loud", "forceful", "strong", "forte"),
+    "wide dynamics": ("dynamic", "expressive"),
+    "steady dynamics": ("even-toned",),
+    "chordal": ("chordal", "block-chord"),
+    "single line": ("monophonic", "melodic"),
+    "staccato": ("staccato", "detached", "short-noted"),
+    "legato": ("legato", "flowing", "smooth"),
+    "pedalled": ("resonant", "pedalled", "blurred"),
+    "dry": ("dry", "unpedalled"),
+    "major": ("major-key", "major"),
+    "minor": ("minor-key", "minor"),
+    "even rhythm": ("steady", "regular"),
+    "free rhythm": ("rubato", "free-flowing", "rhythmically free"),
+    "dissonant": ("dissonant", "chromatic"),
+    "happy": ("happy", "joyful", "cheery"),
+    "energetic": ("energetic", "upbeat", "spirited"),
+    "tense": ("tense", "anxious", "nervous"),
+    "angry": ("angry", "aggressive"),
+    "sad": ("sad", "sorrowful", "mournful"),
+    "dark": ("dark", "gloomy"),
+    "calm": ("calm", "peaceful", "tranquil"),
+    "relaxing": ("relaxing", "soothing", "relaxed"),
+    "melancholic": ("melancholic", "melancholy", "wistful"),
+    "eerie": ("eerie", "creepy", "spooky"),
+    "healing": ("healing", "comforting"),
+    "easy": ("easy", "simple", "beginner"),
+    "difficult": ("difficult", "advanced", "virtuoso"),
+    "pop-piano cover": ("pop", "pop piano cover"),
+    "new-age": ("new age", "new-age"),
+    "film": ("film", "movie soundtrack", "cinematic"),
+    "game": ("video game", "game"),
+    "chinese folk": ("Chinese folk", "Chinese traditional"),
+    "children": ("children's",),
+    "worship": ("worship", "Christian worship", "church"),
+    "k-pop": ("K-pop", "Korean pop"),
+    "mandopop": ("Mandopop", "Chinese pop"),
+    "western pop": ("Western pop",),
+    "jazz": ("jazz", "jazzy"),
+    "classical period": ("Viennese classical", "classical-period"),
+    "romantic period": ("Romantic-era", "romantic period"),
+    "modern": ("modernist", "twentieth-century"),
+    "christmas": ("Christmas",),
+    "piano roll": ("piano roll",),
+}
+PHRASES = {
+    "low register": ("in a low register", "low on the keyboard", "with deep bass notes"),
+    "high register": ("in a high register", "high on the keyboard"),
+    "quiet": ("played softly", "piano and pianissimo"),
+    "loud": ("played loudly", "at full volume"),
+    "wide dynamics": ("with wide dynamics", "with strong dynamic contrasts"),
+    "steady dynamics": ("with even dynamics",),
+    "wide range": ("across the whole keyboard", "with a wide range"),
+    "narrow range": ("within a narrow range",),
+    "chordal": ("in block chords", "with full chords"),
+    "single line": ("with a single melodic line", "one note at a time"),
+    "staccato": ("with short detached notes",),
+    "legato": ("with long connected notes",),
+    "pedalled": ("with sustain pedal", "with lots of pedal"),
+    "dry": ("without pedal",),
+    "major": ("in a major key", "in major"),
+    "minor": ("in a minor key", "in minor"),
+    "fast": ("at a fast tempo", "with many quick notes"),
+    "slow": ("at a slow tempo",),
+    "dense": ("with many notes",),
+    "sparse": ("with few notes",),
+    "free rhythm": ("with rubato",),
+    "even rhythm": ("with a steady rhythm",),
+}
+KEYS_PREFIX = "in "
+NOUNS = ("piano music", "piano piece", "piano", "music", "piece", "solo piano")
+NOT_ADJECTIVES = {"wide range", "narrow range"}
+GENERIC = ("piano music", "solo piano", "a piano piece")
+CREATOR_PHRASES = ("by {}", "in the style of {}", "composed or played by {}", "{}")
+
+MOODS = set(MOOD_QUADRANT) | OPEN_MOODS
+STYLES = set(GENRES) | set(FORMS) | set(PERIOD_OF.values()) | set(DIFFICULTY.values()) | {"piano roll"}
+
+
+def kind_of(fact: str, creators: set[str]) -> str:
+    """mood, style, key, creator or descriptor."""
+    if fact in creators:
+        return "creator"
+    if fact in MOODS:
+        return "mood"
+    if fact in STYLES:
+        return "style"
+    return "key" if fact.endswith((" major", " minor")) else "descriptor"
+
+
+KIND_WEIGHTS = {"mood": 3.0, "style": 3.0, "creator": 2.0, "descriptor": 1.0, "key": 0.25}
+
+
+def choose_facts(true: set[str], creators: set[str], rng: random.Random) -> list[str]:
+    """A few facts for one caption: one or two most of the time, up to six."""
+    if not true:
+        return []
+    count = rng.choice((1, 1, 1, 2, 2, 3, 3, 4, 6))
+    pool = sorted(true)
+    weights = [KIND_WEIGHTS[kind_of(fact, creators)] for fact in pool]
+    chosen = []
+    while pool and len(chosen) < count:
+        position = rng.choices(range(len(pool)), weights)[0]
+        chosen.append(pool.pop(position))
+        weights.pop(position)
+    return chosen
+
+
+def write_caption(facts: list[str], creators: set[str], rng: random.Random) -> str:
+    """Words a list of facts as a person might type them into a search box."""
+    if not facts:
+        return rng.choice(GENERIC)
+    if rng.random() < 0.25:
+        return ", ".join(_tag(fact, rng) for fact in facts)
+    adjectives, nouns, phrases = [], [], []
+    for fact in facts:
+        kind = kind_of(fact, creators)
+        if kind == "creator":
+            phrases.append(rng.choice(CREATOR_PHRASES[:3]).format(fact))
+        elif kind == "key":
+            phrases.append(f"in {fact}")
+        elif fact in FORMS and fact not in ("christmas", "blues") and not nouns:
+            nouns.append(fact)
+        elif fact in NOT_ADJECTIVES or (fact in PHRASES and rng.random() < 0.5):
+            phrases.append(rng.choice(PHRASES[fact]))
+        else:
+            adjectives.append((kind == "style", rng.choice(ADJECTIVES.get(fact, (fact,)))))
+    rng.shuffle(adjectives)
+    words = [word for _, word in sorted(adjectives, key=lambda pair: pair[0])]
+    separator = rng.choice((", ", " ", " and ")) if len(words) == 2 else ", "
+    noun = nouns[0] if nouns else rng.choice(NOUNS)
+    caption = " ".join(part for part in (separator.join(words), noun, " ".join(phrases)) if part)
+    style = rng.random()
+    if style < 0.2:
+        caption = f"{'an' if caption[0] in 'aeiouAEIOU' else 'a'} {caption}"
+    elif style < 0.3:
+        caption = f"This is {caption}."
+    elif style < 0.35:
+        caption = f"This is definitely {caption}"
+    return caption
+
+
+def _tag(fact: str, rng: random.Random) -> str:
+    if fact in NOT_ADJECTIVES or fact not in ADJECTIVES:
+        return fact
+    return rng.choice(ADJECTIVES[fact])

@@ -1,0 +1,154 @@
+"""Training examples: a random window of a random piece, augmented alike as notes and as audio, with a caption."""
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .augmentation import PERFORMED_VELOCITIES, NoteAugmentation
+from .captions import choose_facts, write_caption
+from .corpus import PackedCorpus
+from .descriptors import KEY_NAMES, THRESHOLDS, descriptor_facts, measure
+from .facts import creator_name, label_facts
+from .rendering import fit_length
+
+LEAD_SECONDS = 2.0  # music before the window, so that its first notes find strings that still ring
+FEWEST_NOTES = 6
+MIN_PIECES_OF_CREATOR = 8
+
+
+class FactVocabulary:
+    """All facts that captions may claim, numbered; `creators` are the names among them."""
+
+    def __init__(self, rows: list[dict]):
+        counts = Counter(filter(None, map(creator_name, rows)))
+        self.creators = {name for name, count in counts.items() if count >= MIN_PIECES_OF_CREATOR}
+        labels = [label_facts(row, self.creators) for row in rows]
+        facts = set().union(*(true | false for true, false in labels)) | set(THRESHOLDS) | {"difficult"}
+        facts |= {f"{name} {mode}" for name in KEY_NAMES for mode in ("major", "minor")}
+        self.facts = sorted(facts)
+        self.number = {fact: number for number, fact in enumerate(self.facts)}
+
+    def encode(self, facts) -> np.ndarray:
+        """Set of facts -> `(facts,)` of 0 and 1."""
+        encoded = np.zeros(len(self.facts), np.float32)
+        encoded[[self.number[fact] for fact in facts]] = 1
+        return encoded
+
+
+@dataclass
+class WindowSampler:
+    """Draws the example number `index` of a run: the same number gives the same example on any machine.
+
+    Attributes:
+        pieces (`dict[str, list[int]]`): the corpus positions of each source.
+        source_weights (`dict[str, float]`): share of each source among the examples.
+        instruments (`list`): what may play a rendered window; empty for no audio.
+        audio_share (`float`): share of examples that get audio.
+    """
+
+    corpus: PackedCorpus
+    pieces: dict[str, list[int]]
+    source_weights: dict[str, float]
+    vocabulary: FactVocabulary
+    augmentation: NoteAugmentation
+    midi_processor: object
+    sampling_rate: int
+    instruments: list
+    audio_share: float
+    seed: int
+
+    def __post_init__(self):
+        self.sources = sorted(source for source, pieces in self.pieces.items() if pieces)
+        weights = np.array([self.source_weights.get(source, 0.0) for source in self.sources])
+        self.shares = weights / weights.sum()
+        self.labels = {}
+
+    def __getitem__(self, index: int) -> dict:
+        generator = np.random.default_rng((self.seed, index))
+        while True:
+            piece = int(generator.choice(self.pieces[generator.choice(self.sources, p=self.shares)]))
+            example = self.example(piece, generator)
+            if example is not None:
+                return example
+
+    def labels_of(self, piece: int):
+        if piece not in self.labels:
+            self.labels[piece] = label_facts(self.corpus.rows[piece], self.vocabulary.creators)
+        return self.labels[piece]
+
+    def example(self, piece: int, generator: np.random.Generator) -> dict | None:
+        """One window of a piece, or None where it has too few notes."""
+        notes, row = self.corpus.notes(piece), self.corpus.rows[piece]
+        window = self.midi_processor.window_seconds
+        seconds = window if generator.random() < 0.85 else generator.uniform(0.4, 1.0) * window
+        start = generator.uniform(0, max(notes.seconds - 0.6 * seconds, 0.0))
+        lead = min(start, LEAD_SECONDS)
+        stretch = self.augmentation.tempo_ratio * 1.05
+        stretch_of_music = notes.crop(start - lead, start + seconds * stretch)
+        if len(stretch_of_music) < FEWEST_NOTES:
+            return None
+        played = row["velocities"] >= PERFORMED_VELOCITIES
+        notes = self.augmentation(stretch_of_music, generator, played)
+        inside = notes.crop(lead, lead + seconds)
+        if len(inside) < FEWEST_NOTES:
+            return None
+        if len(inside) > self.midi_processor.max_notes:
+            inside = inside.take(slice(0, self.midi_processor.max_notes))
+            seconds = float(inside.onset[-1]) + 0.01
+        true, false = (set(facts) for facts in self.labels_of(piece))
+        heard, unheard = descriptor_facts(measure(inside, min(seconds, inside.seconds)))
+        true, false = true | heard, (false | unheard) - true
+        words = random.Random(int(generator.integers(1 << 62)))
+        chosen = choose_facts(true, self.vocabulary.creators, words)
+        example = {
+            "rows": self.midi_processor.rows(inside),
+            "caption": write_caption(chosen, self.vocabulary.creators, words),
+            "claimed": self.vocabulary.encode(chosen),
+            "true": self.vocabulary.encode(true),
+            "false": self.vocabulary.encode(false),
+            "song": int(row["song"], 16) if row.get("song") else piece,
+            "id": row["id"],
+        }
+        if self.instruments and generator.random() < self.audio_share:
+            example["waveform"], example["samples"] = self.render(notes, lead, seconds, generator)
+        return example
+
+    def render(self, notes, lead, seconds, generator):
+        """The window as audio, int16; it may begin a little earlier or later than the note rows do."""
+        instrument = self.instruments[generator.integers(len(self.instruments))]
+        audio = instrument.render(notes, self.sampling_rate)
+        first = int(max(lead + generator.uniform(-0.5, 0.5), 0.0) * self.sampling_rate)
+        samples = int(seconds * self.sampling_rate)
+        audio = audio[first : first + samples]
+        audio = np.round(audio / max(np.abs(audio).max(), 1e-4) * 32_000).astype(np.int16)
+        return fit_length(audio, round(self.midi_processor.window_seconds * self.sampling_rate)), max(len(audio), 1)
+
+
+class BatchCollator:
+    """Examples -> one batch of tensors, keyed by the model's argument names; what only the loss needs has other keys."""
+
+    def __init__(self, processor):
+        self.processor = processor
+
+    def __call__(self, examples: list[dict]) -> dict:
+        midi_ids, midi_mask = self.processor.midi_processor.pad([example["rows"] for example in examples])
+        text = self.processor.tokenize([example["caption"] for example in examples], return_tensors="pt")
+        batch = {
+            "midi_ids": midi_ids.to(torch.uint8),  # every field has fewer than 256 values; widened on the device
+            "midi_attention_mask": midi_mask.bool(),
+            "input_ids": text["input_ids"],
+            "attention_mask": text["attention_mask"],
+            "song": torch.tensor([example["song"] for example in examples], dtype=torch.int64),
+            "id": [example["id"] for example in examples],
+        }
+        for key in ("claimed", "true", "false"):
+            batch[key] = torch.from_numpy(np.stack([example[key] for example in examples]))
+        with_audio = [row for row, example in enumerate(examples) if "waveform" in example]
+        if with_audio:
+            batch["audio_rows"] = torch.tensor(with_audio)
+            batch["waveforms"] = torch.from_numpy(np.stack([examples[row]["waveform"] for row in with_audio]))
+            batch["samples"] = torch.tensor([examples[row]["samples"] for row in with_audio])
+        return batch

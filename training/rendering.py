@@ -1,0 +1,101 @@
+"""Notes -> audio: by soundfonts through symusic, or by samples of a real grand piano."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import symusic
+
+from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNotes
+
+TICKS_PER_SECOND = 960
+
+
+class SoundfontInstrument:
+    """One program of an SF2 or SF3 file."""
+
+    def __init__(self, path: str | Path, program: int = 0, render_rate: int = 32_000):
+        self.path, self.program, self.render_rate = str(path), program, render_rate
+
+    @cached_property
+    def synthesizer(self):
+        return symusic.Synthesizer(sf_path=self.path, sample_rate=self.render_rate, quality=0)
+
+    def render(self, notes: PianoNotes, sampling_rate: int) -> np.ndarray:
+        """Mono float32 of shape `(samples,)`; the sustain pedal is played as longer notes."""
+        score = symusic.Score(TICKS_PER_SECOND // 2)  # at the standard's 120 beats a minute
+        track = symusic.Track(program=self.program)
+        ticks = np.round(notes.onset * TICKS_PER_SECOND).astype(np.int32)
+        lengths = np.maximum(np.round((notes.duration + notes.pedal) * TICKS_PER_SECOND), 1).astype(np.int32)
+        track.notes = symusic.Note.from_numpy(
+            ticks, lengths, notes.pitch.astype(np.int8), notes.velocity.astype(np.int8)
+        )
+        score.tracks.append(track)
+        audio = np.asarray(self.synthesizer.render(score, stereo=False))[0]
+        return soxr.resample(audio, self.render_rate, sampling_rate).astype(np.float32)
+
+
+class SampledInstrument:
+    """A folder of `PITCH-vLAYER.ogg` samples, such as the Salamander grand's."""
+
+    release_seconds = 0.25
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.bank = {}
+
+    @cached_property
+    def layout(self) -> tuple[list[int], int]:
+        """The sampled pitches and the number of velocity layers."""
+        names = [path.stem.split("-v") for path in self.folder.glob("*-v*.ogg")]
+        return sorted({int(pitch) for pitch, _ in names}), 1 + max(int(layer) for _, layer in names)
+
+    def sample(self, pitch: int, layer: int, sampling_rate: int) -> np.ndarray:
+        """The sound of one key; a key without its own sample is the nearest one played faster or slower."""
+        key = (pitch, layer, sampling_rate)
+        if key not in self.bank:
+            pitches, _ = self.layout
+            nearest = min(pitches, key=lambda sampled: abs(sampled - pitch))
+            audio, rate = soundfile.read(self.folder / f"{nearest}-v{layer}.ogg", dtype="float32", always_2d=True)
+            shifted = rate * 2 ** ((pitch - nearest) / 12)
+            self.bank[key] = soxr.resample(audio.mean(1), shifted, sampling_rate).astype(np.float32)
+        return self.bank[key]
+
+    def warm_up(self, sampling_rate: int) -> None:
+        """Makes the sound of every key now, so that worker processes share it."""
+        _, layers = self.layout
+        for pitch in range(LOWEST_KEY, HIGHEST_KEY + 1):
+            for layer in range(layers):
+                self.sample(pitch, layer, sampling_rate)
+
+    def render(self, notes: PianoNotes, sampling_rate: int) -> np.ndarray:
+        """Mono float32 of shape `(samples,)`."""
+        _, layers = self.layout
+        longest = 1 + int((notes.onset + notes.duration + notes.pedal).max() + self.release_seconds + 1)
+        audio = np.zeros(longest * sampling_rate, np.float32)
+        fade = np.exp(-6 * np.linspace(0, 1, int(self.release_seconds * sampling_rate), dtype=np.float32))
+        starts = np.round(notes.onset * sampling_rate).astype(int)
+        held = np.round((notes.duration + notes.pedal) * sampling_rate).astype(int)
+        layer = np.minimum(notes.velocity * layers // 128, layers - 1)
+        # within a layer the level follows velocity; the layers themselves differ in level and colour
+        centre = (layer + 0.5) * 128 / layers
+        gain = 10 ** ((notes.velocity - centre) * 0.3 / 20)
+        for note in range(len(notes)):
+            sound = self.sample(int(notes.pitch[note]), int(layer[note]), sampling_rate)
+            sound = sound[: held[note] + len(fade)] * np.float32(gain[note])
+            tail = len(sound) - held[note]
+            if tail > 0:
+                sound[held[note] :] *= fade[:tail]
+            end = min(starts[note] + len(sound), len(audio))
+            audio[starts[note] : end] += sound[: end - starts[note]]
+        return audio
+
+
+def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:
+    """Cuts or pads with silence on the right."""
+    return np.pad(audio[:samples], (0, max(0, samples - len(audio))))
+
+
+__all__ = ["SampledInstrument", "SoundfontInstrument", "fit_length"]

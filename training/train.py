@@ -1,0 +1,251 @@
+"""The training loop: `accelerate launch -m training.train CONFIG.yaml`."""
+
+import argparse
+import copy
+import json
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from modeling_pianobind import PianoBindModel, PianoBindProcessor
+from modeling_pianobind.modeling_pianobind import LogitScale, contrastive_loss
+
+from .arguments import InstrumentArguments, StageArguments, TrainingArguments
+from .augmentation import augment_waveforms
+from .corpus import PackedCorpus
+from .dataset import BatchCollator, FactVocabulary, WindowSampler
+from .losses import MaskedNoteHeads, caption_relations, same_song
+from .rendering import SampledInstrument, SoundfontInstrument
+
+TEXT_ADAPTER_MODULES = ["query", "key", "value", "dense"]
+ALIGNMENT_LOGIT_SCALE = math.log(1 / 0.05)
+
+
+class TrainingModel(nn.Module):
+    """The model with what only training needs: heads for masked notes and a temperature for audio against MIDI."""
+
+    def __init__(self, model: PianoBindModel, text_lora_rank: int):
+        super().__init__()
+        self.model = model
+        self.masked_notes = MaskedNoteHeads(model.config.midi_config.hidden_size, model.config.midi_config.field_sizes)
+        self.alignment_scale = LogitScale(ALIGNMENT_LOGIT_SCALE)
+        model.text_model.requires_grad_(False)
+        if text_lora_rank:
+            adapter = LoraConfig(r=text_lora_rank, lora_alpha=text_lora_rank, target_modules=TEXT_ADAPTER_MODULES)
+            inject_adapter_in_model(adapter, model.text_model)
+
+    def forward(self, batch: dict, stage: StageArguments) -> dict[str, torch.Tensor]:
+        """The losses of one batch by name, not weighted yet."""
+        model = self.model
+        losses = {}
+        midi = model.get_midi_features(batch["midi_ids"], batch["midi_attention_mask"])
+        if stage.masked_note_weight:
+            rows = max(1, len(midi) // 2)
+            ids, mask = batch["midi_ids"][:rows], batch["midi_attention_mask"][:rows]
+            changed, masked = self.masked_notes.mask(ids, mask)
+            losses["masked_note"] = self.masked_notes(model.midi_model(changed, mask), ids, masked)
+        text = model.get_text_features(batch["input_ids"], batch["attention_mask"])
+        positives, ignored = caption_relations(batch["claimed"], batch["true"], batch["false"])
+        if stage.midi_text_weight:
+            losses["midi_text"] = contrastive_loss(model.logit_scale(midi @ text.T), positives, ignored)
+        if "input_features" in batch:
+            rows = batch["audio_rows"]
+            audio = model.get_audio_features(batch["input_features"], batch["audio_attention_mask"])
+            losses["audio_text"] = contrastive_loss(
+                model.logit_scale(audio @ text.T), positives[rows], ignored[rows]
+            )
+            versions = same_song(batch["song"][rows], batch["song"])
+            own = rows[:, None] == torch.arange(len(midi), device=rows.device)[None]
+            losses["audio_midi"] = contrastive_loss(self.alignment_scale(audio @ midi.T), own, versions)
+        return losses
+
+
+class Examples(Dataset):
+    """The examples of one stage, by number."""
+
+    def __init__(self, sampler: WindowSampler, first: int, count: int):
+        self.sampler, self.first, self.count = sampler, first, count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return self.sampler[self.first + index]
+
+
+def make_instrument(arguments: InstrumentArguments):
+    if Path(arguments.path).is_dir():
+        return SampledInstrument(arguments.path)
+    return SoundfontInstrument(arguments.path, arguments.program, arguments.render_rate)
+
+
+def parameter_groups(training_model: TrainingModel, stage: StageArguments, weight_decay: float) -> list[dict]:
+    """Two learning rates (text adapter, all else), weight decay on matrices only."""
+    groups = {}
+    for name, parameter in training_model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        text = ".text_model." in name or "text_projection" in name
+        decays = parameter.ndim > 1 and not text and "embeddings" not in name
+        groups.setdefault((text, decays), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": stage.text_learning_rate if text else stage.learning_rate,
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        for (text, decays), parameters in groups.items()
+    ]
+
+
+def schedule(stage: StageArguments):
+    """Linear warm-up, then a cosine down to a fiftieth of the peak."""
+
+    def factor(step):
+        if step < stage.warmup_steps:
+            return (step + 1) / stage.warmup_steps
+        progress = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
+        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+    return factor
+
+
+def prepare(batch: dict, extractor, strength: float) -> dict:
+    """On the device: waveforms become features, small integers the model's own types."""
+    batch["midi_ids"] = batch["midi_ids"].long()
+    batch["midi_attention_mask"] = batch["midi_attention_mask"].long()
+    if "waveforms" in batch:
+        with torch.no_grad():
+            waveforms = batch.pop("waveforms").float() / 32_768
+            waveforms = augment_waveforms(waveforms, extractor.sampling_rate, strength)
+            features = extractor.log_mel(waveforms)
+            frames = torch.arange(features.shape[1], device=features.device) * extractor.hop_length
+            batch["audio_attention_mask"] = (frames[None] < batch.pop("samples")[:, None]).long()
+            batch["input_features"] = features
+    return batch
+
+
+@torch.no_grad()
+def update_average(average: dict, model: nn.Module, decay: float) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            average[name].lerp_(parameter.detach().float(), 1 - decay)
+
+
+def save_checkpoint(model: PianoBindModel, processor, average: dict, output: Path) -> None:
+    """Writes the averaged weights with the text adapter merged, under a temporary name first."""
+    merged = copy.deepcopy(model).cpu().float()
+    own = dict(merged.named_parameters())
+    for name, value in average.items():
+        own[name].data.copy_(value)
+    for name, module in list(merged.text_model.named_modules()):
+        if hasattr(module, "get_base_layer"):
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(merged.text_model.get_submodule(parent), child, module.get_base_layer())
+    partial = output.with_name(output.name + ".partial")
+    merged.half().save_pretrained(partial)
+    processor.save_pretrained(partial)
+    if output.exists():
+        output.rename(output.with_name(output.name + ".previous"))
+    partial.rename(output)
+
+
+def train(arguments: TrainingArguments) -> None:
+    accelerator = Accelerator()
+    set_seed(arguments.seed)
+    output = Path(arguments.output)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "arguments.json").write_text(json.dumps(asdict(arguments), indent=1))
+
+    corpus = PackedCorpus.load(arguments.corpus)
+    positions = corpus.select(lambda row: row["split"] == "train")
+    vocabulary = FactVocabulary([corpus.rows[position] for position in positions])
+    pieces = {}
+    for position in positions:
+        pieces.setdefault(corpus.rows[position]["source"], []).append(position)
+    weights = arguments.source_weights or {source: math.sqrt(len(held)) for source, held in pieces.items()}
+
+    processor = PianoBindProcessor.from_pretrained(arguments.checkpoint)
+    model = PianoBindModel.from_pretrained(arguments.checkpoint, dtype=torch.float32)
+    training_model = TrainingModel(model, arguments.text_lora_rank).to(accelerator.device)
+    instruments = [make_instrument(one) for one in arguments.instruments]
+    for instrument in instruments:
+        if isinstance(instrument, SampledInstrument):
+            instrument.warm_up(processor.feature_extractor.sampling_rate)  # before workers copy this process
+    average = {
+        name: parameter.detach().float().clone()
+        for name, parameter in training_model.model.named_parameters()
+        if parameter.requires_grad
+    }
+    log = (output / "log.jsonl").open("a")
+    first, started, saved = 0, time.monotonic(), time.monotonic()
+    for number, stage in enumerate(arguments.stages):
+        sampler = WindowSampler(
+            corpus, pieces, weights, vocabulary, arguments.augmentation, processor.midi_processor,
+            processor.feature_extractor.sampling_rate, instruments, stage.audio_share, arguments.seed,
+        )  # fmt: skip
+        loader = DataLoader(
+            Examples(sampler, first, stage.steps * stage.batch_size),
+            batch_size=stage.batch_size,
+            num_workers=arguments.workers,
+            collate_fn=BatchCollator(processor),
+            prefetch_factor=4 if arguments.workers else None,
+        )
+        first += stage.steps * stage.batch_size
+        optimizer = torch.optim.AdamW(
+            parameter_groups(training_model, stage, arguments.weight_decay), betas=(0.9, 0.98), eps=1e-6
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(stage))
+        training_model.train()
+        bar = tqdm(loader, desc=f"stage {number + 1}", disable=not accelerator.is_main_process)
+        for step, batch in enumerate(bar):
+            batch = {
+                key: value.to(accelerator.device, non_blocking=True) if torch.is_tensor(value) else value
+                for key, value in batch.items()
+            }
+            try:
+                with accelerator.autocast():
+                    losses = training_model(
+                        prepare(batch, processor.feature_extractor, arguments.audio_augmentation), stage
+                    )
+            except Exception as error:
+                error.add_note(f"in step {step} of stage {number + 1}; rows: {', '.join(batch['id'])}")
+                raise
+            loss = sum(getattr(stage, f"{name}_weight") * value for name, value in losses.items())
+            accelerator.backward(loss)
+            norm = nn.utils.clip_grad_norm_(training_model.parameters(), arguments.gradient_norm)
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad(set_to_none=True)
+            update_average(average, training_model.model, min(arguments.average_decay, (step + 10) / (step + 100)))
+            if step % arguments.log_steps == 0 or step == stage.steps - 1:
+                line = {"stage": number + 1, "step": step, "seconds": round(time.monotonic() - started, 1)}
+                line |= {name: round(value.item(), 4) for name, value in losses.items()}
+                line |= {"gradient_norm": round(float(norm), 3), "scale": round(model.logit_scale.weight.item(), 3)}
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                bar.set_postfix({name: value for name, value in line.items() if name in losses})
+            if time.monotonic() - saved > 60 * arguments.save_minutes:
+                save_checkpoint(model, processor, average, output / "checkpoint")
+                saved = time.monotonic()
+    save_checkpoint(model, processor, average, output / "checkpoint")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="YAML file with the fields of TrainingArguments")
+    train(TrainingArguments.from_yaml(parser.parse_args().config))
+
+
+if __name__ == "__main__":
+    main()
