@@ -75,11 +75,19 @@ def _register(auto_module):
         )
 
 
+_OWN_MODULES = {f"{__name__}.{home}" for home in _HOMES.values()}
+_loading, _waiting = set(), []
+
+
 class _RegisterOnImport:
-    """A finder that finds nothing itself; it only has a module of `_AUTO_MODULES` registered once it has run."""
+    """A finder that finds nothing itself; it only has a module of `_AUTO_MODULES` registered once it has run.
+
+    A module of ours that is first imported imports transformers, while its own classes are yet to come: registering
+    then waits until ours is there too.
+    """
 
     def find_spec(self, name, path=None, target=None):
-        if name not in _AUTO_MODULES:
+        if name not in _AUTO_MODULES and name not in _OWN_MODULES:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         spec = next((found for finder in others if (found := finder.find_spec(name, path, target))), None)
@@ -87,8 +95,15 @@ class _RegisterOnImport:
             run = spec.loader.exec_module
 
             def run_and_register(module):
-                run(module)
-                _register(name)
+                _loading.add(name)
+                try:
+                    run(module)
+                finally:
+                    _loading.discard(name)
+                if name in _AUTO_MODULES:
+                    _waiting.append(name)
+                while _waiting and not _loading & _OWN_MODULES:
+                    _register(_waiting.pop(0))
 
             spec.loader.exec_module = run_and_register
         return spec

@@ -3,6 +3,8 @@
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+PAIRS = ("audio_text", "midi_text", "audio_midi")
+
 
 @strict
 class PianoBindAudioConfig(PreTrainedConfig):
@@ -18,6 +20,7 @@ class PianoBindAudioConfig(PreTrainedConfig):
         window_frames (`int`): frames of one window.
         stem_channels (`tuple[int, ...]`): output channels of the stem's convolutions.
         resnet_layers, resnet_width, resnet_heads: the ResNet's blocks a stage, base width and pooling heads.
+        resnet_output_size (`int`): width of the vector that the ResNet's attention pooling gives.
     """
 
     model_type = "pianobind_audio"
@@ -51,6 +54,9 @@ class PianoBindAudioConfig(PreTrainedConfig):
     def validate_heads(self):
         _check_heads(self)
 
+    def validate_options(self):
+        _check_options(self, ("rotary",))
+
     @property
     def output_size(self) -> int:
         """Width of the vector that the tower gives for a window."""
@@ -69,10 +75,12 @@ class PianoBindMidiConfig(PreTrainedConfig):
             and MASK.
         field_embedding_size (`int`): width of each field's embedding; they are concatenated, then projected.
         scale_embeddings (`bool`): multiply each embedding by the square root of its width.
-        time_field (`int`): the field that holds the time since the previous onset; -1 where no field does.
+        embedding_norm (`bool`): normalise what enters the first layer.
+        time_field (`int`): the field that holds the time since the previous onset; only `rotary` positions use it.
         time_range_seconds (`tuple[float, float]`): the shortest and the longest time of that field's bins.
         max_relative_position (`int`): longest distance that `relative_key_query` tells apart, plus one.
-        pool_padding (`bool`): average over padding as well, as the published model does.
+        pool_padding (`bool`): average over padding as well, as the published model does; every window is then padded
+            to `max_relative_position` notes.
     """
 
     model_type = "pianobind_midi"
@@ -81,6 +89,7 @@ class PianoBindMidiConfig(PreTrainedConfig):
     field_sizes: tuple[int, ...] | list[int] = (90, 130, 66, 34, 34)
     field_embedding_size: int = 96
     scale_embeddings: bool = False
+    embedding_norm: bool = False
     time_field: int = 1
     time_range_seconds: tuple[float, ...] | list[float] = (0.01, 10.0)
     hidden_size: int = 384
@@ -99,13 +108,7 @@ class PianoBindMidiConfig(PreTrainedConfig):
         _check_heads(self)
 
     def validate_options(self):
-        if self.norm_position not in ("pre", "post"):
-            raise ValueError(f"`norm_position` is {self.norm_position!r}; it must be 'pre' or 'post'.")
-        if self.position_embedding_type not in ("rotary", "relative_key_query"):
-            raise ValueError(
-                f"`position_embedding_type` is {self.position_embedding_type!r}; "
-                "it must be 'rotary' or 'relative_key_query'."
-            )
+        _check_options(self, ("rotary", "relative_key_query"))
 
     @property
     def output_size(self) -> int:
@@ -121,6 +124,13 @@ def _check_heads(config):
         )
 
 
+def _check_options(config, position_types):
+    for name, known in (("norm_position", ("pre", "post")), ("position_embedding_type", position_types)):
+        if getattr(config, name) not in known:
+            known = " or ".join(map(repr, known))
+            raise ValueError(f"`{name}` is {getattr(config, name)!r}; it must be {known}.")
+
+
 @strict
 class PianoBindConfig(PreTrainedConfig):
     """The whole model. Every tower is optional, so that bimodal checkpoints are the same class.
@@ -132,6 +142,7 @@ class PianoBindConfig(PreTrainedConfig):
         projection_dim (`int`): width of the shared embedding space.
         logit_scale_init_value (`float`): natural logarithm of the first inverse temperature.
         pool_text_padding (`bool`): average text over padding as well, as the published model does.
+        loss_pairs (`tuple[str, ...]`): the pairs of modalities whose losses are averaged, where both are there.
     """
 
     model_type = "pianobind"
@@ -143,6 +154,7 @@ class PianoBindConfig(PreTrainedConfig):
     projection_dim: int = 384
     logit_scale_init_value: float = 2.6592
     pool_text_padding: bool = False
+    loss_pairs: tuple[str, ...] | list[str] = PAIRS
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
@@ -150,6 +162,10 @@ class PianoBindConfig(PreTrainedConfig):
         self.midi_config = _tower_config(self.midi_config, PianoBindMidiConfig)
         self.text_config = _tower_config(self.text_config, None)
         super().__post_init__(**kwargs)
+
+    def validate_loss_pairs(self):
+        if not self.loss_pairs or set(self.loss_pairs) - set(PAIRS):
+            raise ValueError(f"`loss_pairs` is {self.loss_pairs!r}; it must name some of {', '.join(PAIRS)}.")
 
 
 def _tower_config(config, own_class):

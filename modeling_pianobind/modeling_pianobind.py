@@ -21,8 +21,8 @@ class PianoBindOutput(ModelOutput):
     """What `PianoBindModel` returns; a field whose modality was not given is None.
 
     Attributes:
-        loss (`torch.Tensor` of shape `()`): mean over the pairs audio-text, MIDI-text and audio-MIDI that are there;
-            only with `return_loss=True`.
+        loss (`torch.Tensor` of shape `()`): mean over the pairs of `config.loss_pairs` that are there; only with
+            `return_loss=True`.
         logits_per_audio (`torch.Tensor` of shape `(audio batch, text batch)`): scaled similarities.
         logits_per_midi (`torch.Tensor` of shape `(MIDI batch, text batch)`): scaled similarities.
         logits_per_text (`torch.Tensor` of shape `(text batch, audio or MIDI batch)`): the transpose of
@@ -143,10 +143,12 @@ class PianoBindModel(PianoBindPreTrainedModel):
         per_text = next((logits.T for logits in (per_audio, per_midi) if logits is not None), None)
         loss = None
         if return_loss:
-            pairs = [contrastive_loss(logits) for logits in (per_audio, per_midi, audio_midi) if logits is not None]
-            if not pairs:
-                raise ValueError("`return_loss=True` needs two modalities; only one was given.")
-            loss = sum(pairs) / len(pairs)
+            logits_of = {"audio_text": per_audio, "midi_text": per_midi, "audio_midi": audio_midi}
+            given = [logits_of[pair] for pair in self.config.loss_pairs if logits_of[pair] is not None]
+            if not given:
+                pairs = " or ".join(self.config.loss_pairs)
+                raise ValueError(f"`return_loss=True` needs two modalities that are compared ({pairs}).")
+            loss = sum(contrastive_loss(logits) for logits in given) / len(given)
         output = PianoBindOutput(loss, per_audio, per_midi, per_text, audio_midi, audio, midi, text)
         return output if return_dict else output.to_tuple()
 
@@ -162,11 +164,11 @@ class PianoBindModel(PianoBindPreTrainedModel):
             `torch.Tensor` of shape `(batch, projection_dim)`, float32, unit length: the mean over its windows.
         """
         tower = self._tower("audio")
-        if input_features.dim() == 3:
+        if input_features.dim() == 1 + tower.window_dims:
             input_features = input_features[:, None]
         if audio_attention_mask is None:
             audio_attention_mask = input_features.new_ones(input_features.shape[:3], dtype=torch.long)
-        audio_attention_mask = audio_attention_mask.view(input_features.shape[:3])
+        audio_attention_mask = audio_attention_mask.view(*input_features.shape[:2], -1)
         exists = (audio_attention_mask != 0).any(-1)  # (batch, windows)
         piece = exists.nonzero()[:, 0]
         features, mask = input_features[exists], audio_attention_mask[exists]
@@ -178,16 +180,18 @@ class PianoBindModel(PianoBindPreTrainedModel):
         Args:
             midi_ids (`torch.Tensor` of shape `(batch, notes, fields)`): note rows.
             midi_attention_mask (`torch.Tensor` of shape `(batch, notes)`, *optional*): 0 on padding, `k` for notes of
-                the `k`-th window; a mask of 0 and 1 is one window.
+                the `k`-th window; a mask of 0 and 1 is one window. Without it, rows of PAD are padding.
         Returns:
             `torch.Tensor` of shape `(batch, projection_dim)`, float32, unit length: the mean over its windows.
         """
         tower = self._tower("midi")
         if midi_attention_mask is None:
-            midi_attention_mask = torch.ones_like(midi_ids[..., 0])
+            pad = self.config.midi_config.field_sizes[0] - 2
+            midi_attention_mask = (midi_ids[..., 0] != pad).long()
         piece = torch.arange(len(midi_ids), device=midi_ids.device)
         if midi_attention_mask.max() > 1:
             midi_ids, midi_attention_mask, piece = _split_windows(midi_ids, midi_attention_mask)
+        midi_ids, midi_attention_mask = tower.pad(midi_ids, midi_attention_mask)
         hidden = tower.pool(tower(midi_ids, midi_attention_mask), midi_attention_mask)
         return _mean_of_windows(self._project("midi", hidden), piece, int(piece[-1]) + 1)
 

@@ -6,10 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
+from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_pianobind import PianoBindAudioConfig, PianoBindMidiConfig
 from .midi_pianobind import bin_seconds
+from .relative_attention_pianobind import relative_key_query_attention
+from .resnet_pianobind import AttentionPool, ModifiedResNet, grid_cells
 
 INDEX_PERIODS = (2 * math.pi, 2 * math.pi * 1_000)  # in places of the sequence
 SECONDS_PERIODS = (0.1, 60.0)  # from a grace note to several phrases
@@ -46,7 +49,7 @@ def rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
 
 
 class PianoBindAttention(nn.Module):
-    """Multi-head self-attention with rotary positions."""
+    """Multi-head self-attention with rotary or relative key-query positions."""
 
     def __init__(self, config):
         super().__init__()
@@ -55,6 +58,10 @@ class PianoBindAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.distance_embedding = None
+        if config.position_embedding_type == "relative_key_query":
+            head_size = config.hidden_size // config.num_attention_heads
+            self.distance_embedding = nn.Embedding(2 * config.max_relative_position - 1, head_size)
 
     def forward(self, hidden, attention_mask, angles):
         batch, length, width = hidden.shape
@@ -62,7 +69,10 @@ class PianoBindAttention(nn.Module):
             projection(hidden).view(batch, length, self.num_heads, -1).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )  # (batch, heads, length, head_size)
-        mixed = F.scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v, attn_mask=attention_mask)
+        if self.distance_embedding is None:
+            mixed = F.scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v, attn_mask=attention_mask)
+        else:
+            mixed = relative_key_query_attention(q, k, v, self.distance_embedding.weight, attention_mask)
         return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
@@ -102,9 +112,12 @@ class PianoBindTransformer(nn.Module):
         )
 
     def forward(self, hidden, mask, seconds):
-        """`hidden (batch, length, width)`, `mask` and `seconds` `(batch, length)` -> the shape of `hidden`."""
+        """`hidden (batch, length, width)`, `mask (batch, length)` -> the shape of `hidden`.
+
+        `seconds (batch, length)` is what rotary positions turn with; None for relative positions.
+        """
         attention_mask = (mask != 0)[:, None, None]  # (batch, 1, 1, length): every place sees all that are not padding
-        angles = rotary_angles(seconds, self.head_size)
+        angles = None if seconds is None else rotary_angles(seconds, self.head_size)
         for layer in self.layers:
             hidden = layer(hidden, attention_mask, angles)
         return hidden if self.final_norm is None else self.final_norm(hidden)
@@ -118,9 +131,15 @@ class PianoBindPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _no_split_modules = ["PianoBindLayer"]
 
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, AttentionPool):
+            init.normal_(module.positional_embedding, std=module.positional_embedding.shape[1] ** -0.5)
+
 
 class PianoBindMidiModel(PianoBindPreTrainedModel):
-    """MIDI tower of the default family."""
+    """MIDI tower of both families; the config says which."""
 
     config_class = PianoBindMidiConfig
     main_input_name = "midi_ids"
@@ -129,6 +148,9 @@ class PianoBindMidiModel(PianoBindPreTrainedModel):
         super().__init__(config)
         self.embeddings = nn.ModuleList(nn.Embedding(size, config.field_embedding_size) for size in config.field_sizes)
         self.input_proj = nn.Linear(config.field_embedding_size * len(config.field_sizes), config.hidden_size)
+        self.input_norm = None
+        if config.embedding_norm:
+            self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.encoder = PianoBindTransformer(config)
         self.post_init()
 
@@ -142,8 +164,30 @@ class PianoBindMidiModel(PianoBindPreTrainedModel):
             `torch.Tensor` of shape `(windows, notes, hidden_size)`.
         """
         fields = [embedding(midi_ids[..., field]) for field, embedding in enumerate(self.embeddings)]
-        hidden = self.input_proj(torch.cat(fields, dim=-1))
-        return self.encoder(hidden, midi_attention_mask, self.onset_seconds(midi_ids))
+        hidden = torch.cat(fields, dim=-1)
+        if self.config.scale_embeddings:
+            hidden = hidden * math.sqrt(self.config.field_embedding_size)
+        hidden = self.input_proj(hidden)
+        if self.input_norm is not None:
+            hidden = F.dropout(self.input_norm(hidden), self.config.hidden_dropout, self.training)
+        rotary = self.config.position_embedding_type == "rotary"
+        return self.encoder(hidden, midi_attention_mask, self.onset_seconds(midi_ids) if rotary else None)
+
+    def pad(self, midi_ids, midi_attention_mask):
+        """Fills windows up with PAD rows, as far as `pool` looks at padding at all.
+
+        Args:
+            midi_ids (`torch.Tensor` of shape `(windows, notes, fields)`): anything where there is no note.
+            midi_attention_mask (`torch.Tensor` of shape `(windows, notes)`): 0 where there is none.
+        Returns:
+            Both, as they are; with `pool_padding`, of `max_relative_position` places.
+        """
+        if not self.config.pool_padding:
+            return midi_ids, midi_attention_mask
+        missing = max(0, self.config.max_relative_position - midi_ids.shape[1])
+        mask = F.pad(midi_attention_mask, (0, missing))
+        pad_row = midi_ids.new_tensor(self.config.field_sizes) - 2
+        return torch.where((mask != 0)[..., None], F.pad(midi_ids, (0, 0, 0, missing)), pad_row), mask
 
     def onset_seconds(self, midi_ids):
         """Onset of each note from the window's first, `(windows, notes)`: the sum of the gaps before it."""
@@ -156,29 +200,41 @@ class PianoBindMidiModel(PianoBindPreTrainedModel):
 
     def pool(self, hidden, midi_attention_mask):
         """`(windows, notes, hidden_size)` -> `(windows, hidden_size)`."""
-        return masked_mean(hidden, midi_attention_mask)
+        return hidden.mean(1) if self.config.pool_padding else masked_mean(hidden, midi_attention_mask)
 
 
 class PianoBindAudioModel(PianoBindPreTrainedModel):
-    """Audio tower of the default family."""
+    """Audio tower of both families; the config says which."""
 
     config_class = PianoBindAudioConfig
     main_input_name = "input_features"
 
+    window_dims = 2
+
     def __init__(self, config: PianoBindAudioConfig):
         super().__init__(config)
-        channels = (1, *config.stem_channels)
-        self.stem = nn.ModuleList(
-            # the first convolution keeps every frame; each one halves the mel bands
-            nn.Conv2d(channels[i], channels[i + 1], 3, stride=(1 if i == 0 else 2, 2), padding=1)
-            for i in range(len(config.stem_channels))
-        )
-        bands = config.num_mel_bins
-        for _ in config.stem_channels:
-            bands = (bands + 1) // 2
-        self.input_proj = nn.Linear(bands * channels[-1], config.hidden_size)
-        self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.encoder = PianoBindTransformer(config)
+        if config.architecture == "modified_resnet":
+            stages = len(config.resnet_layers)
+            self.resnet = ModifiedResNet(config.resnet_layers, config.resnet_width)
+            self.attention_pool = AttentionPool(
+                grid_cells(config.num_mel_bins, config.window_frames, stages),
+                config.resnet_width * 2 ** (stages + 1),
+                config.resnet_heads,
+                config.resnet_output_size,
+            )
+        else:
+            channels = (1, *config.stem_channels)
+            self.stem = nn.ModuleList(
+                # the first convolution keeps every frame; each one halves the mel bands
+                nn.Conv2d(channels[i], channels[i + 1], 3, stride=(1 if i == 0 else 2, 2), padding=1)
+                for i in range(len(config.stem_channels))
+            )
+            bands = config.num_mel_bins
+            for _ in config.stem_channels:
+                bands = (bands + 1) // 2
+            self.input_proj = nn.Linear(bands * channels[-1], config.hidden_size)
+            self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            self.encoder = PianoBindTransformer(config)
         self.post_init()
 
     def forward(self, input_features, audio_attention_mask):
@@ -186,10 +242,15 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
 
         Args:
             input_features (`torch.Tensor` of shape `(windows, frames, num_mel_bins)`): log-mel spectrograms.
-            audio_attention_mask (`torch.Tensor` of shape `(windows, frames)`): 0 on padding.
+            audio_attention_mask (`torch.Tensor` of shape `(windows, frames)`): 0 on padding, which the ResNet sees
+                as the silence that it is.
         Returns:
-            `torch.Tensor` of shape `(windows, tokens, hidden_size)`; a token is `stride` frames.
+            `torch.Tensor` of shape `(windows, tokens, hidden_size)`; a token is `stride` frames. The ResNet's
+            `(windows, cells, channels)` are cells of frequency and time.
         """
+        if self.config.architecture == "modified_resnet":
+            self._check_frames(input_features.shape[1])
+            return self.resnet(input_features.transpose(1, 2)[:, None])
         hidden = (input_features * (audio_attention_mask != 0)[..., None].to(input_features.dtype))[:, None]
         for convolution in self.stem:
             hidden = F.gelu(convolution(hidden))  # (windows, channels, time, bands)
@@ -207,8 +268,17 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
         return audio_attention_mask[:, :: self.stride]
 
     def pool(self, hidden, audio_attention_mask):
-        """`(windows, tokens, hidden_size)` -> `(windows, hidden_size)`."""
+        """`(windows, tokens, hidden_size)` -> `(windows, output_size)`."""
+        if self.config.architecture == "modified_resnet":
+            return self.attention_pool(hidden)
         return masked_mean(hidden, self.token_mask(audio_attention_mask))
+
+    def _check_frames(self, frames):
+        if frames != self.config.window_frames:
+            raise ValueError(
+                f"a window has {frames} frames; this tower's positions are made for {self.config.window_frames}. "
+                "Let this checkpoint's own processor cut and pad the recording."
+            )
 
 
 __all__ = ["PianoBindAudioModel", "PianoBindMidiModel", "PianoBindPreTrainedModel", "masked_mean"]
