@@ -1,0 +1,322 @@
+"""Files -> embeddings: threads read ahead of the model, and windows of many files share its batches."""
+
+import itertools
+import os
+import queue
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from .inputs_pianobind import group_pieces, modality_of
+from .notes_pianobind import read_midi
+
+AUDIO_WINDOWS_READ = 4  # windows that a thread hands over at once; a 20 s window's features are about 1 MB
+MIDI_BATCHES_SORTED = 16  # batches among which MIDI windows are sorted by length
+QUEUE_CHUNKS = 16  # how far reading may run ahead, so that memory does not grow with a recording
+
+
+@dataclass
+class EmbeddedFile:
+    """A file's windows in the embedding space, or the reason why there are none.
+
+    Attributes:
+        windows (`np.ndarray` of shape `(windows, dim)`): float32, unit length.
+        spans (`np.ndarray` of shape `(windows, 2)`): start and end of each window in seconds.
+        error (`ValueError`, `OSError` or None): why the file could not be read; its windows are then empty.
+    """
+
+    windows: np.ndarray
+    spans: np.ndarray
+    error: Exception | None = None
+
+    @property
+    def embedding(self) -> np.ndarray:
+        """`(dim,)` float32, unit length: the mean over the windows."""
+        return unit_rows(self.windows.mean(axis=0)[None])[0]
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """`(n, dim)` vectors as float32 of unit length; a vector of zeros stays as it is."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
+
+
+def embed_files(
+    model,
+    processor,
+    sources: Iterable,
+    modality: str | None = None,
+    sampling_rate: int | None = None,
+    batch_size: int = 16,
+    progress: bool | None = False,
+) -> Iterator[tuple[int, EmbeddedFile]]:
+    """Embeds files of any length, in whatever order they are done.
+
+    Args:
+        model (`PianoBindModel`): runs where it is, in eval mode.
+        processor (`PianoBindProcessor`): cuts the files into windows.
+        sources: paths, or what the processor reads in their place.
+        modality (`str`, *optional*): "audio" or "midi"; by default each path's extension tells.
+        sampling_rate (`int`, *optional*): of waveforms among `sources`, in Hz.
+        batch_size (`int`): windows in one batch of the model.
+        progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
+    Yields:
+        The place of a file in `sources`, and its `EmbeddedFile`.
+    """
+    sources = list(sources)
+    limits = {"audio": batch_size, "midi": batch_size * MIDI_BATCHES_SORTED}
+    waiting = {"audio": [], "midi": []}  # windows that no batch has taken yet
+    files = [_Progress() for _ in sources]
+
+    def read(source):
+        kind = modality or modality_of(source)
+        chunks = (
+            _audio_chunks(processor, source, sampling_rate) if kind == "audio" else _midi_chunks(processor, source)
+        )
+        return ((kind, *chunk) for chunk in chunks)
+
+    def embed(kind):
+        for position, number, embedding in _embed_windows(model, processor, kind, waiting[kind], batch_size):
+            files[position].embeddings.append((number, embedding))
+            if files[position].complete:
+                yield position
+        waiting[kind].clear()
+
+    def done(position):
+        bar.update()
+        finished, files[position] = files[position], None
+        return position, finished.result(model.config.projection_dim)
+
+    with _evaluating(model), tqdm(total=len(sources), unit="file", disable=_hidden(progress), file=sys.stderr) as bar:
+        for position, chunk, error in _read_ahead(read, sources):
+            file = files[position]
+            if chunk is None:
+                file.read, file.error = True, error
+                if file.complete:
+                    yield done(position)
+                continue
+            kind, windows, spans = chunk
+            waiting[kind].extend((position, len(file.spans) + row, window) for row, window in enumerate(windows))
+            file.spans.extend(spans)
+            if len(waiting[kind]) >= limits[kind]:
+                yield from map(done, embed(kind))
+        for kind in waiting:
+            yield from map(done, embed(kind))
+
+
+class _Progress:
+    """What is known of a file so far."""
+
+    def __init__(self):
+        self.spans, self.embeddings = [], []  # embeddings: (number of the window, vector)
+        self.read, self.error = False, None
+
+    @property
+    def complete(self):
+        return self.read and len(self.embeddings) == len(self.spans)
+
+    def result(self, dim):
+        if self.error is not None:
+            return EmbeddedFile(np.zeros((0, dim), np.float32), np.zeros((0, 2)), self.error)
+        ordered = [embedding for _, embedding in sorted(self.embeddings, key=lambda pair: pair[0])]
+        return EmbeddedFile(np.stack(ordered), np.asarray(self.spans, np.float64))
+
+
+def _hidden(progress):
+    return None if progress is None else not progress
+
+
+def _midi_chunks(processor, source):
+    """Yields a MIDI file's windows and spans, all at once: note rows are small."""
+    yield processor.midi_processor.windows(read_midi(source))
+
+
+def _audio_chunks(processor, source, sampling_rate):
+    """Yields a recording's windows (features and frame mask) and spans, a few at a time."""
+    extractor = processor.feature_extractor
+    windows = extractor.windows(source, sampling_rate)
+    while chunk := list(itertools.islice(windows, AUDIO_WINDOWS_READ)):
+        features, mask = extractor.batch(chunk)
+        spans = [(window.start_seconds, window.end_seconds) for window in chunk]
+        yield list(zip(features, mask, strict=True)), spans
+
+
+def _embed_windows(model, processor, kind, windows, batch_size):
+    """Yields (file, number of the window, embedding) for windows of many files."""
+    if kind == "midi":  # windows of one length side by side waste the least padding
+        windows = sorted(windows, key=lambda window: len(window[2]))
+    for start in range(0, len(windows), batch_size):
+        batch = windows[start : start + batch_size]
+        with torch.inference_mode():
+            if kind == "midi":
+                ids, mask = processor.midi_processor.pad([rows for _, _, rows in batch])
+                embeds = model.get_midi_features(ids.to(model.device), mask.to(model.device))
+            else:
+                features = torch.stack([features for _, _, (features, _) in batch])
+                mask = torch.stack([mask for _, _, (_, mask) in batch])
+                embeds = model.get_audio_features(features.to(model.device, model.dtype), mask.to(model.device))
+            embeds = embeds.cpu().numpy()
+        for (position, number, _), embedding in zip(batch, embeds, strict=True):
+            yield position, number, embedding
+
+
+def _read_ahead(read, sources) -> Iterator[tuple]:
+    """Runs `read(source)`, an iterator of chunks, on threads.
+
+    Yields:
+        `(position, chunk, None)` for each chunk, then `(position, None, error or None)` for each source; the chunks of
+        one source keep their order.
+    """
+    out, stop = queue.Queue(QUEUE_CHUNKS), threading.Event()
+    jobs, lock = iter(enumerate(sources)), threading.Lock()
+
+    def put(item):
+        while not stop.is_set():
+            try:
+                return out.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work():
+        while not stop.is_set():
+            with lock:
+                position, source = next(jobs, (None, None))
+            if position is None:
+                break
+            error = None
+            try:
+                for chunk in read(source):
+                    put((position, chunk, None))
+                    if stop.is_set():
+                        return
+            except Exception as caught:  # handed to the caller's thread, which raises what is no reading error
+                error = caught
+            put((position, None, error))
+        put(None)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(max(2, min(8, (os.cpu_count() or 2) - 1)))]
+    for thread in threads:
+        thread.start()
+    try:
+        running = len(threads)
+        while running:
+            item = out.get()
+            if item is None:
+                running -= 1
+            elif item[2] is None or isinstance(item[2], (ValueError, OSError)):
+                yield item
+            else:
+                raise item[2]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@contextmanager
+def _evaluating(model):
+    """Eval mode, and back to what was: with dropout no file would get the same embedding twice."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _embed_all(model, processor, sources, **settings) -> np.ndarray:
+    """`(len(sources), dim)`, in the order given; raises the error of the first file found that cannot be read."""
+    embeds = np.zeros((len(sources), model.config.projection_dim), np.float32)
+    for position, file in embed_files(model, processor, sources, **settings):
+        if file.error is not None:
+            raise file.error
+        embeds[position] = file.embedding
+    return embeds
+
+
+def embed_audio(model, processor, paths, sampling_rate=None, batch_size=16, progress=False) -> np.ndarray:
+    """Embeds recordings of any length: each is cut in windows, whose mean is normalised again.
+
+    Args:
+        model (`PianoBindModel`): on any device.
+        processor (`PianoBindProcessor`): the checkpoint's.
+        paths: paths of recordings, or waveforms with their `sampling_rate` in Hz.
+        batch_size (`int`): windows in one batch; the embeddings do not depend on it.
+        progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
+    Returns:
+        `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
+    Raises:
+        ValueError, OSError: a file cannot be read; `EmbeddingIndex.build` goes on with the others instead.
+    """
+    settings = {"sampling_rate": sampling_rate, "batch_size": batch_size, "progress": progress}
+    return _embed_all(model, processor, _listed(paths), modality="audio", **settings)
+
+
+def embed_midi(model, processor, paths, batch_size=16, progress=False) -> np.ndarray:
+    """Embeds MIDI of any length: each piece is cut in windows, whose mean is normalised again.
+
+    Args:
+        paths: paths of MIDI files, or bytes, symusic scores or `PianoNotes`.
+        model, processor, batch_size, progress: as in `embed_audio`.
+    Returns:
+        `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
+    Raises:
+        ValueError, OSError: a file cannot be read, or is no piano piece.
+    """
+    settings = {"batch_size": batch_size, "progress": progress}
+    return _embed_all(model, processor, _listed(paths), modality="midi", **settings)
+
+
+def embed_pieces(model, processor, paths, batch_size=16, progress=False) -> np.ndarray:
+    """Embeds pieces, each the mean of its files: those of one folder with one stem (take.mid, take.mp3).
+
+    Args:
+        paths: paths of MIDI files and recordings, told apart by their extensions.
+        model, processor, batch_size, progress: as in `embed_audio`.
+    Returns:
+        `np.ndarray` of shape `(pieces, dim)`: float32, unit length, in the order in which each piece's first file
+        stands in `paths`.
+    Raises:
+        ValueError, OSError: a file cannot be read, or is no piano piece.
+    """
+    paths = _listed(paths)
+    embeds = _embed_all(model, processor, paths, batch_size=batch_size, progress=progress)
+    pieces = group_pieces(paths)
+    row = {str(path): embed for path, embed in zip(paths, embeds, strict=True)}
+    means = [np.mean([row[str(path)] for path in piece], axis=0) for piece in pieces]
+    return unit_rows(np.stack(means)) if means else embeds
+
+
+def embed_text(model, processor, texts, batch_size=64) -> np.ndarray:
+    """Embeds descriptions.
+
+    Args:
+        texts (`str` or `list[str]`): each of at least one word; what exceeds the text tower's limit is cut.
+        model, processor: as in `embed_audio`.
+        batch_size (`int`): texts in one batch; the embeddings do not depend on it.
+    Returns:
+        `np.ndarray` of shape `(len(texts), dim)`: float32, unit length, in the order given.
+    """
+    texts = _listed(texts)
+    embeds = np.zeros((len(texts), model.config.projection_dim), np.float32)
+    by_length = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    with _evaluating(model), torch.inference_mode():
+        for start in range(0, len(texts), batch_size):
+            rows = by_length[start : start + batch_size]
+            tokens = processor.tokenize([texts[row] for row in rows], return_tensors="pt").to(model.device)
+            embeds[rows] = model.get_text_features(**tokens).cpu().numpy()
+    return embeds
+
+
+def _listed(sources) -> list:
+    """A single path, text or waveform is a list of one."""
+    return [sources] if isinstance(sources, (str, bytes, os.PathLike, np.ndarray)) else list(sources)
+
+
+__all__ = ["EmbeddedFile", "embed_audio", "embed_files", "embed_midi", "embed_pieces", "embed_text", "unit_rows"]

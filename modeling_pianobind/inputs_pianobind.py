@@ -1,0 +1,97 @@
+"""Files that the package reads: which ones, what they really are, and what to say about one that cannot be read."""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+MIDI_EXTENSIONS = (".mid", ".midi")
+AUDIO_EXTENSIONS = (".wav", ".flac", ".mp3", ".ogg")
+
+
+def modality_of(path) -> str:
+    """ "midi" or "audio", by the file's extension in any case.
+
+    Raises:
+        ValueError: the extension is neither a MIDI file's nor a recording's.
+    """
+    extension = Path(path).suffix.lower()
+    if extension in MIDI_EXTENSIONS:
+        return "midi"
+    if extension in AUDIO_EXTENSIONS:
+        return "audio"
+    known = " ".join((*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS))
+    raise ValueError(f"{path}: its extension {extension or '(none)'} is not one of {known}; rename or convert it.")
+
+
+def content_kind(head: bytes) -> str:
+    """Names the kind of a file by its first 12 bytes, for error messages; "" where it is none of the known ones."""
+    if head[:4] == b"RIFF":
+        return {b"RMID": "a RIFF MIDI (.rmi) file", b"WAVE": "a WAV file"}.get(head[8:12], "")
+    if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] in (b"\xfb", b"\xf3", b"\xf2", b"\xfa")):
+        return "an MP3 file"
+    kinds = {b"MThd": "a MIDI file", b"fLaC": "a FLAC file", b"OggS": "an Ogg file", b"PK\x03\x04": "a ZIP archive"}
+    return kinds.get(head[:4], "")
+
+
+def list_files(folder) -> list[str]:
+    """Paths of the MIDI files and recordings below a folder, sorted; hidden files and folders are left out.
+
+    Raises:
+        NotADirectoryError, FileNotFoundError, PermissionError: the folder itself cannot be listed.
+    """
+    os.listdir(folder)  # `os.walk` would pass over the error
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in (*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS):
+                found.append(os.path.join(parent, name))
+    return sorted(found)
+
+
+def piece_of(path) -> str:
+    """What names a piece: files of one folder with one stem (take.mid, take.mp3) are the same piece."""
+    return os.path.splitext(os.fspath(path))[0]
+
+
+def group_pieces(paths: Iterable) -> list[list]:
+    """Paths by piece, the pieces in the order in which their first file stands."""
+    pieces = {}
+    for path in paths:
+        pieces.setdefault(piece_of(path), []).append(path)
+    return list(pieces.values())
+
+
+def content_hash(path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def explain(path, error: Exception) -> str:
+    """One line for a file that could not be read: the file, what is wrong, what to do."""
+    if isinstance(error, FileNotFoundError):
+        return f"{path}: does not exist; check the path."
+    if isinstance(error, PermissionError):
+        return f"{path}: no permission to read it; change its permissions or leave it out."
+    if isinstance(error, IsADirectoryError):
+        return f"{path}: is a folder, not a file; rename it, or give the files in it."
+    if isinstance(error, NotADirectoryError):
+        return f"{path}: is not a folder; give a folder or a saved index."
+    if isinstance(error, OSError):
+        return f"{path}: cannot be read ({error.strerror or error}); check the disk and try again."
+    return " ".join(str(error).split())
+
+
+__all__ = [
+    "AUDIO_EXTENSIONS",
+    "MIDI_EXTENSIONS",
+    "content_hash",
+    "content_kind",
+    "explain",
+    "group_pieces",
+    "list_files",
+    "modality_of",
+    "piece_of",
+]
