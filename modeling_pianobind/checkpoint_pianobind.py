@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-WEIGHTS, CONFIG, PROCESSOR, TOKENIZER = "model.safetensors", "config.json", "processor_config.json", "tokenizer.json"
-MAX_TOKENS = 128  # as in the processor, whose module costs seconds to import; a test compares the two
-# Settings of the saved processor that do not change what it gives.
-NAMES = ("feature_extractor_type", "processor_class", "auto_map", "transformers_version", "image_processor_type")
+WEIGHTS, CONFIG, PROCESSOR = "model.safetensors", "config.json", "processor_config.json"
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+FILES = (WEIGHTS, CONFIG, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG)
+MAX_TEXT_TOKENS = 128  # as in the processor, whose module costs seconds to import; a test compares the two
 
 
 def default_checkpoint() -> str:
@@ -25,25 +25,20 @@ def default_checkpoint() -> str:
     return str(Path(__file__).parent / "checkpoints" / "pianobind-mini")
 
 
-def model_fingerprint(model, processor) -> str:
-    """Tells one set of weights and window settings from another; equals `TextTower.fingerprint` of the saved model."""
-    tensors = ((name, tensor.detach().float().cpu().numpy()) for name, tensor in model.state_dict().items())
-    extractor, midi = processor.feature_extractor, processor.midi_processor
-    settings = [json.loads(json.dumps(part.to_dict())) if part is not None else {} for part in (extractor, midi)]
-    return _fingerprint(tensors, settings)
+def model_fingerprint(model) -> str:
+    """Tells the weights of one model from another's; equals `TextTower.fingerprint` of the saved model."""
+    return _fingerprint((name, tensor.detach().float().cpu().numpy()) for name, tensor in model.state_dict().items())
 
 
-def _fingerprint(tensors: Iterable[tuple[str, np.ndarray]], settings: list[dict]) -> str:
-    """SHA-256 of the weights as float32, so that half precision on disk does not matter, and of the settings."""
+def _fingerprint(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
+    """SHA-256 of named weights as float32, so that half precision on disk does not matter."""
 
     def digest(tensor):
         name, values = tensor
-        return hashlib.sha256(name.encode() + np.ascontiguousarray(values, np.float32).data.cast("B")).digest()
+        return hashlib.sha256(name.encode() + np.ascontiguousarray(values, np.float32).tobytes()).digest()
 
     with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock alone
-        digests = sorted(pool.map(digest, tensors))
-    kept = [{key: value for key, value in part.items() if key not in NAMES} for part in settings]
-    return hashlib.sha256(b"".join(digests) + json.dumps(kept, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(b"".join(sorted(pool.map(digest, tensors)))).hexdigest()
 
 
 class TextTower:
@@ -52,8 +47,8 @@ class TextTower:
     Use `TextTower.open`; `embed_text` equals that of the model to float32's precision.
     """
 
-    def __init__(self, config, settings, weights, tokenizer):
-        self.config, self.settings, self.weights, self.tokenizer = config, settings, weights, tokenizer
+    def __init__(self, config, weights, tokenizer):
+        self.config, self.weights, self.tokenizer = config, weights, tokenizer
 
     @classmethod
     def open(cls, folder) -> "TextTower | None":
@@ -63,12 +58,13 @@ class TextTower:
             OSError, ValueError: a file of the checkpoint cannot be read.
         """
         folder = Path(folder)
-        if not all((folder / name).is_file() for name in (WEIGHTS, CONFIG, PROCESSOR, TOKENIZER)):
+        if not all((folder / name).is_file() for name in FILES):
             return None
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config, processor = _json(folder / CONFIG), _json(folder / PROCESSOR)
         text = config.get("text_config") or {}
         plain = text.get("model_type") == "bert" and text.get("hidden_act") == "gelu" and not text.get("is_decoder")
-        if config.get("model_type") != "pianobind" or not plain or config.get("pool_text_padding"):
+        padded = config.get("pool_text_padding") or processor.get("text_pad_to_max")
+        if config.get("model_type") != "pianobind" or not plain or padded:
             return None
 
         from safetensors import SafetensorError, safe_open
@@ -82,18 +78,15 @@ class TextTower:
                 weights = {name: file.get_tensor(name).astype(np.float32, copy=False) for name in names}
         except SafetensorError as error:
             raise ValueError(f"{folder / WEIGHTS}: the weights are damaged ({error}); copy the file again.") from error
-        saved = json.loads((folder / PROCESSOR).read_text(encoding="utf-8"))
-        settings = [saved.get(part) or {} for part in ("feature_extractor", "midi_processor")]
         tokenizer = Tokenizer.from_file(os.fspath(folder / TOKENIZER))
-        tokenizer_config = folder / "tokenizer_config.json"
-        longest = json.loads(tokenizer_config.read_text(encoding="utf-8")) if tokenizer_config.is_file() else {}
-        tokenizer.enable_truncation(int(min(longest.get("model_max_length") or MAX_TOKENS, MAX_TOKENS)))
+        limits = (_json(folder / TOKENIZER_CONFIG).get("model_max_length"), processor.get("text_max_length"))
+        tokenizer.enable_truncation(int(min(limit or MAX_TEXT_TOKENS for limit in limits)))
         tokenizer.no_padding()
-        return cls(text, settings, weights, tokenizer)
+        return cls(text, weights, tokenizer)
 
     @property
     def fingerprint(self) -> str:
-        return _fingerprint(self.weights.items(), self.settings)
+        return _fingerprint(self.weights.items())
 
     def embed_text(self, texts: list[str]) -> np.ndarray:
         """`(len(texts), dim)` float32, unit length."""
@@ -141,6 +134,10 @@ class TextTower:
         centred = x - x.mean(-1, keepdims=True)
         scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + self.config["layer_norm_eps"])
         return scaled * self._weight(f"{name}.LayerNorm.weight") + self._weight(f"{name}.LayerNorm.bias")
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _split_heads(x, heads):

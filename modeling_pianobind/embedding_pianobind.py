@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .inputs_pianobind import group_pieces, modality_of
+from .inputs_pianobind import check_content, group_pieces, modality_of
 from .notes_pianobind import read_midi
 
 AUDIO_WINDOWS_READ = 4  # windows that a thread hands over at once; a 20 s window's features are about 1 MB
@@ -76,6 +76,10 @@ def embed_files(
 
     def read(source):
         kind = modality or modality_of(source)
+        if getattr(model, f"{kind}_model") is None:
+            raise ValueError(f"{source}: the checkpoint has no {kind} tower; use one that has it, or leave it out.")
+        if isinstance(source, (str, os.PathLike)):
+            check_content(source, kind)
         chunks = (
             _audio_chunks(processor, source, sampling_rate) if kind == "audio" else _midi_chunks(processor, source)
         )

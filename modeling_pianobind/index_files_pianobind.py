@@ -6,6 +6,7 @@ step: whatever interrupts a save, the folder holds either the old index or the n
 """
 
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
@@ -22,13 +23,24 @@ def is_index(path) -> bool:
     return (Path(path) / HEADER).is_file()
 
 
-def save_table(path, table, fingerprint: str, failures: list[dict]) -> None:
-    """Writes a `FileTable`; see `EmbeddingIndex.save`."""
+def check_target(path) -> None:
+    """Refuses a place where saving an index would touch anything else.
+
+    Raises:
+        ValueError: there is a file, or a folder that holds other things.
+        OSError: the folder cannot be listed.
+    """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path}: there is a file of that name; choose another folder for the index.")
     if path.is_dir() and any(path.iterdir()) and not is_index(path):
         raise ValueError(f"{path}: the folder holds something else than an index; choose a new or an empty one.")
+
+
+def save_table(path, table, fingerprint: str, failures: list[dict]) -> None:
+    """Writes a `FileTable`; see `EmbeddingIndex.save`."""
+    path = Path(path)
+    check_target(path)
     path.mkdir(parents=True, exist_ok=True)
     old = _stored_names(path)
 
@@ -98,6 +110,22 @@ def load_table(path) -> tuple[dict, str, list[dict]]:
     return columns, header["checkpoint_fingerprint"], header["failures"]
 
 
+def write_embeddings(target, paths: list[str], embeds: np.ndarray) -> None:
+    """Writes paths and their embeddings `(n, dim)` to one .npz or .parquet file, by the extension of `target`."""
+    target, out = Path(target), io.BytesIO()
+    if target.suffix.lower() == ".npz":
+        np.savez(out, paths=np.array(paths), embeddings=embeds)
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        names = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]
+        flat = pyarrow.array(np.asarray(embeds, np.float32).ravel())
+        columns = {"path": names, "embedding": pyarrow.FixedSizeListArray.from_arrays(flat, embeds.shape[1])}
+        pyarrow.parquet.write_table(pyarrow.table(columns), out)
+    _replace(target, out.getvalue())
+
+
 def _header(path) -> dict:
     try:
         header = json.loads((path / HEADER).read_bytes())
@@ -153,4 +181,4 @@ def _stored(path, entry) -> bytes:
     return content
 
 
-__all__ = ["is_index", "load_table", "save_table"]
+__all__ = ["check_target", "is_index", "load_table", "save_table", "write_embeddings"]

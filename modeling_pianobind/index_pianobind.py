@@ -143,7 +143,8 @@ class EmbeddingIndex:
         Args:
             model (`PianoBindModel`), processor (`PianoBindProcessor`): of one checkpoint.
             folder: searched through all levels for .mid .midi .wav .flac .mp3 .ogg, in any case.
-            previous (`EmbeddingIndex`, *optional*): files whose content it holds are not embedded again.
+            previous (`EmbeddingIndex`, *optional*): files whose content it holds are not embedded again, if this
+                model made it.
             batch_size (`int`): windows in one batch of the model.
             progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
         Raises:
@@ -156,7 +157,7 @@ class EmbeddingIndex:
         def embed(paths):
             return embed_files(model, processor, paths, batch_size=batch_size, progress=progress)
 
-        return cls.update(folder, previous, model_fingerprint(model, processor), embed)
+        return cls.update(folder, previous, model_fingerprint(model), embed)
 
     @classmethod
     def update(
@@ -287,6 +288,12 @@ class EmbeddingIndex:
             raise ValueError(f"row {bad[0]} of the {what} is 0 throughout or not finite; embed it again.")
         return vectors / norms
 
+    def same_files(self, other: "EmbeddingIndex") -> bool:
+        """Whether both hold the same files with the same content, and the same failures."""
+        mine, others = self._table, other._table
+        same = (mine.paths, mine.hashes, self.failures) == (others.paths, others.hashes, other.failures)
+        return same and self.fingerprint == other.fingerprint
+
     def save(self, path) -> None:
         """Writes the index to a folder; an index that is there is replaced in one step, so that none is ever lost.
 
@@ -297,12 +304,12 @@ class EmbeddingIndex:
         save_table(path, self._table, self.fingerprint, [vars(failure) for failure in self.failures])
 
     @classmethod
-    def load(cls, path, model=None, processor=None) -> "EmbeddingIndex":
+    def load(cls, path, model=None) -> "EmbeddingIndex":
         """Reads a saved index.
 
         Args:
             path: the folder.
-            model, processor (*optional*): the checkpoint that will embed the queries, to be told if it is another one.
+            model (`PianoBindModel`, *optional*): what will embed the queries, to be told if it is another one.
         Raises:
             ValueError: it is no index, is damaged or cut off, or belongs to another checkpoint.
             OSError: it cannot be read.
@@ -312,7 +319,7 @@ class EmbeddingIndex:
         if model is not None:
             from .checkpoint_pianobind import model_fingerprint
 
-            index.check_fingerprint(model_fingerprint(model, processor), path)
+            index.check_fingerprint(model_fingerprint(model), path)
         return index
 
     def check_fingerprint(self, fingerprint: str, path) -> None:

@@ -34,6 +34,22 @@ def content_kind(head: bytes) -> str:
     return kinds.get(head[:4], "")
 
 
+def check_content(path, modality: str) -> None:
+    """Refuses a file whose extension says MIDI while its content is a recording, or the other way round.
+
+    Raises:
+        ValueError: they differ.
+        OSError: the file cannot be opened.
+    """
+    with open(path, "rb") as handle:
+        kind = content_kind(handle.read(12))
+    if kind and (kind == "a MIDI file") != (modality == "midi"):
+        raise ValueError(
+            f"{path}: its name ends in {Path(path).suffix}, but its content is {kind}; "
+            "give it the extension of its content, or export it again."
+        )
+
+
 def list_files(folder) -> list[str]:
     """Paths of the MIDI files and recordings below a folder, sorted; hidden files and folders are left out.
 
@@ -87,6 +103,7 @@ def explain(path, error: Exception) -> str:
 __all__ = [
     "AUDIO_EXTENSIONS",
     "MIDI_EXTENSIONS",
+    "check_content",
     "content_hash",
     "content_kind",
     "explain",

@@ -1,0 +1,289 @@
+"""The `pianobind` command: search, index, embed, describe, demo.
+
+torch and transformers are imported only where a file has to be embedded, so that `--help` and a search of a saved
+index answer at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from .cli_support import (
+    Checkpoint,
+    UserError,
+    check_searchable,
+    complain,
+    open_index,
+    update_index,
+    user_errors,
+)
+from .index_files_pianobind import check_target, is_index, write_embeddings
+from .index_pianobind import EmbeddingIndex
+from .inputs_pianobind import explain, list_files
+from .labels_pianobind import label_embeddings, rank_labels
+
+EPILOG = (
+    "exit status: 0 if all went well; 2 if the arguments or a file were wrong: each is one line on stderr that names "
+    "the file, what is wrong and what to do, and the other files are still done."
+)
+CACHE_NOTE = (
+    "A folder's embeddings are cached below $PIANOBIND_CACHE (default: ~/.cache/pianobind, or $XDG_CACHE_HOME), so "
+    "the folder itself is never written to. Only files whose content changed are embedded again."
+)
+DEMO_QUERIES = (
+    "slow, sad and quiet",
+    "fast ragtime with a steady left hand",
+    "a calm, dreamy piece with long pedal",
+    "loud, grand and dramatic",
+)
+DEMO_HITS, DEMO_REASONS = 3, 4
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message):
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line `argv` (the process's by default) and returns its exit status."""
+    for stream in (sys.stdout, sys.stderr):  # a file name need not be printable
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        args = _parser().parse_args(argv)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what libraries say to programmers
+            warnings.filterwarnings("always", module=r"modeling_pianobind\.")
+            warnings.showwarning = lambda message, *rest, **more: complain(f"warning: {message}")
+            status = args.run(args)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        complain(error)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (`head`, say) has left; the interpreter would complain when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _parser() -> Parser:
+    from . import __version__
+
+    parser = Parser(
+        prog="pianobind", description="Search piano recordings and MIDI by words or by example.", epilog=EPILOG
+    )
+    parser.add_argument("--version", action="version", version=f"pianobind {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name, run, summary, epilog=EPILOG):
+        one = commands.add_parser(name, help=summary, description=summary, epilog=epilog)
+        one.add_argument(
+            "--checkpoint", metavar="FOLDER|HUB_ID", help="the model (default: the one that comes with the package)"
+        )
+        one.add_argument(
+            "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps (default: cuda if there is one, else cpu)"
+        )
+        one.set_defaults(run=run)
+        return one
+
+    search = command(
+        "search",
+        run_search,
+        "Find the pieces that fit a description or sound like an example.",
+        f"{CACHE_NOTE} {EPILOG}",
+    )
+    search.add_argument("path", metavar="PATH", help="a folder (through all levels), or a saved index")
+    search.add_argument("query", metavar="QUERY", nargs="?", help="a description, such as 'calm, slow, rainy'")
+    search.add_argument(
+        "--like",
+        metavar="FILE",
+        help="find what resembles this MIDI file or recording; a QUERY beside it steers it (their unit vectors are "
+        "added, the sum normalised)",
+    )
+    search.add_argument("--top-k", metavar="N", type=_count, default=10, help="how many hits (default: 10)")
+    search.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
+
+    index = command("index", run_index, "Embed a folder and save the index.")
+    index.add_argument("path", metavar="PATH", help="a folder (through all levels)")
+    index.add_argument(
+        "--output",
+        metavar="FOLDER",
+        required=True,
+        help="where to save it; an index that is there is brought up to date",
+    )
+
+    embed = command("embed", run_embed, "Write the embeddings of a file or of each file of a folder.")
+    embed.add_argument("path", metavar="PATH", help="a file, or a folder (through all levels)")
+    embed.add_argument(
+        "--output",
+        metavar="FILE",
+        required=True,
+        help=".npz (arrays `paths`, `embeddings`) or .parquet (columns `path`, `embedding`)",
+    )
+
+    describe = command("describe", run_describe, "Say which words fit a file best (zero-shot).")
+    describe.add_argument("path", metavar="FILE", help="a MIDI file or a recording")
+    describe.add_argument("--labels", metavar="A,B,C", help="words to choose from, with commas between them")
+    describe.add_argument("--top-k", metavar="N", type=_count, default=8, help="how many words (default: 8)")
+
+    command("demo", run_demo, "Search the small corpus that comes with the package.", f"{CACHE_NOTE} {EPILOG}")
+    return parser
+
+
+def _count(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def run_search(args) -> int:
+    """Prints the hits of a search."""
+    if args.query is None and args.like is None:
+        raise UserError("there is nothing to search for; give a QUERY, --like FILE, or both")
+    if args.query is not None and not args.query.strip():
+        raise UserError("the query is empty; describe the music in at least one word")
+    check_searchable(args.path)
+    checkpoint = Checkpoint(args.checkpoint, args.device)
+    # Each is a unit vector, so words and example weigh the same; the search normalises their sum.
+    query = 0 if args.query is None else checkpoint.embed_text([args.query])[0]
+    if args.like is not None:
+        query = query + checkpoint.embed_file(args.like)
+    index, failures = open_index(args.path, checkpoint)
+    with user_errors(args.path):
+        hits = index.search(query, args.top_k)[0]
+    if args.json:
+        print(json.dumps([{"rank": rank} | _as_row(hit) for rank, hit in enumerate(hits, 1)], indent=1))
+    else:
+        for rank, hit in enumerate(hits, 1):
+            print(f"{rank:4}  {hit.score:6.3f}  {_span(hit):>13}  {hit.path}")
+    return _report(failures)
+
+
+def _as_row(hit) -> dict:
+    return {
+        "score": hit.score,
+        "path": hit.path,
+        "start_seconds": hit.start_seconds,
+        "end_seconds": hit.end_seconds,
+    }
+
+
+def run_index(args) -> int:
+    """Saves the index of a folder."""
+    checkpoint = Checkpoint(args.checkpoint, args.device)
+    check_searchable(args.path)
+    output = Path(args.output)
+    with user_errors(output, writing=True):
+        check_target(output)  # before the work rather than after it
+    previous = None
+    if is_index(output):
+        try:
+            previous = EmbeddingIndex.load(output)
+        except (OSError, ValueError) as error:
+            complain(f"warning: {explain(output, error)}")
+
+    def save(index):
+        with user_errors(output, writing=True):
+            index.save(output)
+
+    index = update_index(os.path.abspath(args.path), previous, checkpoint, save)
+    save(index)
+    print(f"{output}: {len(index)} pieces of {args.path}")
+    return _report([failure.message for failure in index.failures])
+
+
+def run_embed(args) -> int:
+    """Writes the embeddings of single files."""
+    output = Path(args.output)
+    if output.suffix.lower() not in (".npz", ".parquet"):
+        raise UserError(f"{output}: its extension is neither .npz nor .parquet; choose one of them")
+    if not output.parent.is_dir():
+        raise UserError(f"{output}: its folder does not exist; make it first")
+    if not os.path.exists(args.path):
+        raise UserError(f"{args.path}: does not exist; check the path")
+    with user_errors(args.path):
+        paths = list_files(args.path) if os.path.isdir(args.path) else [args.path]
+    if not paths:
+        raise UserError(f"{args.path}: there is no MIDI file or recording in it; give a folder with music")
+    checkpoint = Checkpoint(args.checkpoint, args.device)
+    embeds, failures = {}, []
+    for position, file in checkpoint.embed_files(paths):
+        if file.error is None:
+            embeds[position] = file.embedding
+        else:
+            failures.append(explain(paths[position], file.error))
+    if embeds:
+        order = sorted(embeds)
+        with user_errors(output, writing=True):
+            write_embeddings(output, [paths[row] for row in order], np.stack([embeds[row] for row in order]))
+        print(f"{output}: {len(embeds)} embeddings")
+    return _report(sorted(failures))
+
+
+def run_describe(args) -> int:
+    """Prints the words that fit a file."""
+    labels = None
+    if args.labels is not None:
+        labels = [label.strip() for label in args.labels.split(",") if label.strip()]
+        if not labels:
+            raise UserError("--labels is empty; give words with commas between them, such as calm,fast,jazz")
+    checkpoint = Checkpoint(args.checkpoint, args.device)
+    embedding = checkpoint.embed_file(args.path)
+    for label, score in rank_labels(embedding, *label_embeddings(checkpoint.embed_text, labels), args.top_k):
+        print(f"{score:6.3f}  {label}")
+    return 0
+
+
+def run_demo(args) -> int:
+    """Searches the bundled corpus, and gives the words that fit each hit best as the reason."""
+    folder = Path(__file__).parent / "examples"
+    check_searchable(folder)
+    checkpoint = Checkpoint(args.checkpoint, args.device)
+    index, failures = open_index(folder, checkpoint)
+    titles, labels = _titles(folder / "examples.jsonl"), label_embeddings(checkpoint.embed_text)
+    embeds = dict(zip(index.paths, index.embeddings, strict=True))
+    print(f"{len(index)} piano pieces in {folder}")
+    for query, hits in zip(DEMO_QUERIES, index.search(checkpoint.embed_text(DEMO_QUERIES), DEMO_HITS), strict=True):
+        print(f'\n"{query}"')
+        for rank, hit in enumerate(hits, 1):
+            words = ", ".join(word for word, _ in rank_labels(embeds[hit.path], *labels, DEMO_REASONS))
+            name = os.path.basename(hit.path)
+            print(f"{rank:4}  {hit.score:6.3f}  {_span(hit):>13}  {titles.get(name, name)}\n{'':29}{words}")
+    print('\nYour own music: pianobind search FOLDER "calm, slow, rainy"')
+    return _report(failures)
+
+
+def _titles(path) -> dict[str, str]:
+    """What the examples are called, by file name; a row has `file` and may have `title` and `creator`."""
+    if not path.is_file():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return {row["file"]: ", ".join(row[key] for key in ("title", "creator") if row.get(key)) for row in rows}
+
+
+def _span(hit) -> str:
+    """A hit's window as m:ss-m:ss."""
+    if hit.start_seconds is None:
+        return ""
+    return "-".join(f"{int(at) // 60}:{int(at) % 60:02}" for at in (hit.start_seconds, hit.end_seconds))
+
+
+def _report(failures) -> int:
+    """Prints a line for each failure; the exit status."""
+    for message in failures:
+        complain(message)
+    return 2 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
