@@ -10,7 +10,7 @@ PAIRS = ("audio_text", "midi_text", "audio_midi")
 class PianoBindAudioConfig(PreTrainedConfig):
     """Audio tower: log-mel windows in, one hidden vector a window out.
 
-    `architecture="transformer"` is the default family: three convolutions that shorten time by four, then a pre-norm
+    `architecture="transformer"` is the default family: two convolutions that shorten time by four, then a pre-norm
     transformer with rotary positions and masked mean pooling. `architecture="modified_resnet"` is the published
     PianoBind's CLIP ResNet with attention pooling, for windows of exactly `window_frames` frames.
 
@@ -18,7 +18,7 @@ class PianoBindAudioConfig(PreTrainedConfig):
         num_mel_bins (`int`): mel bands of the input.
         frame_seconds (`float`): time between two input frames, in seconds.
         window_frames (`int`): frames of one window.
-        stem_channels (`tuple[int, ...]`): output channels of the stem's convolutions.
+        stem_strides (`tuple[int, ...]`): by how much each of the stem's convolutions shortens time.
         resnet_layers, resnet_width, resnet_heads: the ResNet's blocks a stage, base width and pooling heads.
         resnet_output_size (`int`): width of the vector that the ResNet's attention pooling gives.
     """
@@ -28,13 +28,13 @@ class PianoBindAudioConfig(PreTrainedConfig):
 
     architecture: str = "transformer"
     num_mel_bins: int = 229
-    frame_seconds: float = 0.02
-    window_frames: int = 1001
-    stem_channels: tuple[int, ...] | list[int] = (32, 64, 64)
-    hidden_size: int = 384
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 6
-    intermediate_size: int = 1152
+    frame_seconds: float = 0.025
+    window_frames: int = 801
+    stem_strides: tuple[int, ...] | list[int] = (2, 2)
+    hidden_size: int = 256
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    intermediate_size: int = 768
     norm_position: str = "pre"
     position_embedding_type: str = "rotary"
     hidden_dropout: float = 0.1
@@ -87,15 +87,15 @@ class PianoBindMidiConfig(PreTrainedConfig):
     base_config_key = "midi_config"
 
     field_sizes: tuple[int, ...] | list[int] = (90, 130, 66, 34, 34)
-    field_embedding_size: int = 96
+    field_embedding_size: int = 64
     scale_embeddings: bool = False
     embedding_norm: bool = False
     time_field: int = 1
     time_range_seconds: tuple[float, ...] | list[float] = (0.01, 10.0)
-    hidden_size: int = 384
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 6
-    intermediate_size: int = 1152
+    hidden_size: int = 256
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    intermediate_size: int = 768
     norm_position: str = "pre"
     position_embedding_type: str = "rotary"
     max_relative_position: int = 512

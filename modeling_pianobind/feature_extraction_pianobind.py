@@ -1,5 +1,6 @@
 """Recording -> log-mel windows: the arrays that the audio tower reads."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ import soxr
 import torch
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
+
+from .encoder_extractor_pianobind import encoder_batch, load_extractor
 
 BLOCK_SECONDS = 10.0  # decoded at a time, so that memory does not grow with the recording
 SILENCE_AMPLITUDE = 10 ** (-70 / 20)  # of full scale; below it a window holds no music
@@ -41,6 +44,12 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         normalize (`str`): "unit" maps the kept range to 0..1; "none" keeps decibels of the power, as the published
             PianoBind does.
         window_norm (`bool`): divide the spectrum by the norm of the Hann window.
+        filter_precision (`str`): "float64" or "float32", in which the mel filters are computed. In float32 they equal
+            torchaudio's, with which the published PianoBind was trained; `max_frequency` may then lie above half of
+            the sampling rate, and the bands up there are always empty.
+        encoder_extractor (`dict`, *optional*): settings of a Hugging Face audio encoder's own feature extractor, which
+            then makes the features of each window; only `sampling_rate`, `window_seconds` and `hop_seconds` count
+            beside it.
     """
 
     model_input_names = ["input_features", "audio_attention_mask"]
@@ -50,7 +59,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         feature_size=229,
         sampling_rate=16_000,
         fft_size=2048,
-        hop_length=320,
+        hop_length=400,
         min_frequency=30.0,
         max_frequency=8_000.0,
         window_seconds=20.0,
@@ -59,6 +68,8 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         amplitude_floor=1e-10,
         normalize="unit",
         window_norm=False,
+        filter_precision="float64",
+        encoder_extractor=None,
         padding_value=0.0,
         **kwargs,
     ):
@@ -70,6 +81,8 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
             )
         if normalize not in ("unit", "none"):
             raise ValueError(f"`normalize` is {normalize!r}; it must be 'unit' or 'none'.")
+        if filter_precision not in ("float32", "float64"):
+            raise ValueError(f"`filter_precision` is {filter_precision!r}; it must be 'float32' or 'float64'.")
         self.fft_size = fft_size
         self.hop_length = hop_length
         self.min_frequency = min_frequency
@@ -80,6 +93,8 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         self.amplitude_floor = amplitude_floor
         self.normalize = normalize
         self.window_norm = window_norm
+        self.filter_precision = filter_precision
+        self.encoder_extractor = encoder_extractor
 
     @property
     def window_samples(self) -> int:
@@ -144,7 +159,14 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         return (centres[None] < torch.clamp(samples, min=1)[:, None]).long()
 
     def batch(self, windows: list[AudioWindow]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Windows -> features `(windows, frames, feature_size)` and their frame mask `(windows, frames)`."""
+        """Windows -> features `(windows, frames, feature_size)` and their frame mask `(windows, frames)`.
+
+        With an `encoder_extractor` the features have that encoder's shape, and the mask that of its own mask.
+        """
+        if self.encoder_extractor is not None:
+            if "encoder" not in self._cached:
+                self._cached["encoder"] = load_extractor(self.encoder_extractor)
+            return encoder_batch(self._cached["encoder"], [window.samples for window in windows], self.window_samples)
         waveforms = torch.zeros(len(windows), self.window_samples)
         for row, window in enumerate(windows):
             waveforms[row, : len(window.samples)] = torch.from_numpy(window.samples)
@@ -161,13 +183,14 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
             return_tensors (`str`, *optional*): "pt" or "np".
         Returns:
             `input_features` of shape `(batch, windows, frames, feature_size)` and `audio_attention_mask` of shape
-            `(batch, windows, frames)`, 1 where there is sound; a shorter recording has windows that are 0 throughout.
+            `(batch, windows, frames)` (or as `batch` says), 1 where there is sound; a shorter recording has windows
+            that are 0 throughout.
         """
         recordings = audio if isinstance(audio, (list, tuple)) and not _is_waveform(audio) else [audio]
         made = [self.batch(list(self.windows(recording, sampling_rate))) for recording in recordings]
         most = max(len(features) for features, _ in made)
-        shape = (len(made), most, *made[0][0].shape[1:])
-        features, mask = torch.full(shape, self.padding_value), torch.zeros(shape[:3], dtype=torch.long)
+        shape, mask_shape = ((len(made), most, *part.shape[1:]) for part in made[0])
+        features, mask = torch.full(shape, self.padding_value), torch.zeros(mask_shape, dtype=torch.long)
         for row, (piece_features, piece_mask) in enumerate(made):
             features[row, : len(piece_features)] = piece_features
             mask[row, : len(piece_mask)] = piece_mask
@@ -178,22 +201,40 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
 
     def _constants(self, device):
         """The Hann window and the mel filters `(fft bins, mel bands)` on a device, made once."""
-        cached = self.__dict__.setdefault("_cached_constants", {})
-        if device not in cached:
-            filters = mel_filter_bank(
-                self.fft_size // 2 + 1,
-                self.feature_size,
-                self.min_frequency,
-                self.max_frequency,
-                self.sampling_rate,
-                norm=None,
-                mel_scale="htk",
-            )
-            cached[device] = (
-                torch.hann_window(self.fft_size, device=device),
-                torch.from_numpy(filters).float().to(device),
-            )
-        return cached[device]
+        if device not in self._cached:
+            if self.filter_precision == "float32":
+                filters = self._float32_filters()
+            else:
+                filters = mel_filter_bank(
+                    self.fft_size // 2 + 1,
+                    self.feature_size,
+                    self.min_frequency,
+                    self.max_frequency,
+                    self.sampling_rate,
+                    norm=None,
+                    mel_scale="htk",
+                )
+                filters = torch.from_numpy(filters).float()
+            self._cached[device] = torch.hann_window(self.fft_size, device=device), filters.to(device)
+        return self._cached[device]
+
+    def _float32_filters(self) -> torch.Tensor:
+        """Triangular mel filters `(fft bins, mel bands)` on the HTK scale, rounded where torchaudio rounds."""
+        # Adapted from https://github.com/pytorch/audio/blob/v2.5.1/src/torchaudio/functional/functional.py#L508 (BSD)
+        # Differs: no area normalisation and no warning, since bands above half of the sampling rate are empty.
+        lowest, highest = (
+            2595.0 * math.log10(1.0 + hertz / 700.0) for hertz in (self.min_frequency, self.max_frequency)
+        )
+        corners = 700.0 * (10.0 ** (torch.linspace(lowest, highest, self.feature_size + 2) / 2595.0) - 1.0)
+        bins = torch.linspace(0, self.sampling_rate // 2, self.fft_size // 2 + 1)
+        distances = corners[None] - bins[:, None]
+        widths = corners.diff()
+        rising, falling = -distances[:, :-2] / widths[:-1], distances[:, 2:] / widths[1:]
+        return torch.clamp(torch.minimum(rising, falling), min=0)
+
+    @property
+    def _cached(self) -> dict:
+        return self.__dict__.setdefault("_cached_objects", {})
 
 
 def _is_waveform(audio) -> bool:

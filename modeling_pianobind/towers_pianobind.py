@@ -223,16 +223,12 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
                 config.resnet_output_size,
             )
         else:
-            channels = (1, *config.stem_channels)
             self.stem = nn.ModuleList(
-                # the first convolution keeps every frame; each one halves the mel bands
-                nn.Conv2d(channels[i], channels[i + 1], 3, stride=(1 if i == 0 else 2, 2), padding=1)
-                for i in range(len(config.stem_channels))
+                nn.Conv1d(
+                    config.hidden_size if place else config.num_mel_bins, config.hidden_size, 3, stride, padding=1
+                )
+                for place, stride in enumerate(config.stem_strides)
             )
-            bands = config.num_mel_bins
-            for _ in config.stem_channels:
-                bands = (bands + 1) // 2
-            self.input_proj = nn.Linear(bands * channels[-1], config.hidden_size)
             self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
             self.encoder = PianoBindTransformer(config)
         self.post_init()
@@ -251,10 +247,11 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
         if self.config.architecture == "modified_resnet":
             self._check_frames(input_features.shape[1])
             return self.resnet(input_features.transpose(1, 2)[:, None])
-        hidden = (input_features * (audio_attention_mask != 0)[..., None].to(input_features.dtype))[:, None]
+        heard = (audio_attention_mask != 0)[..., None].to(input_features.dtype)
+        hidden = (input_features * heard).transpose(1, 2)
         for convolution in self.stem:
-            hidden = F.gelu(convolution(hidden))  # (windows, channels, time, bands)
-        hidden = self.input_norm(self.input_proj(hidden.transpose(1, 2).flatten(2)))
+            hidden = F.gelu(convolution(hidden))  # (windows, hidden_size, time)
+        hidden = self.input_norm(hidden.transpose(1, 2))
         places = torch.arange(hidden.shape[1], device=hidden.device, dtype=torch.float32)
         seconds = places * self.config.frame_seconds * self.stride
         return self.encoder(hidden, self.token_mask(audio_attention_mask), seconds.expand(len(hidden), -1))
@@ -262,7 +259,7 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
     @property
     def stride(self) -> int:
         """Frames that one token stands for."""
-        return 2 ** (len(self.config.stem_channels) - 1)
+        return math.prod(self.config.stem_strides)
 
     def token_mask(self, audio_attention_mask):
         return audio_attention_mask[:, :: self.stride]

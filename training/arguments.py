@@ -12,6 +12,7 @@ class StageArguments:
     """A stretch of training with its own losses; stages follow each other in one run."""
 
     steps: int = field(metadata={"help": "optimizer steps"})
+    minutes: float = field(default=0.0, metadata={"help": "end earlier after this time; 0 for no such limit"})
     batch_size: int = field(default=256, metadata={"help": "examples a step, over all processes"})
     learning_rate: float = field(default=5e-4, metadata={"help": "peak, of the towers that start from scratch"})
     text_learning_rate: float = field(default=1e-4, metadata={"help": "peak, of the text tower's adapter"})

@@ -107,16 +107,10 @@ def parameter_groups(training_model: TrainingModel, stage: StageArguments, weigh
     ]
 
 
-def schedule(stage: StageArguments):
-    """Linear warm-up, then a cosine down to a fiftieth of the peak."""
-
-    def factor(step):
-        if step < stage.warmup_steps:
-            return (step + 1) / stage.warmup_steps
-        progress = (step - stage.warmup_steps) / max(1, stage.steps - stage.warmup_steps)
-        return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-    return factor
+def rate_factor(step: int, stage: StageArguments, progress: float) -> float:
+    """Linear warm-up, then a cosine over `progress` (0 to 1) down to a fiftieth of the peak."""
+    warm = min(1.0, (step + 1) / max(1, stage.warmup_steps))
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
 
 
 def prepare(batch: dict, extractor, strength: float) -> dict:
@@ -205,10 +199,18 @@ def train(arguments: TrainingArguments) -> None:
         optimizer = torch.optim.AdamW(
             parameter_groups(training_model, stage, arguments.weight_decay), betas=(0.9, 0.98), eps=1e-6
         )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule(stage))
+        peaks = [group["lr"] for group in optimizer.param_groups]
         training_model.train()
+        stage_started = time.monotonic()
         bar = tqdm(loader, desc=f"stage {number + 1}", disable=not accelerator.is_main_process)
         for step, batch in enumerate(bar):
+            progress = step / stage.steps
+            if stage.minutes:
+                progress = max(progress, (time.monotonic() - stage_started) / (60 * stage.minutes))
+            if progress >= 1:
+                break
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * rate_factor(step, stage, progress)
             batch = {
                 key: value.to(accelerator.device, non_blocking=True) if torch.is_tensor(value) else value
                 for key, value in batch.items()
@@ -225,7 +227,6 @@ def train(arguments: TrainingArguments) -> None:
             accelerator.backward(loss)
             norm = nn.utils.clip_grad_norm_(training_model.parameters(), arguments.gradient_norm)
             optimizer.step()
-            scheduler.step()
             optimizer.zero_grad(set_to_none=True)
             update_average(average, training_model.model, min(arguments.average_decay, (step + 10) / (step + 100)))
             if step % arguments.log_steps == 0 or step == stage.steps - 1:
