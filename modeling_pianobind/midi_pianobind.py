@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
+from .compound_words_pianobind import FIELD_SIZES as COMPOUND_FIELD_SIZES
+from .compound_words_pianobind import compound_windows, compound_words, read_compound_notes
 from .notes_pianobind import LOWEST_KEY, PianoNotes, read_midi, window_starts
 
 PERFORMANCE_FIELDS = ("pitch", "onset_gap", "duration", "velocity", "pedal")
@@ -19,6 +21,9 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
     seconds, so tempo and touch reach the model. The last two ids of each field are PAD and MASK.
 
     Args:
+        representation (`str`): "performance" is the default vocabulary; "compound_word" that of the published
+            PianoBind, whose rows have four fields (bar, position, pitch, duration) and whose windows begin with a bar,
+            keep at most `max_notes` notes and are padded to that many.
         window_seconds (`float`): length of a window.
         hop_seconds (`float`): time between the starts of two windows.
         max_notes (`int`): a window with more notes is split into equal parts of at most this many.
@@ -31,6 +36,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
 
     def __init__(
         self,
+        representation="performance",
         window_seconds=20.0,
         hop_seconds=10.0,
         max_notes=512,
@@ -49,6 +55,9 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
                 f"`hop_seconds` is {hop_seconds} with windows of {window_seconds} s; "
                 "it must be above 0 and at most `window_seconds`, or notes would be skipped."
             )
+        if representation not in ("performance", "compound_word"):
+            raise ValueError(f"`representation` is {representation!r}; it must be 'performance' or 'compound_word'.")
+        self.representation = representation
         self.window_seconds = window_seconds
         self.hop_seconds = hop_seconds
         self.max_notes = max_notes
@@ -63,6 +72,8 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
     @property
     def field_sizes(self) -> tuple[int, ...]:
         """Vocabulary of each field, PAD and MASK included; `PianoBindMidiConfig.field_sizes` must equal it."""
+        if self._compound:
+            return COMPOUND_FIELD_SIZES
         return tuple(
             size + 2 for size in (88, self.onset_gap_bins, self.duration_bins, self.velocity_bins, self.pedal_bins)
         )
@@ -72,14 +83,25 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         """The row of a place that holds no note."""
         return np.array(self.field_sizes, np.int64) - 2
 
+    @property
+    def _compound(self) -> bool:
+        return self.representation == "compound_word"
+
+    def read(self, source) -> PianoNotes:
+        """Reads MIDI into the notes that `windows` takes; see `read_midi`, or `read_compound_notes`."""
+        return read_compound_notes(source) if self._compound else read_midi(source)
+
     def rows(self, notes: PianoNotes) -> np.ndarray:
         """Writes notes as rows.
 
         Args:
             notes (`PianoNotes`): sorted by onset.
         Returns:
-            `np.ndarray` of shape `(notes, 5)`, int64: pitch (0 = A0), bins of onset gap, duration, velocity, pedal.
+            `np.ndarray` of shape `(notes, 5)`, int64: pitch (0 = A0), bins of onset gap, duration, velocity, pedal;
+            or compound words of shape `(notes, 4)`.
         """
+        if self._compound:
+            return compound_words(read_compound_notes(notes))
         rows = np.empty((len(notes), 5), np.int64)
         rows[:, 0] = notes.pitch - LOWEST_KEY
         gaps = np.diff(notes.onset, prepend=notes.onset[:1])
@@ -90,7 +112,13 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         return rows
 
     def notes(self, rows: np.ndarray) -> PianoNotes:
-        """Reads rows back as notes; times are the middles of their bins."""
+        """Reads rows of the default vocabulary back as notes; times are the middles of their bins.
+
+        Raises:
+            ValueError: the rows are compound words, which do not know their tempo.
+        """
+        if self._compound:
+            raise ValueError("compound words hold beats without a tempo, so they cannot be read back in seconds.")
         gaps = bin_seconds(rows[:, 1], self.onset_gap_bins, self.onset_gap_range)
         return PianoNotes(
             np.cumsum(gaps),
@@ -107,6 +135,8 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
             rows (`list[np.ndarray]`): of shape `(notes, fields)`, one a window.
             spans (`np.ndarray` of shape `(windows, 2)`): start and end of each window in seconds.
         """
+        if self._compound:
+            return compound_windows(read_compound_notes(notes), self.window_seconds, self.hop_seconds, self.max_notes)
         starts = window_starts(notes.seconds, self.window_seconds, self.hop_seconds)
         first = np.searchsorted(notes.onset, starts)
         last = np.searchsorted(notes.onset, starts + self.window_seconds)
@@ -131,6 +161,8 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
             `(windows, notes, fields)` int64 and the mask `(windows, notes)`, 1 where there is a note.
         """
         longest = max(len(rows) for rows in windows)
+        if self._compound:
+            longest = max(longest, self.max_notes)
         ids = np.tile(self.pad_row, (len(windows), longest, 1))
         mask = np.zeros((len(windows), longest), np.int64)
         for row, rows in enumerate(windows):
@@ -150,7 +182,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
             so a long piece's notes stand in the row once for each window that holds them.
         """
         pieces = midi if isinstance(midi, (list, tuple)) else [midi]
-        windows = [self.windows(read_midi(piece))[0] for piece in pieces]
+        windows = [self.windows(self.read(piece))[0] for piece in pieces]
         ids, mask = self.pad([np.concatenate(rows) for rows in windows])
         for row, rows in enumerate(windows):
             lengths = torch.tensor([len(window) for window in rows])

@@ -1,6 +1,5 @@
 """PianoBind: piano audio, piano MIDI and text in one embedding space."""
 
-import inspect
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,8 @@ from transformers import AutoModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from .assembly_pianobind import load_tower, without_pooler
+from .audio_encoder_pianobind import PianoBindEncoderTower
 from .configuration_pianobind import PianoBindAudioConfig, PianoBindConfig
 from .towers_pianobind import PianoBindAudioModel, PianoBindMidiModel, PianoBindPreTrainedModel, masked_mean
 
@@ -95,10 +96,38 @@ class PianoBindModel(PianoBindPreTrainedModel):
             self.midi_model = PianoBindMidiModel._from_config(config.midi_config)
             self.midi_projection = nn.Linear(config.midi_config.output_size, config.projection_dim, bias=False)
         if config.text_config is not None:
-            self.text_model = _without_pooler(config.text_config)
+            self.text_model = AutoModel.from_config(config.text_config, **without_pooler(config.text_config))
             self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
         self.logit_scale = LogitScale(config.logit_scale_init_value)
         self.post_init()
+
+    @classmethod
+    def from_encoders(cls, audio=None, midi=None, text=None, **overrides) -> "PianoBindModel":
+        """Puts pretrained encoders together; the projections between them are new and have to be trained.
+
+        Args:
+            audio (`str` or `Path`, *optional*): Hub id or folder of a PianoBind checkpoint, or of AST, Wav2Vec2,
+                HuBERT, WavLM, Whisper or CLAP.
+            midi (`str` or `Path`, *optional*): of a PianoBind checkpoint, or of a converted MIDI-BERT.
+            text (`str` or `Path`, *optional*): of any Hugging Face text encoder.
+            overrides: fields of `PianoBindConfig`.
+        Returns:
+            `PianoBindModel` in eval mode; `PianoBindProcessor.from_encoders` makes the processor that belongs to it.
+        """
+        towers = {}
+        for modality, source in (("audio", audio), ("midi", midi), ("text", text)):
+            if source is None:
+                continue
+            towers[modality], whole = load_tower(modality, source, cls)
+            overrides[f"{modality}_config"] = towers[modality].config
+            if modality == "text" and whole is not None:
+                overrides.setdefault("pool_text_padding", whole.pool_text_padding)
+        if not towers:
+            raise ValueError("nothing to put together: name an encoder for `audio`, `midi` or `text`.")
+        model = cls(PianoBindConfig(**overrides))
+        for modality, tower in towers.items():
+            setattr(model, f"{modality}_model", tower)
+        return model.eval()
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -227,15 +256,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
 def _audio_tower(config):
     if isinstance(config, PianoBindAudioConfig):
         return PianoBindAudioModel._from_config(config)
-    return AutoModel.from_config(config)
-
-
-def _without_pooler(config):
-    """The text encoder without BERT's pooler, whose weights no loss would ever reach."""
-    model_class = AutoModel._model_mapping[type(config)]
-    if "add_pooling_layer" in inspect.signature(model_class.__init__).parameters:
-        return AutoModel.from_config(config, add_pooling_layer=False)
-    return AutoModel.from_config(config)
+    return PianoBindEncoderTower(config)
 
 
 def _split_windows(midi_ids, mask):

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +41,7 @@ class PianoNotes:
 
     def take(self, index) -> "PianoNotes":
         """The notes at `index` (slice, mask or positions), times unchanged."""
-        return PianoNotes(
-            self.onset[index], self.duration[index], self.pitch[index], self.velocity[index], self.pedal[index]
-        )
+        return type(self)(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     def crop(self, start_seconds: float, end_seconds: float) -> "PianoNotes":
         """The notes that begin in `[start_seconds, end_seconds)`, their onsets counted from `start_seconds`."""
@@ -108,8 +106,8 @@ def _check_header(content: bytes, name: str) -> None:
         )
 
 
-def notes_from_score(score: symusic.Score, name: str) -> PianoNotes:
-    """Piano notes of a symusic score in ticks."""
+def piano_tracks(score: symusic.Score, name: str) -> list:
+    """The tracks of a score that hold notes; all of them must be a piano's."""
     tracks = [track for track in score.tracks if len(track.notes)]
     if not tracks:
         raise ValueError(f"{name}: there is no note in it; leave it out, or check how it was exported.")
@@ -119,7 +117,13 @@ def notes_from_score(score: symusic.Score, name: str) -> PianoNotes:
             f"{name}: not a piano piece, it has notes for {', '.join(others)}; "
             "keep only its piano tracks (programs 1-8)."
         )
-    seconds = _tick_clock(score)
+    return tracks
+
+
+def notes_from_score(score: symusic.Score, name: str) -> PianoNotes:
+    """Piano notes of a symusic score in ticks."""
+    tracks = piano_tracks(score, name)
+    seconds = tick_clock(score)
     arrays = [track.notes.numpy() for track in tracks]
     start_ticks = np.concatenate([array["time"] for array in arrays]).astype(np.int64)
     length_ticks = np.concatenate([array["duration"] for array in arrays]).astype(np.int64)
@@ -152,8 +156,8 @@ def _instrument(track) -> str:
     return "drums (channel 10)" if track.is_drum else f"program {track.program + 1}"
 
 
-def _tick_clock(score):
-    """Ticks -> seconds through the tempo map, in float64: float32 is off by milliseconds after an hour."""
+def tick_clock(score):
+    """A function of ticks -> seconds by the tempo map, in float64: float32 is off by milliseconds after an hour."""
     tempos = score.tempos.numpy()
     ticks, microseconds = tempos["time"].astype(np.int64), tempos["mspq"].astype(np.float64)
     order = np.argsort(ticks, kind="stable")
@@ -196,4 +200,14 @@ def window_starts(seconds: float, window_seconds: float, hop_seconds: float) -> 
     return np.arange(count) * hop_seconds
 
 
-__all__ = ["HIGHEST_KEY", "LOWEST_KEY", "PianoNotes", "notes_from_score", "read_midi", "score_from", "window_starts"]
+__all__ = [
+    "HIGHEST_KEY",
+    "LOWEST_KEY",
+    "PianoNotes",
+    "notes_from_score",
+    "piano_tracks",
+    "read_midi",
+    "score_from",
+    "tick_clock",
+    "window_starts",
+]

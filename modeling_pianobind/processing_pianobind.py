@@ -1,8 +1,10 @@
 """PianoBindProcessor: recordings, MIDI and text -> one batch that the model takes as it is."""
 
+import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 
 from .midi_pianobind import PianoBindMidiProcessor
+from .processor_assembly_pianobind import processor_parts
 
 MAX_TEXT_TOKENS = 128
 
@@ -14,13 +16,33 @@ class PianoBindProcessor(ProcessorMixin):
         feature_extractor (`PianoBindFeatureExtractor`): for audio.
         tokenizer (`PreTrainedTokenizerBase`): for text.
         midi_processor (`PianoBindMidiProcessor` or `dict`, *optional*): for MIDI.
+        text_max_length (`int`): a text's tokens beyond so many are cut.
+        text_pad_to_max (`bool`): pad every text to `text_max_length`, as the published PianoBind does, instead of to
+            the longest of the batch.
+        text_pad_id (`int`, *optional*): the id of padding; the tokenizer's own by default.
     """
 
-    def __init__(self, feature_extractor=None, tokenizer=None, midi_processor=None):
+    def __init__(
+        self,
+        feature_extractor=None,
+        tokenizer=None,
+        midi_processor=None,
+        text_max_length=MAX_TEXT_TOKENS,
+        text_pad_to_max=False,
+        text_pad_id=None,
+    ):
         if midi_processor is None or isinstance(midi_processor, dict):
             midi_processor = PianoBindMidiProcessor.from_dict(midi_processor or {})
         super().__init__(feature_extractor, tokenizer)
         self.midi_processor = midi_processor
+        self.text_max_length = text_max_length
+        self.text_pad_to_max = text_pad_to_max
+        self.text_pad_id = text_pad_id
+
+    @classmethod
+    def from_encoders(cls, audio=None, midi=None, text=None) -> "PianoBindProcessor":
+        """The processor for `PianoBindModel.from_encoders` of the same arguments."""
+        return cls(**processor_parts(audio, midi, text))
 
     def __call__(self, audio=None, midi=None, text=None, sampling_rate=None, return_tensors=None) -> BatchFeature:
         """Makes one batch of whatever is given.
@@ -51,10 +73,17 @@ class PianoBindProcessor(ProcessorMixin):
         for one in texts:
             if not isinstance(one, str) or not one.strip():
                 raise ValueError(f"a text is {one!r}; describe the music in at least one word.")
-        longest = min(self.tokenizer.model_max_length, MAX_TEXT_TOKENS)
         tokens = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=longest, return_tensors=return_tensors
+            texts,
+            padding="max_length" if self.text_pad_to_max else True,
+            truncation=True,
+            max_length=min(self.tokenizer.model_max_length, self.text_max_length),
+            return_tensors=return_tensors if self.text_pad_id is None else "np",
         )
+        if self.text_pad_id is not None:
+            ids, mask = tokens["input_ids"], tokens["attention_mask"]
+            tokens = {"input_ids": np.where(mask == 0, self.text_pad_id, ids), "attention_mask": mask}
+            tokens = BatchFeature(tokens, tensor_type=return_tensors)
         return BatchFeature({key: tokens[key] for key in ("input_ids", "attention_mask")})
 
     @property
