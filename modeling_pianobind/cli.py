@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        args = _parser().parse_args(argv)
+        args = _parse(argv)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what libraries say to programmers
             warnings.filterwarnings("always", module=r"modeling_pianobind\.")
@@ -74,6 +74,17 @@ def main(argv: list[str] | None = None) -> int:
         # The reader (`head`, say) has left; the interpreter would complain when it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _parse(argv):
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    # Before Python 3.13 argparse does not find an optional QUERY that stands behind an option.
+    if len(rest) == 1 and not rest[0].startswith("-") and getattr(args, "query", "") is None:
+        args.query = rest.pop()
+    if rest:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    return args
 
 
 def _parser() -> Parser:

@@ -14,7 +14,6 @@ import torch
 from tqdm import tqdm
 
 from .inputs_pianobind import check_content, group_pieces, modality_of
-from .notes_pianobind import read_midi
 
 AUDIO_WINDOWS_READ = 4  # windows that a thread hands over at once; a 20 s window's features are about 1 MB
 MIDI_BATCHES_SORTED = 16  # batches among which MIDI windows are sorted by length
@@ -138,7 +137,7 @@ def _hidden(progress):
 
 def _midi_chunks(processor, source):
     """Yields a MIDI file's windows and spans, all at once: note rows are small."""
-    yield processor.midi_processor.windows(read_midi(source))
+    yield processor.midi_processor.windows(processor.midi_processor.read(source))
 
 
 def _audio_chunks(processor, source, sampling_rate):
