@@ -198,8 +198,10 @@ def _published_name(name: str) -> str:
 
 
 def _count(tensors, pattern: str) -> int:
-    """How many numbers stand for the one group of `pattern` among the names."""
-    return len({match[1] for name in tensors if (match := re.match(pattern, name))})
+    """How many numbers, one after the other from the first, stand for the one group of `pattern` among the names."""
+    numbers = {int(match[1]) for name in tensors if (match := re.match(pattern, name))}
+    first = min(numbers, default=0)
+    return next(count for count in range(len(numbers) + 1) if first + count not in numbers)
 
 
 def _audio_config(tensors):
@@ -214,15 +216,15 @@ def _audio_config(tensors):
 
 
 def _midi_config(tensors):
-    fields = _count(tensors, r"midi_backbone\.midibert\.word_emb\.(\d+)\.")
-    sizes = tuple(len(tensors[f"midi_backbone.midibert.word_emb.{field}.lut.weight"]) for field in range(fields))
+    embeddings = [tensors[f"midi_backbone.midibert.word_emb.{field}.lut.weight"] for field in range(len(FIELD_SIZES))]
+    sizes = tuple(map(len, embeddings))
     if sizes != FIELD_SIZES:
         raise ValueError(f"the vocabularies have {sizes} words; compound words of this package have {FIELD_SIZES}.")
     hidden_size = len(tensors["midi_backbone.midibert.in_linear.weight"])
     layer = "midi_backbone.midibert.bert.encoder.layer.0."
     distances = tensors[layer + "attention.self.distance_embedding.weight"]
     return original_midi_config(
-        field_embedding_size=tensors["midi_backbone.midibert.word_emb.0.lut.weight"].shape[1],
+        field_embedding_size=embeddings[0].shape[1],
         hidden_size=hidden_size,
         num_hidden_layers=_count(tensors, r"midi_backbone\.midibert\.bert\.encoder\.layer\.(\d+)\."),
         num_attention_heads=hidden_size // distances.shape[1],

@@ -54,9 +54,11 @@ def _shifted_products(x, table):
         count = rows.shape[-2]
         columns = length + count - 1
         part = table[length - first - count : 2 * length - 1 - first]
-        products = (rows.reshape(-1, size) @ part.T).view(*rows.shape[:-2], count * columns)
-        products = products[..., count - 1 : count * columns - 1]
-        blocks.append(products.unflatten(-1, (count, columns - 1))[..., :length])
+        products = (rows.reshape(-1, size) @ part.T).view(*rows.shape[:-1], columns)
+        if count > 1:  # one row needs no shift
+            flat = products.flatten(-2)[..., count - 1 : count * columns - 1]
+            products = flat.unflatten(-1, (count, columns - 1))[..., :length]
+        blocks.append(products)
     return torch.cat(blocks, dim=-2)
 
 
