@@ -279,7 +279,8 @@ def _titles(path) -> dict[str, str]:
     if not path.is_file():
         return {}
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return {row["file"]: ", ".join(row[key] for key in ("title", "creator") if row.get(key)) for row in rows}
+    named = {row["file"]: [row[key] for key in ("title", "creator") if row.get(key)] for row in rows}
+    return {file: ", ".join(parts) for file, parts in named.items() if parts}
 
 
 def _span(hit) -> str:
