@@ -146,7 +146,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         )
         if self.window_norm:
             spectrum = spectrum / hann.pow(2).sum().sqrt()
-        power = spectrum.abs().pow(2).transpose(1, 2)
+        power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)  # faster than abs()
         decibels = 10 * torch.log10(torch.clamp(power @ filters, min=self.amplitude_floor))
         loudest = decibels.amax(dim=(1, 2), keepdim=True)
         if self.normalize == "none":
@@ -155,7 +155,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
 
     def frame_mask(self, samples: torch.Tensor, frames: int) -> torch.Tensor:
         """`(windows, frames)` int64: 1 for frames whose centre lies within each window's `samples`."""
-        centres = torch.arange(frames) * self.hop_length
+        centres = torch.arange(frames, device=samples.device) * self.hop_length
         return (centres[None] < torch.clamp(samples, min=1)[:, None]).long()
 
     def batch(self, windows: list[AudioWindow]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,13 +24,13 @@ def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.einsum("bl,blw->bw", weights, hidden) / weights.sum(1, keepdim=True).clamp(min=1)
 
 
-def rotary_angles(seconds: torch.Tensor, head_size: int) -> torch.Tensor:
-    """Rotation angles whose first half turns with the place in the sequence, the second with real time.
+def rotary_turns(seconds: torch.Tensor, head_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What rotary positions multiply with; half of them turn with the place in the sequence, half with real time.
 
     Args:
         seconds (`torch.Tensor` of shape `(batch, length)`): time of each place.
     Returns:
-        `torch.Tensor` of shape `(batch, 1, length, head_size / 2)`.
+        Cosines and signed sines for `rotate`, each `(batch, 1, length, head_size)`.
     Source: RoFormer (arXiv 2104.09864, section 3.2); differs in that half of the dimensions see seconds.
     """
     index = torch.arange(seconds.shape[1], device=seconds.device, dtype=torch.float32).expand_as(seconds)
@@ -38,14 +38,15 @@ def rotary_angles(seconds: torch.Tensor, head_size: int) -> torch.Tensor:
     for places, (shortest, longest) in ((index, INDEX_PERIODS), (seconds, SECONDS_PERIODS)):
         steps = torch.linspace(0, 1, head_size // 4, device=seconds.device)
         angles.append(places[..., None] * (2 * math.pi / shortest * (shortest / longest) ** steps))
-    return torch.cat(angles, dim=-1)[:, None]
+    angles = torch.cat(angles, dim=-1)[:, None]
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
 
 
-def rotate(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+def rotate(x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Rotates `x (batch, heads, length, head_size)` pairwise: dimension `i` with `i + head_size / 2`."""
-    cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+    cosine, sine = turns
+    return x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * sine
 
 
 class PianoBindAttention(nn.Module):
@@ -63,14 +64,14 @@ class PianoBindAttention(nn.Module):
             head_size = config.hidden_size // config.num_attention_heads
             self.distance_embedding = nn.Embedding(2 * config.max_relative_position - 1, head_size)
 
-    def forward(self, hidden, attention_mask, angles):
+    def forward(self, hidden, attention_mask, turns):
         batch, length, width = hidden.shape
         q, k, v = (
             projection(hidden).view(batch, length, self.num_heads, -1).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )  # (batch, heads, length, head_size)
         if self.distance_embedding is None:
-            mixed = F.scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v, attn_mask=attention_mask)
+            mixed = F.scaled_dot_product_attention(rotate(q, turns), rotate(k, turns), v, attn_mask=attention_mask)
         else:
             mixed = relative_key_query_attention(q, k, v, self.distance_embedding.weight, attention_mask)
         return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
@@ -92,11 +93,11 @@ class PianoBindLayer(GradientCheckpointingLayer):
     def mlp(self, hidden):
         return self.down_proj(F.gelu(self.up_proj(hidden)))
 
-    def forward(self, hidden, attention_mask, angles):
+    def forward(self, hidden, attention_mask, turns):
         if self.pre_norm:
-            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), attention_mask, angles))
+            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), attention_mask, turns))
             return hidden + self.dropout(self.mlp(self.mlp_norm(hidden)))
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, attention_mask, angles)))
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, attention_mask, turns)))
         return self.mlp_norm(hidden + self.dropout(self.mlp(hidden)))
 
 
@@ -117,9 +118,11 @@ class PianoBindTransformer(nn.Module):
         `seconds (batch, length)` is what rotary positions turn with; None for relative positions.
         """
         attention_mask = (mask != 0)[:, None, None]  # (batch, 1, 1, length): every place sees all that are not padding
-        angles = None if seconds is None else rotary_angles(seconds, self.head_size)
+        turns = None
+        if seconds is not None:
+            turns = tuple(turn.to(hidden.dtype) for turn in rotary_turns(seconds, self.head_size))
         for layer in self.layers:
-            hidden = layer(hidden, attention_mask, angles)
+            hidden = layer(hidden, attention_mask, turns)
         return hidden if self.final_norm is None else self.final_norm(hidden)
 
 

@@ -1,1 +1,1 @@
-"""Training of PianoBind: corpora, captions, augmentation, rendering and the loop. Run from the root, never installed."""
+"""Training of PianoBind: corpora, captions, augmentation, rendering, the loop. Run from the root, never installed."""

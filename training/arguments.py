@@ -17,10 +17,18 @@ class StageArguments:
     learning_rate: float = field(default=5e-4, metadata={"help": "peak, of the towers that start from scratch"})
     text_learning_rate: float = field(default=1e-4, metadata={"help": "peak, of the text tower's adapter"})
     warmup_steps: int = field(default=100, metadata={"help": "steps to the peak; the cosine ends at a fiftieth"})
+    caption_share: float = field(default=1.0, metadata={"help": "share of examples that bring a caption"})
     audio_share: float = field(default=0.0, metadata={"help": "share of examples that are rendered as audio"})
+    bank: str = field(default="", metadata={"help": "folder of rendered windows to train on (training.audio_bank)"})
+    frozen: list[str] = field(
+        default_factory=list, metadata={"help": "towers that stay as they are: audio, midi, text"}
+    )
     midi_text_weight: float = field(default=1.0, metadata={"help": "weight of the MIDI-text loss"})
     audio_text_weight: float = field(default=1.0, metadata={"help": "weight of the audio-text loss"})
     audio_midi_weight: float = field(default=1.0, metadata={"help": "weight of the audio-MIDI loss"})
+    distillation_weight: float = field(
+        default=0.0, metadata={"help": "weight of the distance between a window's audio and MIDI embeddings"}
+    )
     masked_note_weight: float = field(default=0.0, metadata={"help": "weight of predicting masked notes"})
 
 
@@ -48,7 +56,7 @@ class TrainingArguments:
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's, on matrices only"})
     gradient_norm: float = field(default=1.0, metadata={"help": "gradients are clipped to this norm"})
     average_decay: float = field(default=0.999, metadata={"help": "of the moving average of weights that is saved"})
-    midi_dropout: float = field(default=0.1, metadata={"help": "of the MIDI tower, in training"})
+    dropout: float = field(default=0.1, metadata={"help": "of the audio and MIDI towers; the text tower has none"})
     audio_augmentation: float = field(default=1.0, metadata={"help": "strength of rooms, noise, equalisers"})
     workers: int = field(default=2, metadata={"help": "processes that make examples"})
     log_steps: int = field(default=20, metadata={"help": "steps between two lines of the log"})

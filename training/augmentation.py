@@ -117,7 +117,9 @@ def augment_waveforms(waveforms: torch.Tensor, sampling_rate: int, strength: flo
     level = changed.pow(2).mean(1, keepdim=True).sqrt().clamp(min=1e-6)
     changed = changed / level
     drive = 10 ** uniform(-1.5, 0.2, 1) * strength  # soft clipping, mostly far below the knee
-    changed = torch.where(uniform(0, 1, 1) < 0.3 * strength, torch.tanh(changed * drive) / drive.clamp(min=1e-3), changed)
+    changed = torch.where(
+        uniform(0, 1, 1) < 0.3 * strength, torch.tanh(changed * drive) / drive.clamp(min=1e-3), changed
+    )
     noise_db = torch.where(uniform(0, 1, 1) < 0.7 * strength, uniform(-70, -22, 1), torch.full_like(level, -90.0))
     noise = torch.fft.rfft(torch.randn_like(changed)) * (frequency / 500) ** -uniform(0, 1, 1)
     noise = torch.fft.irfft(noise, n=samples)
@@ -142,7 +144,9 @@ def _equaliser(frequency, uniform, strength, sampling_rate):
     for _ in range(2):
         centre, width = uniform(-3.5, 3.5, 1), uniform(0.4, 1.5, 1)
         gain = gain + uniform(-9, 9, 1) * strength * torch.exp(-(((octaves - centre) / width) ** 2))
-    edge = torch.log2(torch.where(uniform(0, 1, 1) < 0.3, uniform(2500, 7500, 1), sampling_rate / 2 * uniform(1, 1, 1)))
+    edge = torch.log2(
+        torch.where(uniform(0, 1, 1) < 0.3, uniform(2500, 7500, 1), sampling_rate / 2 * uniform(1, 1, 1))
+    )
     gain = gain - 24 * strength * (torch.log2(frequency) - edge).clamp(min=0)
     rumble = torch.log2(uniform(20, 120, 1))
     gain = gain - 12 * strength * (rumble - torch.log2(frequency)).clamp(min=0)

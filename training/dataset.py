@@ -38,6 +38,16 @@ class FactVocabulary:
         return encoded
 
 
+def training_pieces(folder) -> tuple[PackedCorpus, dict[str, list[int]], FactVocabulary]:
+    """A packed corpus, the positions of its `train` rows by source, and the facts that these rows know."""
+    corpus = PackedCorpus.load(folder)
+    positions = corpus.select(lambda row: row["split"] == "train")
+    pieces = {}
+    for position in positions:
+        pieces.setdefault(corpus.rows[position]["source"], []).append(position)
+    return corpus, pieces, FactVocabulary([corpus.rows[position] for position in positions])
+
+
 @dataclass
 class WindowSampler:
     """Draws the example number `index` of a run: the same number gives the same example on any machine.
@@ -130,12 +140,14 @@ class WindowSampler:
 class BatchCollator:
     """Examples -> one batch of tensors, keyed by the model's argument names; what only the loss needs has other keys."""
 
-    def __init__(self, processor):
-        self.processor = processor
+    def __init__(self, processor, caption_share: float = 1.0):
+        self.processor, self.caption_share = processor, caption_share
 
     def __call__(self, examples: list[dict]) -> dict:
         midi_ids, midi_mask = self.processor.midi_processor.pad([example["rows"] for example in examples])
-        text = self.processor.tokenize([example["caption"] for example in examples], return_tensors="pt")
+        # a caption fits every piece of which it is true, so there may be fewer captions than pieces
+        described = examples[: max(1, round(self.caption_share * len(examples)))]
+        text = self.processor.tokenize([example["caption"] for example in described], return_tensors="pt")
         batch = {
             "midi_ids": midi_ids.to(torch.uint8),  # every field has fewer than 256 values; widened on the device
             "midi_attention_mask": midi_mask.bool(),
@@ -144,11 +156,13 @@ class BatchCollator:
             "song": torch.tensor([example["song"] for example in examples], dtype=torch.int64),
             "id": [example["id"] for example in examples],
         }
-        for key in ("claimed", "true", "false"):
+        batch["claimed"] = torch.from_numpy(np.stack([example["claimed"] for example in described]))
+        for key in ("true", "false"):
             batch[key] = torch.from_numpy(np.stack([example[key] for example in examples]))
-        with_audio = [row for row, example in enumerate(examples) if "waveform" in example]
-        if with_audio:
-            batch["audio_rows"] = torch.tensor(with_audio)
-            batch["waveforms"] = torch.from_numpy(np.stack([examples[row]["waveform"] for row in with_audio]))
-            batch["samples"] = torch.tensor([examples[row]["samples"] for row in with_audio])
+        for key in ("waveform", "decibels"):
+            rows = [row for row, example in enumerate(examples) if key in example]
+            if rows:
+                batch[key] = torch.from_numpy(np.stack([examples[row][key] for row in rows]))
+                batch["samples"] = torch.tensor([examples[row]["samples"] for row in rows])
+                batch["audio_rows"] = torch.tensor(rows)
         return batch

@@ -93,9 +93,23 @@ class SampledInstrument:
         return audio
 
 
+def make_instruments(arguments) -> list:
+    """What the `instruments` of a run's file name, in their order; one folder of samples is held once."""
+    made = {}
+    for one in arguments:
+        key = (one.path, one.program, one.render_rate)
+        if key not in made:
+            made[key] = (
+                SampledInstrument(one.path)
+                if Path(one.path).is_dir()
+                else SoundfontInstrument(one.path, one.program, one.render_rate)
+            )
+    return [made[one.path, one.program, one.render_rate] for one in arguments]
+
+
 def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:
     """Cuts or pads with silence on the right."""
     return np.pad(audio[:samples], (0, max(0, samples - len(audio))))
 
 
-__all__ = ["SampledInstrument", "SoundfontInstrument", "fit_length"]
+__all__ = ["SampledInstrument", "SoundfontInstrument", "fit_length", "make_instruments"]

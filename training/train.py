@@ -19,15 +19,16 @@ from tqdm import tqdm
 from modeling_pianobind import PianoBindModel, PianoBindProcessor
 from modeling_pianobind.modeling_pianobind import LogitScale, contrastive_loss
 
-from .arguments import InstrumentArguments, StageArguments, TrainingArguments
+from .arguments import StageArguments, TrainingArguments
+from .audio_bank import AudioBank, augment_log_mel
 from .augmentation import augment_waveforms
-from .corpus import PackedCorpus
-from .dataset import BatchCollator, FactVocabulary, WindowSampler
+from .dataset import BatchCollator, WindowSampler, training_pieces
 from .losses import MaskedNoteHeads, caption_relations, same_song
-from .rendering import SampledInstrument, SoundfontInstrument
+from .rendering import make_instruments
 
 TEXT_ADAPTER_MODULES = ["query", "key", "value", "dense"]
 ALIGNMENT_LOGIT_SCALE = math.log(1 / 0.05)
+LENGTH_PARTS = 4
 
 
 class TrainingModel(nn.Module):
@@ -47,45 +48,51 @@ class TrainingModel(nn.Module):
         """The losses of one batch by name, not weighted yet."""
         model = self.model
         losses = {}
-        midi = model.get_midi_features(batch["midi_ids"], batch["midi_attention_mask"])
+        with torch.set_grad_enabled("midi" not in stage.frozen):
+            midi = self.embed_midi_by_length(batch["midi_ids"], batch["midi_attention_mask"])
+        with torch.set_grad_enabled("text" not in stage.frozen):
+            text = model.get_text_features(batch["input_ids"], batch["attention_mask"])
+        positives, ignored = caption_relations(batch["claimed"], batch["true"], batch["false"])
+        if stage.midi_text_weight:
+            losses["midi_text"] = contrastive_loss(model.logit_scale(midi @ text.T), positives, ignored)
         if stage.masked_note_weight:
             rows = max(1, len(midi) // 2)
             ids, mask = batch["midi_ids"][:rows], batch["midi_attention_mask"][:rows]
             changed, masked = self.masked_notes.mask(ids, mask)
             losses["masked_note"] = self.masked_notes(model.midi_model(changed, mask), ids, masked)
-        text = model.get_text_features(batch["input_ids"], batch["attention_mask"])
-        positives, ignored = caption_relations(batch["claimed"], batch["true"], batch["false"])
-        if stage.midi_text_weight:
-            losses["midi_text"] = contrastive_loss(model.logit_scale(midi @ text.T), positives, ignored)
         if "input_features" in batch:
             rows = batch["audio_rows"]
             audio = model.get_audio_features(batch["input_features"], batch["audio_attention_mask"])
-            losses["audio_text"] = contrastive_loss(
-                model.logit_scale(audio @ text.T), positives[rows], ignored[rows]
-            )
+            losses["audio_text"] = contrastive_loss(model.logit_scale(audio @ text.T), positives[rows], ignored[rows])
             versions = same_song(batch["song"][rows], batch["song"])
             own = rows[:, None] == torch.arange(len(midi), device=rows.device)[None]
             losses["audio_midi"] = contrastive_loss(self.alignment_scale(audio @ midi.T), own, versions)
+            losses["distillation"] = 1 - (audio * midi[rows].detach()).sum(1).mean()
         return losses
+
+    def embed_midi_by_length(self, midi_ids, midi_attention_mask):
+        """The same as `get_midi_features`, in a few parts of like length, so that little padding is computed."""
+        lengths = midi_attention_mask.sum(1)
+        order = lengths.argsort()
+        parts = [
+            self.model.get_midi_features(midi_ids[rows, :longest], midi_attention_mask[rows, :longest])
+            for rows in order.tensor_split(min(LENGTH_PARTS, len(order)))
+            for longest in [int(lengths[rows].max())]
+        ]
+        return torch.cat(parts)[order.argsort()]
 
 
 class Examples(Dataset):
     """The examples of one stage, by number."""
 
-    def __init__(self, sampler: WindowSampler, first: int, count: int):
-        self.sampler, self.first, self.count = sampler, first, count
+    def __init__(self, source: WindowSampler | AudioBank, first: int, count: int):
+        self.source, self.first, self.count = source, first, count
 
     def __len__(self):
         return self.count
 
     def __getitem__(self, index):
-        return self.sampler[self.first + index]
-
-
-def make_instrument(arguments: InstrumentArguments):
-    if Path(arguments.path).is_dir():
-        return SampledInstrument(arguments.path)
-    return SoundfontInstrument(arguments.path, arguments.program, arguments.render_rate)
+        return self.source[self.first + index]
 
 
 def parameter_groups(training_model: TrainingModel, stage: StageArguments, weight_decay: float) -> list[dict]:
@@ -107,24 +114,32 @@ def parameter_groups(training_model: TrainingModel, stage: StageArguments, weigh
     ]
 
 
+def freeze(training_model: TrainingModel, towers: list[str]) -> None:
+    """Leaves out of training the named towers with their projections; of the text tower only the adapter trains."""
+    for name, parameter in training_model.model.named_parameters():
+        tower = name.split("_")[0]
+        adapts = "lora_" in name or not name.startswith("text_model.")
+        parameter.requires_grad_(tower not in towers and adapts)
+
+
 def rate_factor(step: int, stage: StageArguments, progress: float) -> float:
     """Linear warm-up, then a cosine over `progress` (0 to 1) down to a fiftieth of the peak."""
     warm = min(1.0, (step + 1) / max(1, stage.warmup_steps))
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
 
 
+@torch.no_grad()
 def prepare(batch: dict, extractor, strength: float) -> dict:
-    """On the device: waveforms become features, small integers the model's own types."""
+    """On the device: sound becomes augmented features, small integers the model's own types."""
     batch["midi_ids"] = batch["midi_ids"].long()
     batch["midi_attention_mask"] = batch["midi_attention_mask"].long()
-    if "waveforms" in batch:
-        with torch.no_grad():
-            waveforms = batch.pop("waveforms").float() / 32_768
-            waveforms = augment_waveforms(waveforms, extractor.sampling_rate, strength)
-            features = extractor.log_mel(waveforms)
-            frames = torch.arange(features.shape[1], device=features.device) * extractor.hop_length
-            batch["audio_attention_mask"] = (frames[None] < batch.pop("samples")[:, None]).long()
-            batch["input_features"] = features
+    if "waveform" in batch:
+        waveforms = augment_waveforms(batch.pop("waveform").float() / 32_768, extractor.sampling_rate, strength)
+        batch["input_features"] = extractor.log_mel(waveforms)
+    elif "decibels" in batch:
+        batch["input_features"] = augment_log_mel(batch.pop("decibels"), extractor, strength)
+    if "input_features" in batch:
+        batch["audio_attention_mask"] = extractor.frame_mask(batch["samples"], batch["input_features"].shape[1])
     return batch
 
 
@@ -161,21 +176,17 @@ def train(arguments: TrainingArguments) -> None:
     output.mkdir(parents=True, exist_ok=True)
     (output / "arguments.json").write_text(json.dumps(asdict(arguments), indent=1))
 
-    corpus = PackedCorpus.load(arguments.corpus)
-    positions = corpus.select(lambda row: row["split"] == "train")
-    vocabulary = FactVocabulary([corpus.rows[position] for position in positions])
-    pieces = {}
-    for position in positions:
-        pieces.setdefault(corpus.rows[position]["source"], []).append(position)
+    corpus, pieces, vocabulary = training_pieces(arguments.corpus)
     weights = arguments.source_weights or {source: math.sqrt(len(held)) for source, held in pieces.items()}
 
     processor = PianoBindProcessor.from_pretrained(arguments.checkpoint)
     model = PianoBindModel.from_pretrained(arguments.checkpoint, dtype=torch.float32)
+    for tower in (model.audio_model, model.midi_model):
+        for module in tower.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = arguments.dropout
     training_model = TrainingModel(model, arguments.text_lora_rank).to(accelerator.device)
-    instruments = [make_instrument(one) for one in arguments.instruments]
-    for instrument in instruments:
-        if isinstance(instrument, SampledInstrument):
-            instrument.warm_up(processor.feature_extractor.sampling_rate)  # before workers copy this process
+    instruments = make_instruments(arguments.instruments)
     average = {
         name: parameter.detach().float().clone()
         for name, parameter in training_model.model.named_parameters()
@@ -188,19 +199,22 @@ def train(arguments: TrainingArguments) -> None:
             corpus, pieces, weights, vocabulary, arguments.augmentation, processor.midi_processor,
             processor.feature_extractor.sampling_rate, instruments, stage.audio_share, arguments.seed,
         )  # fmt: skip
+        source = AudioBank(stage.bank, vocabulary, arguments.seed) if stage.bank else sampler
         loader = DataLoader(
-            Examples(sampler, first, stage.steps * stage.batch_size),
+            Examples(source, first, stage.steps * stage.batch_size),
             batch_size=stage.batch_size,
             num_workers=arguments.workers,
-            collate_fn=BatchCollator(processor),
+            collate_fn=BatchCollator(processor, stage.caption_share),
             prefetch_factor=4 if arguments.workers else None,
         )
         first += stage.steps * stage.batch_size
+        freeze(training_model, stage.frozen)
         optimizer = torch.optim.AdamW(
             parameter_groups(training_model, stage, arguments.weight_decay), betas=(0.9, 0.98), eps=1e-6
         )
         peaks = [group["lr"] for group in optimizer.param_groups]
         training_model.train()
+        training_model.model.text_model.eval()  # attention dropout would also cost its fast path
         stage_started = time.monotonic()
         bar = tqdm(loader, desc=f"stage {number + 1}", disable=not accelerator.is_main_process)
         for step, batch in enumerate(bar):
