@@ -97,14 +97,15 @@ def validate(model, processor, corpus: PackedCorpus, most_windows: int | None = 
 
 def summary(results: dict) -> str:
     """The main figures on one line."""
-    tagging, twin = results["tagging"], results["tagging_without_cues"]
+
+    def accuracies(name):
+        return "/".join(f"{results[f'{name}_{part}']['accuracy']:.3f}" for part in ("published", "all"))
+
     return (
-        f"tags {tagging['macro_roc_auc']:.3f} without cues {twin['macro_roc_auc']:.3f} | "
-        f"emopia probe {results['emopia_probe_published']['accuracy']:.3f}/{results['emopia_probe_all']['accuracy']:.3f} "
-        f"cv {results['emopia_probe_all']['cross_validated']:.3f} "
-        f"zero-shot {results['emopia_zero_shot_published']['accuracy']:.3f}/"
-        f"{results['emopia_zero_shot_all']['accuracy']:.3f} | "
-        f"pianist8 {results['pianist8_probe_published']['accuracy']:.3f}/{results['pianist8_probe_all']['accuracy']:.3f} | "
+        f"tags {results['tagging']['macro_roc_auc']:.3f} | "
+        f"tags without cues {results['tagging_without_cues']['macro_roc_auc']:.3f} | "
+        f"emopia probe {accuracies('emopia_probe')} zero-shot {accuracies('emopia_zero_shot')} | "
+        f"pianist8 {accuracies('pianist8_probe')} | "
         f"text R@10 {results['text_to_piece_200']['recall@10']:.3f}"
     )
 

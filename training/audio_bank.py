@@ -1,6 +1,6 @@
 """Rendered windows kept on disk: rendering costs more than training on them, so each is made once and used often.
 
-`python -m training.audio_bank CONFIG.yaml --output FOLDER --windows 10000` renders with the instruments of a run's file.
+`python -m training.audio_bank CONFIG.yaml --output FOLDER --windows 10000` renders with a run's instruments.
 """
 
 import argparse

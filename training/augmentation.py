@@ -1,4 +1,4 @@
-"""Changes to notes and to waveforms that leave the music what it is. Notes change first, audio is rendered from them."""
+"""Changes to notes and waveforms that leave the music what it is. Notes change first; audio is rendered from them."""
 
 from dataclasses import dataclass, field
 
@@ -129,7 +129,7 @@ def augment_waveforms(waveforms: torch.Tensor, sampling_rate: int, strength: flo
 
 def _with_detuning(waveforms, ratio):
     """Plays each row faster by `ratio` (a share of a semitone is about 0.06); linear interpolation."""
-    batch, samples = waveforms.shape
+    samples = waveforms.shape[1]
     places = torch.arange(samples, device=waveforms.device, dtype=torch.float32)[None] * (1 + ratio[:, None])
     places = places.clamp(max=samples - 2)
     below = places.long()

@@ -138,7 +138,7 @@ class WindowSampler:
 
 
 class BatchCollator:
-    """Examples -> one batch of tensors, keyed by the model's argument names; what only the loss needs has other keys."""
+    """Examples -> one batch of tensors by the model's argument names; what only the loss needs has other names."""
 
     def __init__(self, processor, caption_share: float = 1.0):
         self.processor, self.caption_share = processor, caption_share

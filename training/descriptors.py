@@ -1,10 +1,10 @@
-"""What the notes themselves say: tempo, density, register, dynamics, mode, touch and texture as true or false facts."""
+"""What the notes themselves say of tempo, density, register, dynamics, mode, touch and texture, as facts."""
 
 import numpy as np
 
 from modeling_pianobind.notes_pianobind import PianoNotes
 
-# Key profiles of Krumhansl and Kessler (1982), as reprinted in Krumhansl, Cognitive Foundations of Musical Pitch, 1990.
+# Key profiles of Krumhansl and Kessler (1982), reprinted in Krumhansl, Cognitive Foundations of Musical Pitch, 1990.
 MAJOR_PROFILE = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88])
 MINOR_PROFILE = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17])
 KEY_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")

@@ -54,13 +54,27 @@ ALSO_POSSIBLE = {
 }  # fmt: skip
 
 FORMS = {
-    "waltz": r"waltz|valse|walzer|圆舞曲", "march": r"\bmarch|marsch|进行曲", "nocturne": r"nocturne|notturno|(?<!小)夜曲",
-    "mazurka": r"mazurka", "etude": r"[eé]tude|\bstud(y|ies)\b|练习曲", "prelude": r"pr[eé]lude|pr[aä]e?ludi|前奏曲",
-    "fugue": r"fugue|fuga\b|赋格", "sonata": r"sonat[ae]|奏鸣曲", "minuet": r"minuet|menuett?|小步舞曲",
-    "lullaby": r"lullaby|berceuse|wiegenlied|摇篮曲", "polonaise": r"polonaise", "scherzo": r"scherzo",
-    "rhapsody": r"rhapsod|狂想曲", "ballade": r"ballade", "impromptu": r"impromptu|即兴曲", "tango": r"tango|探戈",
-    "blues": r"\bblues\b", "serenade": r"serenad|小夜曲", "variations": r"variation", "christmas": r"christmas|圣诞|jingle",
-}  # fmt: skip
+    "waltz": r"waltz|valse|walzer|圆舞曲",
+    "march": r"\bmarch|marsch|进行曲",
+    "nocturne": r"nocturne|notturno|(?<!小)夜曲",
+    "mazurka": r"mazurka",
+    "etude": r"[eé]tude|\bstud(y|ies)\b|练习曲",
+    "prelude": r"pr[eé]lude|pr[aä]e?ludi|前奏曲",
+    "fugue": r"fugue|fuga\b|赋格",
+    "sonata": r"sonat[ae]|奏鸣曲",
+    "minuet": r"minuet|menuett?|小步舞曲",
+    "lullaby": r"lullaby|berceuse|wiegenlied|摇篮曲",
+    "polonaise": r"polonaise",
+    "scherzo": r"scherzo",
+    "rhapsody": r"rhapsod|狂想曲",
+    "ballade": r"ballade",
+    "impromptu": r"impromptu|即兴曲",
+    "tango": r"tango|探戈",
+    "blues": r"\bblues\b",
+    "serenade": r"serenad|小夜曲",
+    "variations": r"variation",
+    "christmas": r"christmas|圣诞|jingle",
+}
 
 _NAMES = {
     "Hisaisi": "Joe Hisaishi", "久石让": "Joe Hisaishi", "Ryuici": "Ryuichi Sakamoto", "坂本龙一": "Ryuichi Sakamoto",
@@ -73,8 +87,9 @@ _NAMES = {
 _PERIODS = {
     "baroque": "Bach Scarlatti Handel Händel Rameau Couperin",
     "classical period": "Haydn Mozart Clementi Beethoven Kuhlau",
-    "romantic period": "Chopin Schubert Schumann Liszt Brahms Mendelssohn Grieg Tchaikovsky Wagner Balakirev Moszkowski"
-    " Rubinstein Chaminade Raff Borodin Mussorgsky Saint-Saëns Glazunov Gounod Burgmüller Paderewski MacDowell Weber",
+    "romantic period": "Chopin Schubert Schumann Liszt Brahms Mendelssohn Grieg Tchaikovsky Wagner Balakirev"
+    " Moszkowski Rubinstein Chaminade Raff Borodin Mussorgsky Saint-Saëns Glazunov Gounod Burgmüller Paderewski"
+    " MacDowell Weber",
     "impressionist": "Debussy Ravel",
     "modern": "Prokofiev Stravinsky Bartok Bartók Scriabin Korngold",
 }
