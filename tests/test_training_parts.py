@@ -1,0 +1,197 @@
+"""What training is made of: relations of captions and pieces, facts, captions, augmentation, rendering, the corpus."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_pianobind import PianoBindFeatureExtractor, PianoBindMidiProcessor
+from modeling_pianobind.notes_pianobind import PianoNotes
+from training.arguments import TrainingArguments
+from training.audio_bank import augment_log_mel
+from training.augmentation import NoteAugmentation, augment_waveforms
+from training.captions import choose_facts, write_caption
+from training.corpus import PackedCorpus
+from training.dataset import BatchCollator, FactVocabulary, WindowSampler
+from training.descriptors import descriptor_facts, measure
+from training.facts import label_facts
+from training.losses import MaskedNoteHeads, caption_relations, same_song
+
+
+def scale_notes(seconds=30.0, gap=0.25, velocity=70) -> PianoNotes:
+    """An endless C major scale over two octaves."""
+    onset = np.arange(0, seconds, gap)
+    steps = np.array([0, 2, 4, 5, 7, 9, 11, 12])
+    pitch = 60 + steps[np.arange(len(onset)) % 8]
+    full = np.full(len(onset), 0.9 * gap, np.float32)
+    return PianoNotes(onset, full, pitch, np.full(len(onset), velocity), np.zeros_like(full))
+
+
+ROWS = [
+    {"id": "a", "source": "ragtime", "song": "01", "genre": ["ragtime"], "title": "A Rag", "velocities": 40},
+    {"id": "b", "source": "asap", "song": "02", "genre": ["classical"], "title": "Waltz op. 1", "velocities": 60},
+    {"id": "c", "source": "emopia", "song": "03", "emotion_quadrant": 3, "title": "x", "velocities": 50},
+]
+ROWS[1]["creator"] = "Chopin"
+
+
+def test_a_caption_fits_where_all_claims_hold_is_wrong_where_one_fails_and_open_elsewhere():
+    #            facts: sad, slow
+    claimed = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    true = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    false = torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    positives, ignored = caption_relations(claimed, true, false)
+    assert positives.tolist() == [[True, False], [True, True], [False, False]]
+    assert ignored.tolist() == [[False, False], [False, False], [True, True]]
+
+
+def test_versions_of_a_song_are_no_negatives():
+    assert same_song(torch.tensor([7, 8]), torch.tensor([7, 7, 8])).tolist() == [
+        [True, True, False],
+        [False, False, True],
+    ]
+
+
+def test_labels_say_what_holds_what_does_not_and_leave_the_rest_open():
+    true, false = label_facts(ROWS[0], {"Chopin"})
+    assert "ragtime" in true and "classical" in false and "jazz" not in true | false
+    true, false = label_facts(ROWS[1], {"Chopin"})
+    assert {"Chopin", "classical", "waltz", "romantic period"} <= true
+    assert {"ragtime", "fugue", "baroque"} <= false
+    true, false = label_facts(ROWS[2], {"Chopin"})
+    assert {"sad", "dark"} <= true and {"happy", "calm"} <= false
+    assert not {"ragtime", "classical"} & (true | false)
+
+
+def test_the_notes_themselves_say_tempo_mode_key_and_dynamics():
+    true, false = descriptor_facts(measure(scale_notes(20, gap=0.2, velocity=100), 20))
+    assert {"fast", "major", "C major", "loud", "single line"} <= true
+    assert {"slow", "minor", "quiet", "A minor", "dense"} & true == set()
+    true, false = descriptor_facts(measure(scale_notes(20, gap=1.0, velocity=30), 20))
+    assert {"very slow", "quiet", "sparse"} <= true
+    assert {"fast", "loud"} <= false
+
+
+def test_a_caption_words_only_facts_that_it_was_given():
+    words = random.Random(0)
+    captions = [write_caption(["slow", "ragtime", "minor"], set(), words) for _ in range(50)]
+    assert all("ragtime" in caption for caption in captions)
+    assert all("minor" in caption for caption in captions)
+    assert len(set(captions)) > 25
+    assert not any(word in caption for caption in captions for word in ("fast", "major", "happy"))
+
+
+def test_facts_of_a_caption_are_among_those_that_hold():
+    true = {"sad", "slow", "Chopin", "C major", "waltz"}
+    words = random.Random(1)
+    assert all(set(choose_facts(true, {"Chopin"}, words)) <= true for _ in range(100))
+
+
+def test_augmented_notes_stay_on_the_keyboard_sorted_and_valid():
+    augmentation, generator = NoteAugmentation(), np.random.default_rng(0)
+    for _ in range(100):
+        notes = augmentation(scale_notes(), generator, played=bool(generator.integers(2)))
+        assert np.all(np.diff(notes.onset) >= 0)
+        assert notes.pitch.min() >= 21 and notes.pitch.max() <= 108
+        assert notes.velocity.min() >= 1 and notes.velocity.max() <= 127
+        assert notes.duration.min() > 0 and np.isfinite(notes.pedal).all()
+
+
+def test_augmentation_that_is_switched_off_changes_nothing():
+    off = {name: 0.0 for name in vars(NoteAugmentation()) if name.endswith("_probability")}
+    notes = scale_notes()
+    same = NoteAugmentation(transpose_semitones=0, tempo_ratio=1.0, **off)(notes, np.random.default_rng(0), True)
+    for one, other in zip(vars(notes).values(), vars(same).values(), strict=True):
+        assert np.allclose(one, other)
+
+
+def test_augmented_audio_is_finite_and_differs_from_row_to_row():
+    torch.manual_seed(0)
+    time = torch.arange(32_000) / 16_000
+    waveforms = torch.sin(2 * torch.pi * 440 * time).expand(4, -1) * 0.3
+    changed = augment_waveforms(waveforms, 16_000)
+    assert torch.isfinite(changed).all()
+    assert not torch.allclose(changed[0], changed[1], atol=1e-3)
+
+
+def test_augmented_spectrograms_are_features_as_the_extractor_gives_them():
+    torch.manual_seed(0)
+    extractor = PianoBindFeatureExtractor()
+    decibels = torch.randint(0, 256, (2, 40, extractor.feature_size), dtype=torch.uint8)
+    features = augment_log_mel(decibels, extractor)
+    assert features.shape == decibels.shape
+    assert features.min() >= 0 and features.amax((1, 2)).tolist() == [1, 1]
+    plain = augment_log_mel(decibels, extractor, strength=0.0)
+    expected = ((decibels.float() / 255 - decibels.max() / 255) * 100 / extractor.top_db + 1).clamp(min=0)
+    assert torch.allclose(plain, expected, atol=2e-3)  # detuning by nothing still interpolates in float32
+
+
+def test_masked_notes_are_replaced_and_predicted_at_their_own_places():
+    sizes = (90, 130, 66, 34, 34)
+    heads = MaskedNoteHeads(16, sizes)
+    torch.manual_seed(0)
+    ids = torch.stack([torch.randint(0, size - 2, (4, 64)) for size in sizes], -1)
+    mask = torch.ones(4, 64, dtype=torch.long)
+    mask[:, 50:] = 0
+    changed, masked = heads.mask(ids, mask)
+    assert masked.any() and not masked[:, 50:].any()
+    assert torch.equal(changed[~masked], ids[~masked])
+    assert (changed[masked] == torch.tensor(sizes) - 1).all()
+    assert torch.isfinite(heads(torch.randn(4, 64, 16), ids, masked))
+
+
+@pytest.fixture
+def sampler():
+    corpus = PackedCorpus.pack(ROWS, [scale_notes(60), scale_notes(60, 0.5), scale_notes(25)])
+    pieces = {"ragtime": [0], "asap": [1], "emopia": [2]}
+    weights = {"ragtime": 1.0, "asap": 1.0, "emopia": 2.0}
+    midi, rate = PianoBindMidiProcessor(), 16_000
+    return WindowSampler(
+        corpus, pieces, weights, FactVocabulary(ROWS), NoteAugmentation(), midi, rate, [], 0.0, seed=3
+    )
+
+
+def test_an_example_depends_on_its_number_alone(sampler):
+    for _ in range(2):
+        first, again = sampler[5], sampler[5]
+        assert first["caption"] == again["caption"]
+        assert np.array_equal(first["rows"], again["rows"])
+    assert not np.array_equal(sampler[5]["rows"], sampler[6]["rows"])
+
+
+def test_sources_come_in_the_ratio_of_their_weights(sampler):
+    sources = [sampler[index]["id"] for index in range(400)]
+    assert 0.4 < sources.count("c") / 400 < 0.6
+
+
+def test_a_claim_of_a_caption_is_true_of_its_own_example(sampler):
+    for index in range(50):
+        example = sampler[index]
+        assert np.all(example["true"] >= example["claimed"])
+        assert not np.any(example["true"] * example["false"])
+
+
+def test_a_batch_holds_the_models_own_arguments(sampler, tiny_processor):
+    batch = BatchCollator(tiny_processor, caption_share=0.5)([sampler[index] for index in range(4)])
+    assert batch["midi_ids"].shape[0] == 4 and batch["midi_ids"].shape[2] == 5
+    assert batch["input_ids"].shape[0] == 2 and batch["claimed"].shape[0] == 2
+    assert batch["true"].shape[0] == 4
+
+
+def test_a_corpus_comes_back_from_disk_to_the_millisecond(tmp_path):
+    corpus = PackedCorpus.pack(ROWS[:1], [scale_notes(10)])
+    corpus.save(tmp_path)
+    notes = PackedCorpus.load(tmp_path).notes(0)
+    assert np.allclose(notes.onset, scale_notes(10).onset, atol=5e-4)
+    assert np.array_equal(notes.pitch, scale_notes(10).pitch)
+
+
+def test_an_unknown_key_of_a_run_is_named(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("checkpoint: a\ncorpus: b\noutput: c\nstages:\n  - {steps: 1, batchsize: 2}\n")
+    with pytest.raises(ValueError, match="unknown key batchsize"):
+        TrainingArguments.from_yaml(path)
+    path.write_text("checkpoint: a\ncorpus: b\n")
+    with pytest.raises(ValueError, match="output"):
+        TrainingArguments.from_yaml(path)
