@@ -20,6 +20,7 @@ from .piano_retrieval.ranking import retrieval_metrics
 from .protocols import linear_probe, zero_shot_emotion, zero_shot_tagging
 
 JITTER_SECONDS = 0.015
+LABEL_SEED = 0
 ARTIST_SPELLINGS = {"Hisaisi": "Joe Hisaishi", "Ryuici": "Ryuichi Sakamoto"}
 
 

@@ -2,23 +2,40 @@
 
     python -m training.initialize_checkpoint --audio MODEL --midi MODEL --text MODEL --output FOLDER
 
-Each MODEL is a Hub id or a folder; a modality that is not named stays out.
+Each MODEL is a Hub id or a folder, or for audio and MIDI the word `new`: a tower of the default family that knows
+nothing yet. A modality that is not named stays out.
 """
 
 import argparse
+import hashlib
 import sys
 from pathlib import Path
 
-from modeling_pianobind import PianoBindModel, PianoBindProcessor
+import torch
+
+from modeling_pianobind import PianoBindAudioConfig, PianoBindMidiConfig, PianoBindModel, PianoBindProcessor
+
+NEW = "new"
 
 
-def initialize(output, audio=None, midi=None, text=None, projection_dim: int = 384) -> PianoBindModel:
+def check_sum(folder: str | Path, sha256: str) -> None:
+    """Refuses an encoder whose `model.safetensors` is not the one that was meant."""
+    path = Path(folder) / "model.safetensors"
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise ValueError(f"{path}: its SHA-256 is {found}, not {sha256}; get the encoder from its own page again.")
+
+
+def initialize(output, audio=None, midi=None, text=None, projection_dim: int = 384, seed: int = 0) -> PianoBindModel:
     """Writes the checkpoint.
 
     Args:
         output (`str` or `Path`): a folder that is not there yet, or is empty.
-        audio, midi, text (`str` or `Path`, *optional*): see `PianoBindModel.from_encoders`.
-        projection_dim (`int`): width of the shared embedding space.
+        audio, midi, text (`str` or `Path`, *optional*): see `PianoBindModel.from_encoders`; "new" for a tower of the
+            default family with random weights.
+        projection_dim (`int`): width of the shared embedding space; where it is the text tower's own, the text
+            projection starts as the identity, so that words keep the meaning that they have.
+        seed (`int`): of all weights that are new.
     Returns:
         `PianoBindModel`, as it was written.
     Raises:
@@ -27,8 +44,16 @@ def initialize(output, audio=None, midi=None, text=None, projection_dim: int = 3
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output}: already holds something; name a new folder, or empty this one.")
+    torch.manual_seed(seed)
+    overrides = {"projection_dim": projection_dim}
+    if audio == NEW:
+        audio, overrides["audio_config"] = None, PianoBindAudioConfig()
+    if midi == NEW:
+        midi, overrides["midi_config"] = None, PianoBindMidiConfig()
     processor = PianoBindProcessor.from_encoders(audio=audio, midi=midi, text=text)
-    model = PianoBindModel.from_encoders(audio=audio, midi=midi, text=text, projection_dim=projection_dim)
+    model = PianoBindModel.from_encoders(audio=audio, midi=midi, text=text, **overrides)
+    if text is not None and model.text_projection.in_features == projection_dim:
+        torch.nn.init.eye_(model.text_projection.weight)
     model.save_pretrained(output)
     processor.save_pretrained(output)
     return model
@@ -40,12 +65,15 @@ def main(arguments=None) -> int:
     parser.add_argument("--audio", help="a PianoBind checkpoint, AST, Wav2Vec2, HuBERT, WavLM, Whisper or CLAP")
     parser.add_argument("--midi", help="a PianoBind checkpoint, or a converted MIDI-BERT")
     parser.add_argument("--text", required=True, help="a text encoder, such as sentence-transformers/all-MiniLM-L6-v2")
+    parser.add_argument("--text-sha256", help="refuse a --text folder whose model.safetensors has another SHA-256")
     parser.add_argument("--projection-dim", type=int, default=384, help="width of the shared space (default: 384)")
     parser.add_argument("--output", required=True, help="folder to write")
     given = parser.parse_args(arguments)
     if given.audio is None and given.midi is None:
         parser.error("give --audio, --midi or both: text alone has nothing to be bound to")
     try:
+        if given.text_sha256:
+            check_sum(given.text, given.text_sha256)
         model = initialize(given.output, given.audio, given.midi, given.text, given.projection_dim)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
