@@ -163,6 +163,8 @@ def save_checkpoint(model: PianoBindModel, processor, average: dict, output: Pat
             setattr(merged.text_model.get_submodule(parent), child, module.get_base_layer())
     partial = output.with_name(output.name + ".partial")
     merged.half().save_pretrained(partial)
+    merged.config.dtype = torch.float32  # halves on disk, but float32 in memory unless a caller asks otherwise
+    merged.config.save_pretrained(partial)
     processor.save_pretrained(partial)
     if output.exists():
         output.rename(output.with_name(output.name + ".previous"))
