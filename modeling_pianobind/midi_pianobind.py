@@ -197,9 +197,9 @@ def time_bins(seconds, bins: int, time_range: tuple[float, float]) -> np.ndarray
     """Logarithmic bins of time: 0 below the range, then `bins - 1` of equal ratio."""
     shortest, longest = time_range
     ratio = math.log(longest / shortest)
-    with np.errstate(divide="ignore"):
-        place = np.log(np.asarray(seconds, np.float64) / shortest) / ratio * (bins - 2)
-    return np.clip(np.floor(place + 0.5) + 1, 0, bins - 1).astype(np.int64)
+    below = shortest * math.exp(-ratio)  # anything that far below the range, since 0 has no logarithm
+    place = np.log(np.maximum(seconds, below, dtype=np.float64) / shortest) * ((bins - 2) / ratio)
+    return np.clip(np.floor(place + 1.5), 0, bins - 1).astype(np.int64)
 
 
 def bin_seconds(index, bins: int, time_range: tuple[float, float]) -> np.ndarray:

@@ -10,6 +10,7 @@ import symusic
 
 LOWEST_KEY, HIGHEST_KEY = 21, 108  # A0 and C8 as MIDI pitches
 PIANO_PROGRAMS = range(8)  # General MIDI's piano family, counted from 0
+LAST_TICK = 2**31  # beyond what a MIDI file can say
 MAX_PEDAL_SECONDS = 10.0  # a string has decayed by then, however long the pedal stays down
 
 
@@ -74,7 +75,10 @@ def score_from(source, name: str) -> symusic.Score:
     """Parses MIDI into a symusic score in ticks; `name` stands in the error messages."""
     if isinstance(source, symusic.core.ScoreTick):
         return source
-    content = Path(source).read_bytes() if isinstance(source, (str, Path)) else bytes(source)
+    if isinstance(source, (str, Path)):
+        with open(source, "rb") as handle:
+            source = handle.read()
+    content = bytes(source)
     _check_header(content, name)
     try:
         return symusic.Score.from_midi(content)
@@ -161,19 +165,11 @@ def tick_clock(score):
     tempos = score.tempos.numpy()
     ticks, microseconds = tempos["time"].astype(np.int64), tempos["mspq"].astype(np.float64)
     order = np.argsort(ticks, kind="stable")
-    ticks, microseconds = ticks[order], microseconds[order]
-    last_of_tick = np.append(np.diff(ticks) > 0, True)[: len(ticks)]
-    ticks, microseconds = ticks[last_of_tick], microseconds[last_of_tick]
-    if not len(ticks) or ticks[0] > 0:  # the standard's 120 beats a minute hold until the first tempo event
-        ticks, microseconds = np.insert(ticks, 0, 0), np.insert(microseconds, 0, 500_000.0)
-    tick_seconds = microseconds / 1e6 / score.ticks_per_quarter
-    starts = np.concatenate([[0.0], np.cumsum(np.diff(ticks) * tick_seconds[:-1])])
-
-    def seconds(at):
-        segment = np.maximum(np.searchsorted(ticks, at, side="right") - 1, 0)
-        return starts[segment] + (at - ticks[segment]) * tick_seconds[segment]
-
-    return seconds
+    # The standard's 120 beats a minute hold until the first tempo event; the last one holds for ever.
+    ticks = np.concatenate([[0], ticks[order], [LAST_TICK]])
+    tick_seconds = np.concatenate([[500_000.0], microseconds[order]]) / 1e6 / score.ticks_per_quarter
+    starts = np.concatenate([[0.0], np.cumsum(np.diff(ticks) * tick_seconds)])
+    return lambda at: np.interp(at, ticks, starts)
 
 
 def _pedal_seconds(release, pedal_ticks, seconds):
