@@ -46,6 +46,7 @@ def test_bad_midi_is_refused_by_name(tiny_model, tiny_processor, tmp_path, conte
         embed_midi(tiny_model, tiny_processor, tmp_path / "bad.mid")
 
 
+@pytest.mark.filterwarnings("ignore:.*outside the piano")
 def test_midi_that_is_cut_off_is_refused_or_read_but_never_crashes(tiny_model, tiny_processor, tmp_path, write_midi):
     content = write_midi(tmp_path / "whole.mid").read_bytes()
     for length in range(14, len(content), 37):

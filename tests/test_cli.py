@@ -10,10 +10,11 @@ import sys
 import numpy as np
 import pyarrow.parquet
 import pytest
-from conftest import make_config
 
 from modeling_pianobind import EmbeddingIndex, PianoBindModel, cli, embed_audio, embed_midi, embed_text
 from modeling_pianobind import embedding_pianobind as embedding
+
+from .conftest import make_config
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import make_config
 
 from modeling_pianobind import (
     EmbeddingIndex,
@@ -24,6 +23,8 @@ from modeling_pianobind import embedding_pianobind as embedding
 from modeling_pianobind.checkpoint_pianobind import MAX_TEXT_TOKENS, TextTower, model_fingerprint
 from modeling_pianobind.labels_pianobind import LABELS
 from modeling_pianobind.processing_pianobind import MAX_TEXT_TOKENS as PROCESSOR_TEXT_TOKENS
+
+from .conftest import make_config
 
 TEXTS = ["calm", "a slow, rainy nocturne in the dark", "fast happy ragtime", "jazz waltz " * 60]
 
@@ -60,13 +61,13 @@ def counted(monkeypatch):
 
 
 class TestEmbedding:
-    @pytest.mark.parametrize("batch_size", [1, 3, 16])
+    @pytest.mark.parametrize("batch_size", [1, 4])
     def test_midi_alone_equals_midi_among_others(self, tiny_model, tiny_processor, midi_files, batch_size):
         together = embed_midi(tiny_model, tiny_processor, midi_files, batch_size=batch_size)
         alone = [embed_midi(tiny_model, tiny_processor, [path]) for path in midi_files]
         assert_same_rows(together, np.concatenate(alone))
 
-    @pytest.mark.parametrize("batch_size", [1, 3, 16])
+    @pytest.mark.parametrize("batch_size", [1, 4])
     def test_audio_alone_equals_audio_among_others(self, tiny_model, tiny_processor, audio_files, batch_size):
         together = embed_audio(tiny_model, tiny_processor, audio_files, batch_size=batch_size)
         alone = [embed_audio(tiny_model, tiny_processor, [path]) for path in audio_files]
