@@ -1,0 +1,201 @@
+"""How fast and how lean the package is, each figure beside what it could at best be.
+
+    python -m evaluation.benchmark_speed --midi-folder FOLDER [--checkpoint FOLDER] [--hours 10] [--output speed.json]
+
+Every figure is a ratio or a rate on the machine at hand; run it while nothing else runs.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from modeling_pianobind import default_checkpoint
+
+IMPORT_AND_LOAD = (
+    "import sys, torch, transformers; from safetensors.torch import load_file; load_file(sys.argv[1])"  # what any
+    # program that uses the checkpoint has to do at least
+)
+BATCH_SIZE = 16
+INDEX_PIECES, INDEX_WINDOWS = 1_000, 15  # windows a piece: two and a half minutes of music
+SAMPLING_RATE = 16_000
+
+
+@dataclass
+class Figure:
+    """One line of the table; `target` is what `value` is held against, `detail` what it was made from."""
+
+    name: str
+    value: float
+    unit: str
+    target: str
+    met: bool
+    detail: str
+
+
+def best_seconds(run, rounds=3) -> float:
+    """The shortest of some runs: what disturbs a run only makes it longer."""
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def midi_rows(processor, paths) -> Figure:
+    """MIDI file -> note rows, one file after the other on one core."""
+    midi = processor.midi_processor
+    seconds = best_seconds(lambda: [midi.rows(midi.read(path)) for path in paths])
+    rate = len(paths) / seconds
+    return Figure("MIDI file to rows", rate, "files/s", ">= 2000", rate >= 2000, f"{len(paths)} files, one core")
+
+
+def midi_folder(model, processor, paths) -> Figure:
+    """Embedding MIDI files, against the bare tower on the same windows in batches that are ready."""
+    import torch
+
+    from modeling_pianobind import embed_midi
+
+    midi = processor.midi_processor
+    windows = sorted((rows for path in paths for rows in midi.windows(midi.read(path))[0]), key=len)
+    batches = [midi.pad(windows[start : start + BATCH_SIZE]) for start in range(0, len(windows), BATCH_SIZE)]
+
+    def bare():
+        with torch.inference_mode():
+            for ids, mask in batches:
+                model.get_midi_features(ids.to(model.device), mask.to(model.device)).cpu()
+
+    def whole():
+        embed_midi(model, processor, paths, batch_size=BATCH_SIZE)
+
+    rounds = [(best_seconds(bare, 1), best_seconds(whole, 1)) for _ in range(2)]  # in turn, as the machine drifts
+    bare_seconds, whole_seconds = (min(column) for column in zip(*rounds, strict=True))
+    ratio = bare_seconds / whole_seconds
+    detail = f"{len(paths)} files, {len(windows)} windows: {whole_seconds:.2f} s, tower alone {bare_seconds:.2f} s"
+    return Figure("MIDI folder, speed relative to the bare tower", ratio, "x", ">= 0.6", ratio >= 0.6, detail)
+
+
+def search_index(model, checkpoint) -> Figure:
+    """`pianobind search` on a saved index, against importing the libraries and reading the weights."""
+    from modeling_pianobind import EmbeddingIndex
+    from modeling_pianobind.checkpoint_pianobind import model_fingerprint
+    from modeling_pianobind.index_pianobind import FileTable
+
+    random = np.random.default_rng(0)
+    spans = np.arange(INDEX_WINDOWS)[:, None] * 10.0 + [0.0, 20.0]
+    dim = model.config.projection_dim
+    rows = []
+    for piece in range(INDEX_PIECES):
+        windows = random.normal(size=(INDEX_WINDOWS, dim)).astype(np.float16)
+        embed = windows.mean(0).astype(np.float32)
+        rows.append((f"{piece:04}.mid", f"{piece:04}", "", embed / np.linalg.norm(embed), windows, spans))
+    with tempfile.TemporaryDirectory() as folder:
+        EmbeddingIndex(model_fingerprint(model), FileTable.from_rows(rows)).save(Path(folder) / "index")
+        search = ["-m", "modeling_pianobind.cli", "search", f"{folder}/index", "calm, slow, rainy"]
+        commands = {
+            "search": [sys.executable, *search, "--checkpoint", checkpoint],
+            "load": [sys.executable, "-c", IMPORT_AND_LOAD, str(Path(checkpoint) / "model.safetensors")],
+        }
+        seconds = {name: [] for name in commands}
+        for _ in range(6):  # the first fills the disk cache
+            for name, command in commands.items():
+                run = lambda command=command: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: E731
+                seconds[name].append(best_seconds(run, 1))
+    search_seconds, load_seconds = (statistics.median(seconds[name][1:]) for name in ("search", "load"))
+    ratio = search_seconds / load_seconds
+    detail = f"{INDEX_PIECES} pieces: {search_seconds:.2f} s, imports and weights {load_seconds:.2f} s"
+    return Figure("Search, time relative to imports and weights", ratio, "x", "<= 1.3", ratio <= 1.3, detail)
+
+
+def long_recording(checkpoint, hours) -> Figure:
+    """Memory that a recording of many hours takes beyond the loaded model, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_recording(Path(folder) / "long.flac", hours)
+        command = [sys.executable, "-m", "evaluation.benchmark_speed", "--checkpoint", checkpoint]
+        done = subprocess.run([*command, "--measure-memory", str(path)], check=True, stdout=subprocess.PIPE, text=True)
+        loaded, peak, seconds = map(float, done.stdout.split())
+    extra = (peak - loaded) / 1e6
+    detail = f"{hours:g} h in {seconds:.0f} s; {peak / 1e6:.2f} GB in all, the model {loaded / 1e6:.2f} GB"
+    return Figure("Long recording, memory above the model", extra, "GB", "< 1", extra < 1, detail)
+
+
+def write_recording(path: Path, hours: float) -> Path:
+    """Writes decaying tones, a minute at a time."""
+    random = np.random.default_rng(0)
+    time_axis = np.arange(SAMPLING_RATE // 2) / SAMPLING_RATE
+    with soundfile.SoundFile(path, "w", SAMPLING_RATE, 1) as file:
+        for _ in range(round(hours * 60)):
+            frequencies = 440.0 * 2 ** ((random.integers(40, 90, size=120) - 69) / 12)
+            tones = np.sin(2 * np.pi * frequencies[:, None] * time_axis) * np.exp(-6 * time_axis)
+            file.write(0.3 * tones.ravel())
+    return path
+
+
+def measure_memory(checkpoint, path) -> None:
+    """Prints the peak memory in kB with the model loaded and after embedding, and the seconds that embedding took."""
+    from modeling_pianobind import embed_audio
+
+    model, processor = load(checkpoint)
+    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    embed_audio(model, processor, path, batch_size=BATCH_SIZE)
+    print(loaded, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter() - start)
+
+
+def load(checkpoint):
+    """The model in float32, and its processor."""
+    import torch
+    from transformers.utils import logging
+
+    from modeling_pianobind import PianoBindModel, PianoBindProcessor
+
+    logging.disable_progress_bar()
+    model = PianoBindModel.from_pretrained(checkpoint, dtype=torch.float32)
+    return model, PianoBindProcessor.from_pretrained(checkpoint)
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m evaluation.benchmark_speed", description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", default=default_checkpoint(), help="folder (default: the package's own)")
+    parser.add_argument("--midi-folder", help="piano MIDI files; without it the two MIDI figures are left out")
+    parser.add_argument("--files", type=int, default=500, help="how many of them are read (default: 500)")
+    parser.add_argument("--embedded-files", type=int, default=20, help="how many of them are embedded (default: 20)")
+    parser.add_argument(
+        "--hours", type=float, default=10, help="length of the recording; 0 leaves it out (default: 10)"
+    )
+    parser.add_argument("--output", help="JSON file for the figures")
+    parser.add_argument("--measure-memory", metavar="RECORDING", help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.measure_memory:
+        measure_memory(args.checkpoint, args.measure_memory)
+        return 0
+
+    model, processor = load(args.checkpoint)
+    figures = []
+    if args.midi_folder:
+        paths = sorted(str(path) for path in Path(args.midi_folder).rglob("*.mid"))
+        figures.append(midi_rows(processor, paths[: args.files]))
+        figures.append(midi_folder(model, processor, paths[: args.embedded_files]))
+    figures.append(search_index(model, args.checkpoint))
+    if args.hours:
+        figures.append(long_recording(args.checkpoint, args.hours))
+    for figure in figures:
+        verdict = "met" if figure.met else "NOT met"
+        print(f"{figure.name:46} {figure.value:9.2f} {figure.unit:8} {figure.target:>8}  {verdict:8} {figure.detail}")
+    if args.output:
+        Path(args.output).write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
+    return 0 if all(figure.met for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
