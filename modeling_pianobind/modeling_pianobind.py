@@ -254,7 +254,8 @@ class PianoBindModel(PianoBindPreTrainedModel):
 
 
 def _audio_tower(config):
-    if isinstance(config, PianoBindAudioConfig):
+    # By its name, since code loaded from the Hub may know the config's class from another folder than the model's.
+    if config.model_type == PianoBindAudioConfig.model_type:
         return PianoBindAudioModel._from_config(config)
     return PianoBindEncoderTower(config)
 

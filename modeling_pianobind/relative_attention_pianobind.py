@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 
 BLOCK_PLACES = 64  # queries (or keys) whose distances are looked up in one matrix product
-# Scores held at a time on a CPU: larger buffers go back to the system after every layer, and fetching their pages
-# again takes several times as long as the arithmetic.
-CPU_SCORES = 12 * 512 * 512
+# Scores that a CPU works on at a time (six heads of 512 notes): they stay in its cache, and small buffers are reused
+# where large ones go back to the system after every layer, which costs more than the arithmetic.
+CPU_SCORES = 6 * 512 * 512
 
 
 def relative_key_query_attention(q, k, v, distances, attention_mask):
@@ -31,35 +31,53 @@ def relative_key_query_attention(q, k, v, distances, attention_mask):
         raise ValueError(f"a window holds {length} notes, more than the {longest} that the positions were made for.")
     table = distances[longest - length : longest + length - 1] / q.shape[-1] ** 0.5
     backward = table.flip(0)
-    step = max(1, CPU_SCORES // (heads * length * length)) if q.device.type == "cpu" else len(q)
+    on_cpu = q.device.type == "cpu"
+    step = max(1, CPU_SCORES // (length * length)) if on_cpu else len(q) * heads
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))  # (batch * heads, length, head_size)
+    mask = attention_mask[:, 0].repeat_interleave(heads, 0)
     mixed = []
     for first in range(0, len(q), step):
-        queries, keys, values = (x[first : first + step] for x in (q, k, v))
-        bias = _shifted_products(queries, backward) + _shifted_products(keys, table).transpose(-1, -2)
-        bias = bias.masked_fill(~attention_mask[first : first + step], float("-inf"))
-        mixed.append(F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias))
-    return torch.cat(mixed)
+        queries, keys, values, seen = (x[first : first + step] for x in (q, k, v, mask))
+        if on_cpu:  # nobody looks at the padding behind the last note; other devices would have to be waited for
+            last = int(seen.any(0)[0].nonzero().max()) + 1
+            keys, values, seen = keys[:, :last], values[:, :last], seen[..., :last]
+        bias = torch.cat(_shifted_products(queries, backward, keys.shape[1]), dim=1)
+        bias += torch.cat([block.mT for block in _shifted_products(keys, table, length)], dim=2)
+        bias = bias.masked_fill_(~seen, float("-inf"))
+        # a head is a batch row here, since each has a mask of its own
+        fused = F.scaled_dot_product_attention(
+            queries[:, None], keys[:, None], values[:, None], attn_mask=bias[:, None]
+        )
+        mixed.append(fused[:, 0])
+    return torch.cat(mixed).unflatten(0, (-1, heads))
 
 
-def _shifted_products(x, table):
-    """`x (..., length, size)` and `table (2 * length - 1, size)` -> `out[i, j] = x[i] . table[length - 1 - i + j]`.
+def _shifted_products(x, table, width: int) -> list:
+    """Products of each row with the part of a table that begins one place earlier than that of the row before.
 
-    Each block of rows needs a part of the table only, which halves the work. In a block, the wanted entries of row
-    `i` begin one column before those of row `i - 1`: read flat, that is a matrix with rows one column shorter.
+    Args:
+        x (`torch.Tensor` of shape `(batch, rows, size)`): at most as many rows as the table reaches to each side.
+        table (`torch.Tensor` of shape `(2 * reach + 1, size)`): its row `reach` belongs to `i == j`.
+    Returns:
+        Blocks of rows of `out (batch, rows, width)` with `out[i, j] = x[i] . table[reach - i + j]`.
+
+    Each block needs a part of the table only, which halves the work. In a block, the wanted entries of a row begin one
+    column before those of the row before: read flat, that is a matrix with rows one column shorter.
     """
-    length, size = x.shape[-2:]
+    batch, rows, size = x.shape
+    reach = len(table) // 2
     blocks = []
-    for first in range(0, length, BLOCK_PLACES):
-        rows = x[..., first : first + BLOCK_PLACES, :]
-        count = rows.shape[-2]
-        columns = length + count - 1
-        part = table[length - first - count : 2 * length - 1 - first]
-        products = (rows.reshape(-1, size) @ part.T).view(*rows.shape[:-1], columns)
+    for first in range(0, rows, BLOCK_PLACES):
+        block = x[:, first : first + BLOCK_PLACES]
+        count = block.shape[1]
+        columns = width + count - 1
+        part = table[reach - first - count + 1 : reach - first + width]
+        products = (block.reshape(-1, size) @ part.T).view(batch, count, columns)
         if count > 1:  # one row needs no shift
-            flat = products.flatten(-2)[..., count - 1 : count * columns - 1]
-            products = flat.unflatten(-1, (count, columns - 1))[..., :length]
+            flat = products.flatten(1)[:, count - 1 : count * columns - 1]
+            products = flat.unflatten(1, (count, columns - 1))[..., :width]
         blocks.append(products)
-    return torch.cat(blocks, dim=-2)
+    return blocks
 
 
 __all__ = ["relative_key_query_attention"]

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-import original_reference as reference
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -13,6 +12,7 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 from modeling_pianobind import PianoBindModel, PianoBindProcessor
 from modeling_pianobind.convert_original_checkpoint import convert_tensors, detect_variant, main, read_checkpoint
 from modeling_pianobind.towers_pianobind import PianoBindMidiModel
+from tests import original_reference as reference
 
 WORDS = torch.tensor([[0, 3, 40, 5], [1, 7, 44, 9], [0, 0, 39, 63]])
 

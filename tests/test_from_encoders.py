@@ -1,7 +1,6 @@
 """First checkpoints from pretrained encoders: tiny random ones of each kind, saved to folders; no network."""
 
 import numpy as np
-import original_reference as reference
 import pytest
 import torch
 import transformers
@@ -10,6 +9,7 @@ from transformers import AutoModel, BertConfig, BertModel, PreTrainedTokenizerFa
 
 from modeling_pianobind import PianoBindConfig, PianoBindFeatureExtractor, PianoBindModel, PianoBindProcessor
 from modeling_pianobind.convert_original_checkpoint import main as convert
+from tests import original_reference as reference
 from training.initialize_checkpoint import main
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}

@@ -4,7 +4,6 @@ import dataclasses
 import math
 
 import numpy as np
-import original_reference as reference
 import pytest
 import symusic
 import torch
@@ -23,6 +22,7 @@ from modeling_pianobind.original_pianobind import (
     original_text_config,
 )
 from modeling_pianobind.relative_attention_pianobind import relative_key_query_attention
+from tests import original_reference as reference
 
 EXACT = {"atol": 1e-5, "rtol": 0}
 
