@@ -160,3 +160,56 @@ def _tag(fact: str, rng: random.Random) -> str:
     if fact in NOT_ADJECTIVES or fact not in ADJECTIVES:
         return fact
     return rng.choice(ADJECTIVES[fact])
+
+
+# The tags of PIAST by the facts that they stand for, and what its captions call them (Difficult/Advanced a mood).
+PIAST_TAGS = {
+    "pop-piano cover": ("Pop-Piano Cover", "genre"), "new-age": ("New-age", "genre"), "jazz": ("Jazz", "genre"),
+    "ballad": ("Ballad", "genre"), "swing": ("Swing", "genre"), "classical": ("Classical", "genre"),
+    "latin": ("Latin", "genre"), "ragtime": ("Ragtime", "genre"), "bossa nova": ("Bossa Nova", "genre"),
+    "blues": ("Blues", "genre"), "funk": ("Funk", "genre"),
+    "easy": ("Easy", "style"), "laid-back": ("Laid-back", "style"), "fast": ("Speedy", "style"),
+    "very fast": ("Speedy", "style"), "difficult": ("Difficult/Advanced", "mood"),
+    "calm": ("Relaxing/Calm", "mood"), "relaxing": ("Relaxing/Calm", "mood"), "peaceful": ("Relaxing/Calm", "mood"),
+    "energetic": ("Upbeat/Energetic", "mood"), "upbeat": ("Upbeat/Energetic", "mood"),
+    "intense": ("Intense/Grand", "mood"), "grand": ("Intense/Grand", "mood"), "powerful": ("Powerful", "mood"),
+    "funny": ("Playful", "mood"), "melancholic": ("Sad", "mood"), "cheerful": ("Happy", "mood"),
+}  # fmt: skip
+PIAST_LEVELS = ("definitely", "also", "potentially")  # three, two or one of its annotators agree
+TAG_WORDS = {"speedy": "fast", "advanced": "difficult", "pop piano cover": "pop-piano cover"}
+
+
+def facts_of_tags(tags: list[str]) -> list[str]:
+    """Tags as people write them -> facts: lower case, one word for one thing, `A/B` as two."""
+    words = [word.strip() for tag in tags for word in tag.lower().split("/")]
+    return list(dict.fromkeys(TAG_WORDS.get(word, word) for word in words if word))
+
+
+def write_piast_caption(claims: list[tuple[str, str]]) -> str:
+    """Writes facts in the grammar of PIAST's captions.
+
+    Args:
+        claims (`list[tuple[str, str]]`): how sure a fact is ("definitely", "also", "potentially"), and the fact. Facts
+            that are neither a genre nor a style nor a mood cannot be said in this grammar and are left out.
+    Returns:
+        `str`: "This is definitely Jazz genre; also Laid-back style; potentially Happy mood of piano music.", or an
+        empty string where nothing can be said.
+    """
+    clauses, said = [], set()
+    for level in PIAST_LEVELS:
+        for kind in ("genre", "style", "mood"):
+            names = [_piast_tag(fact) for given, fact in claims if given == level]
+            names = [name for name, of_kind in dict.fromkeys(filter(None, names)) if of_kind == kind]
+            names = [name for name in names if name not in said]
+            said.update(names)
+            if names:
+                clauses.append(f"{level} {', '.join(names)} {kind}")
+    return f"This is {'; '.join(clauses)} of piano music." if clauses else ""
+
+
+def _piast_tag(fact: str) -> tuple[str, str] | None:
+    if fact in PIAST_TAGS:
+        return PIAST_TAGS[fact]
+    if fact in GENRES or fact in MOODS:
+        return fact.title() if fact in GENRES else fact.capitalize(), "genre" if fact in GENRES else "mood"
+    return None

@@ -1,0 +1,120 @@
+"""Folders of piano recordings, MIDI and labels -> a `datasets` dataset on disk or on the Hub.
+
+    python -m training.build_dataset CONFIG.yaml
+
+The keys of the file are the fields of `training.build_arguments.BuildArguments`; the columns of the result are those
+of `training.dataset_schema.COLUMNS`. Two passes over the pieces: the first opens and checks each of them and keeps its
+melody's fingerprint, which is what songs and splits are made of; the second writes its rows.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .build_arguments import BuildArguments
+from .corpus_layouts import read_source
+from .dataset_files import Report, push_to_hub, save_to_disk, write_card, write_shards
+from .dataset_rows import Inspection, RefusedError, inspect, rows_of
+from .dataset_schema import features_of
+from .pieces import Piece
+from .rendering import make_instruments
+from .song_splits import assign_songs, assign_splits
+
+
+def build(arguments: BuildArguments) -> Report:
+    """Builds a dataset.
+
+    Returns:
+        `Report`: what was written and what was refused; `output` holds it as `report.json` and `refused.csv`.
+    Raises:
+        ValueError: a source is not what its layout says, two pieces have one name, or no piece is left.
+    """
+    output = Path(arguments.output)
+    work_folder = output / ".work"
+    work_folder.mkdir(parents=True)
+    try:
+        report = Report()
+        pieces, seen = _inspect_all(arguments, work_folder, report)
+        report.save(output)
+        if not pieces:
+            raise ValueError(
+                f"{output}: no piece is left, all {report.pieces} were refused "
+                f"({', '.join(f'{reason}: {count}' for reason, count in report.reasons.items())}); see refused.csv."
+            )
+        assign_songs(pieces, seen, arguments, report)
+        assign_splits(pieces, arguments, report)
+        features = features_of(set().union(*(piece.labels for piece in pieces)))
+        rows = _rows(pieces, seen, arguments, report)
+        write_shards(rows, output, features, arguments.shard_megabytes, report)
+        write_card(output, arguments, report, features)
+        report.save(output)
+    finally:
+        shutil.rmtree(work_folder)
+    if arguments.save_to_disk:
+        save_to_disk(output, Path(arguments.save_to_disk))
+    if arguments.push_to_hub:
+        push_to_hub(output, arguments.push_to_hub, arguments.private)
+    return report
+
+
+def _inspect_all(arguments, work_folder, report) -> tuple[list[Piece], list[Inspection]]:
+    """The pieces that enter the dataset; the others are noted in the report."""
+    pieces, seen, names, first_with = [], [], set(), {}
+    for number, source in enumerate(arguments.sources):
+        for piece in tqdm(read_source(source, work_folder / str(number)), desc=f"reading {source.path}", unit="piece"):
+            report.pieces += 1
+            if piece.piece_id in names:
+                raise ValueError(
+                    f"{source.path}: two pieces are called {piece.piece_id}; give sources their own `name`."
+                )
+            names.add(piece.piece_id)
+            try:
+                inspection = inspect(piece, arguments, work_folder)
+            except RefusedError as refused:
+                report.refuse(piece, refused.reason, str(refused))
+                continue
+            original = next((first_with[one] for one in inspection.digests if one in first_with), None)
+            if original is not None:
+                report.refuse(piece, "duplicate", f"it is the same music as {original}.")
+                continue
+            first_with |= dict.fromkeys(inspection.digests, piece.piece_id)
+            pieces.append(piece)
+            seen.append(inspection)
+    return pieces, seen
+
+
+def _rows(pieces, seen, arguments, report) -> Iterator[dict]:
+    instruments = make_instruments(arguments.instruments)
+    for piece, inspection in zip(tqdm(pieces, desc="writing", unit="piece"), seen, strict=True):
+        written = False
+        for row in rows_of(piece, inspection, arguments, instruments):
+            written = True
+            yield row
+        if not written:
+            report.refuse(piece, "too short", f"no window of it has {arguments.fewest_notes} notes.")
+
+
+def main(command_line: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.build_dataset", description=__doc__.splitlines()[0])
+    parser.add_argument("config", help="YAML file; its keys are the fields of training.build_arguments.BuildArguments")
+    options = parser.parse_args(command_line)
+    try:
+        arguments = BuildArguments.from_yaml(options.config)
+        report = build(arguments)
+    except (ValueError, ImportError, RuntimeError, OSError) as error:
+        print(f"build_dataset: {error}", file=sys.stderr)
+        return 2
+    print(f"{sum(report.rows.values())} rows of {report.pieces - len(report.refused)} pieces -> {arguments.output}")
+    for split, count in report.rows.items():
+        print(f"  {split}: {count} rows, {report.songs[split]} songs, {report.seconds[split] / 3600:.2f} hours")
+    for reason, count in report.reasons.items():
+        print(f"  refused, {reason}: {count}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
