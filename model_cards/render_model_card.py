@@ -17,8 +17,8 @@ STARTS = {
 # name in the card, path in the results, what chance would give
 FIGURES = (
     ("genre and style tags from MIDI, zero-shot, macro ROC-AUC", "midi.tagging.macro_roc_auc", "0.500"),
-    ("the same without cues (flat velocity, no pedal, jittered onsets)", "midi.tagging_without_cues.macro_roc_auc", "0.500"),
-    ("genre and style tags from unheard rendered audio, zero-shot, macro ROC-AUC", "audio.tagging_audio.macro_roc_auc", "0.500"),
+    ("without cues: flat velocity, no pedal, jittered onsets", "midi.tagging_without_cues.macro_roc_auc", "0.500"),
+    ("the same tags from rendered audio, unheard instrument", "audio.tagging_audio.macro_roc_auc", "0.500"),
     ("EMOPIA quadrant, zero-shot, accuracy", "midi.emopia_zero_shot_published.accuracy", "0.250"),
     ("EMOPIA quadrant, linear probe, accuracy", "midi.emopia_probe_published.accuracy", "0.250"),
     ("Pianist8 artist, linear probe, accuracy", "midi.pianist8_probe_published.accuracy", "0.125"),

@@ -4,6 +4,7 @@ import argparse
 import copy
 import json
 import math
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -166,8 +167,10 @@ def save_checkpoint(model: PianoBindModel, processor, average: dict, output: Pat
     merged.config.dtype = torch.float32  # halves on disk, but float32 in memory unless a caller asks otherwise
     merged.config.save_pretrained(partial)
     processor.save_pretrained(partial)
+    previous = output.with_name(output.name + ".previous")
     if output.exists():
-        output.rename(output.with_name(output.name + ".previous"))
+        shutil.rmtree(previous, ignore_errors=True)
+        output.rename(previous)
     partial.rename(output)
 
 
