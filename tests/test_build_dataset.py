@@ -1,0 +1,618 @@
+"""Datasets from folders: what enters, how it is cut, grouped by song, described, written and uploaded."""
+
+import csv
+import gzip
+import io
+import json
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import symusic
+import yaml
+
+from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
+from training import build_dataset, dataset_files, transcription
+from training.build_arguments import BuildArguments, SourceArguments
+from training.captions import facts_of_tags, write_piast_caption
+from training.corpus_layouts import read_source
+from training.cutting import cut_midi
+from training.dataset_files import Report, load_parquet
+from training.dataset_schema import clean_labels
+from training.melody import group_songs, melody_fingerprint, similarity
+from training.pieces import Piece
+from training.song_splits import assign_splits
+
+RATE = 16_000
+
+
+def make_notes(seed, seconds=40.0, semitones=0, tempo=1.0, ornaments=False) -> PianoNotes:
+    """A melody that `seed` alone decides, two notes a second, over chords that differ from version to version."""
+    random = np.random.default_rng(seed)
+    count = int(seconds * 2)
+    melody = 72 + semitones + np.clip(np.cumsum(random.choice([-4, -3, -2, -1, 1, 2, 3, 5], count)) % 12, 0, 12)
+    times = np.arange(count) / 2
+    rows = [(time, 0.45, pitch, 90) for time, pitch in zip(times, melody, strict=True)]
+    if ornaments:
+        rows += [(time - 0.06, 0.05, pitch + 1, 60) for time, pitch in zip(times[3::7], melody[3::7], strict=True)]
+    chords = np.random.default_rng((seed, 50 + semitones, ornaments))
+    rows += [(time, 1.9, 45 + semitones + chords.integers(0, 9), 60) for time in times[::4] for _ in range(2)]
+    onset, duration, pitch, velocity = (np.array(column, float) for column in zip(*sorted(rows), strict=True))
+    pitch, velocity = pitch.astype(int), velocity.astype(int)
+    return PianoNotes(onset / tempo, (duration / tempo).astype(np.float32), pitch, velocity, np.zeros(len(onset)))
+
+
+def write_notes(path, notes, program=0, tempo=120.0, ticks=480):
+    """Writes notes as a MIDI file with a constant tempo and a pedal over seconds 5 to 8."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scale = ticks * tempo / 60
+    score = symusic.Score(ticks)
+    score.tempos.append(symusic.Tempo(0, qpm=tempo))
+    track = symusic.Track(program=program)
+    for onset, duration, pitch, velocity in zip(notes.onset, notes.duration, notes.pitch, notes.velocity, strict=True):
+        length = max(round(duration * scale), 1)
+        track.notes.append(symusic.Note(round(onset * scale), length, int(pitch), int(velocity)))
+    track.controls.append(symusic.ControlChange(round(5 * scale), 64, 127))
+    track.controls.append(symusic.ControlChange(round(8 * scale), 64, 0))
+    score.tracks.append(track)
+    path.write_bytes(score.dumps_midi())
+    return path
+
+
+def write_clicks(path, times, seconds, rate=RATE):
+    """A recording that is silent but for a click at each of the given seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = np.zeros(round(seconds * rate), np.float32)
+    samples[np.round(np.asarray(times) * rate).astype(int)] = 0.9
+    soundfile.write(path, samples, rate)
+    return path
+
+
+def noise(seconds):
+    """A recording that no test listens to."""
+    return (0.1 * np.random.default_rng(0).standard_normal(round(seconds * RATE))).astype(np.float32)
+
+
+def write_table(path, rows):
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture
+def samples(tmp_path):
+    """A folder of samples that plays as a tiny piano: three pitches, one velocity layer."""
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    for pitch in (36, 60, 84):
+        tone = np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * np.arange(RATE // 2) / RATE)
+        soundfile.write(folder / f"{pitch}-v0.ogg", (0.5 * tone * np.linspace(1, 0, len(tone))).astype("f4"), RATE)
+    return folder
+
+
+def run(tmp_path, sources, **options):
+    """Runs the command on sources; returns its exit status, its rows and its report."""
+    output = tmp_path / "dataset"
+    config = tmp_path / "config.yaml"
+    tmp_path.mkdir(exist_ok=True)
+    config.write_text(yaml.safe_dump({"sources": sources, "output": str(output), **options}))
+    status = build_dataset.main([str(config)])
+    rows = [row for path in sorted((output / "data").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    refused = list(csv.DictReader((output / "refused.csv").open())) if (output / "refused.csv").exists() else []
+    return status, rows, {one["piece_id"]: one for one in refused}
+
+
+@pytest.fixture
+def small_corpus(tmp_path):
+    """Eight songs, two of them in two versions; metadata in CSV; recordings of none."""
+    folder = tmp_path / "music"
+    rows = []
+    for seed in range(8):
+        write_notes(folder / f"song{seed}.mid", make_notes(seed))
+        rows.append({"file_name": f"song{seed}.mid", "licence": "CC0", "tags": "calm; Jazz", "composer_born": 1810})
+    write_notes(folder / "more" / "cover0.mid", make_notes(0, semitones=3, tempo=1.3, ornaments=True))
+    write_notes(folder / "more" / "cover1.mid", make_notes(1, semitones=-5, tempo=0.8))
+    rows += [{"file_name": f"more/cover{k}", "licence": "CC0"} for k in (0, 1)]
+    write_table(folder / "metadata.csv", rows)
+    return folder
+
+
+def test_versions_of_a_song_share_their_melody_and_different_songs_do_not():
+    original = melody_fingerprint(make_notes(1))
+    for version in (
+        make_notes(1, semitones=5),
+        make_notes(1, tempo=1.4),
+        make_notes(1, ornaments=True),
+        make_notes(1, semitones=-3, tempo=0.7, ornaments=True),
+    ):
+        assert similarity(original, melody_fingerprint(version)) > 0.5
+    for other in range(2, 12):
+        assert similarity(original, melody_fingerprint(make_notes(other))) < 0.1
+    excerpt = make_notes(1).crop(5, 30)
+    assert similarity(original, melody_fingerprint(excerpt)) > 0.9
+
+
+def test_given_songs_are_neither_joined_nor_split():
+    prints = [melody_fingerprint(make_notes(seed)) for seed in (1, 1, 1, 2, 2)]
+    assert group_songs(prints, ["a", "b", None, None, None]) == ["a", "b", "a", 3, 3]
+    assert group_songs([np.zeros(0, np.uint64)] * 2, [None, None]) == [0, 1]  # too short to be compared
+
+
+def test_splits_are_disjoint_by_song(tmp_path, small_corpus):
+    status, rows, refused = run(
+        tmp_path, [{"path": str(small_corpus)}], valid_share=0.25, test_share=0.25, window_seconds=15
+    )
+    assert status == 0 and not refused
+    songs = {}
+    for row in rows:
+        songs.setdefault(row["song"], set()).add(row["split"])
+    assert len(songs) == 8 and all(len(splits) == 1 for splits in songs.values())
+    assert {row["split"] for row in rows} == {"train", "valid", "test"}
+    of = {row["piece_id"]: row["song"] for row in rows}
+    assert of["music/more/cover0"] == of["music/song0"] and of["music/more/cover1"] == of["music/song1"]
+    assert all(int(row["song"], 16) >= 0 and len(row["song"]) == 12 for row in rows)
+
+
+def test_a_song_keeps_its_split_when_others_are_added(tmp_path):
+    def splits(count):
+        pieces = [Piece(f"p{k}", "s", labels={"song": f"{k:012x}"}) for k in range(count)]
+        arguments = BuildArguments(sources=[], output="", valid_share=0.2, test_share=0.2)
+        assign_splits(pieces, arguments, Report())
+        return {piece.piece_id: piece.labels["split"] for piece in pieces}
+
+    few, many = splits(40), splits(80)
+    assert all(many[piece] == split for piece, split in few.items())
+
+
+def test_a_song_with_pieces_in_several_given_splits_goes_to_the_last(tmp_path):
+    folder = tmp_path / "music"
+    given = []
+    for k, split in enumerate(("train", "test", "validation", "")):
+        write_notes(folder / f"{k}.mid", make_notes(k))
+        given.append({"id": k, "song": "one" if k < 2 else f"song {k}", "split": split, "licence": "CC0"})
+    write_table(folder / "metadata.csv", given)
+    _, rows, _ = run(tmp_path, [{"path": str(folder)}], valid_share=0.0, test_share=0.0)
+    assert [row["split"] for row in sorted(rows, key=lambda row: row["piece_id"])] == [
+        "test",
+        "test",
+        "valid",
+        "train",
+    ]
+    assert {row["song_name"] for row in rows} == {"one", "song 2", "song 3"}
+
+
+def test_what_cannot_enter_is_refused_with_its_reason(tmp_path):
+    folder = tmp_path / "music"
+    for k in range(2):
+        write_notes(folder / f"good{k}.mid", make_notes(k))
+    write_notes(folder / "free.mid", make_notes(3))
+    write_notes(folder / "unstated.mid", make_notes(4))
+    write_notes(folder / "resaved.mid", make_notes(0), tempo=90.0, ticks=960)
+    write_notes(folder / "strings.mid", make_notes(5), program=48)
+    write_notes(folder / "label.mid", make_notes(6))
+    (folder / "broken.mid").write_bytes(b"MThd\0\0\0\6\0\0\0\1")
+    (folder / "broken.flac").write_bytes(b"fLaC" + b"\0" * 50)
+    (folder / "disguised.mid").write_bytes(b"RIFF0000WAVEfmt ")
+    soundfile.write(folder / "silent.wav", np.zeros(RATE * 5), RATE)
+    soundfile.write(folder / "good1.wav", noise(90), RATE)  # another performance than good1.mid
+    soundfile.write(folder / "a.wav", noise(5), RATE)
+    (folder / "b.wav").write_bytes((folder / "a.wav").read_bytes())
+    write_notes(folder / "short.mid", make_notes(7, seconds=2))
+    names = [path.stem for path in sorted(folder.iterdir())] + ["gone"]
+    rows = [{"id": name, "licence": "CC0"} for name in dict.fromkeys(names) if name != "free"]
+    rows = [row | ({"licence": "not stated"} if row["id"] == "unstated" else {}) for row in rows]
+    rows = [row | ({"difficulty": "hard"} if row["id"] == "label" else {}) for row in rows]
+    write_table(folder / "metadata.csv", rows)
+    status, written, refused = run(tmp_path, [{"path": str(folder), "name": "m"}])
+    assert status == 0
+    assert {row["piece_id"] for row in written} == {"m/good0", "m/a"}
+    assert {name.removeprefix("m/"): one["reason"] for name, one in refused.items()} == {
+        "free": "no licence",
+        "unstated": "licence not stated",
+        "resaved": "duplicate",
+        "strings": "not piano",
+        "label": "bad label",
+        "broken": "corrupt",
+        "disguised": "corrupt",
+        "silent": "silent",
+        "good1": "lengths differ",
+        "b": "duplicate",
+        "short": "too short",
+        "gone": "missing file",
+    }
+    assert "m/good0" in refused["m/resaved"]["message"] and "m/a" in refused["m/b"]["message"]
+    report = json.loads((tmp_path / "dataset" / "report.json").read_text())
+    assert report["refused"]["corrupt"] == 2 and report["pieces"] == 14
+
+
+def test_rows_of_unstated_licence_stay_where_the_run_answers_for_them(tmp_path):
+    write_notes(tmp_path / "music" / "one.mid", make_notes(1))
+    write_table(tmp_path / "music" / "metadata.csv", [{"id": "one", "licence": "not stated"}])
+    _, rows, _ = run(tmp_path, [{"path": str(tmp_path / "music")}], keep_unstated_licence=True)
+    assert [row["licence"] for row in rows] == ["not stated"]
+
+
+@pytest.mark.parametrize(("ticks", "tempo"), [(480, 120.0), (96, 70.0)])
+def test_audio_and_midi_windows_cover_the_same_seconds(tmp_path, ticks, tempo):
+    onsets = np.arange(0.25, 29.5, 0.5)
+    notes = PianoNotes(onsets, np.full(59, 0.3, np.float32), 40 + np.arange(59) % 40, np.full(59, 80), np.zeros(59))
+    write_notes(tmp_path / "music" / "take.mid", notes, ticks=ticks, tempo=tempo)
+    write_clicks(tmp_path / "music" / "take.flac", onsets, 30)
+    _, rows, _ = run(
+        tmp_path, [{"path": str(tmp_path / "music"), "licence": "CC0"}], window_seconds=8, hop_seconds=7.3
+    )
+    assert [round(row["start_seconds"], 3) for row in rows] == [0, 7.3, 14.6, 21.9]
+    for row in rows:
+        samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
+        clicks = np.flatnonzero(samples > 0.5) / rate
+        midi = read_midi(row["midi"])
+        assert rate == RATE and len(samples) == pytest.approx(row["seconds"] * rate, abs=1)
+        np.testing.assert_allclose(midi.onset, clicks, atol=0.002)
+        inside = onsets[(onsets >= row["start_seconds"]) & (onsets < row["end_seconds"])]
+        np.testing.assert_allclose(midi.onset + row["start_seconds"], inside, atol=0.002)
+        assert row["end_seconds"] - row["start_seconds"] == row["seconds"] and midi.seconds <= row["seconds"] + 0.002
+        assert row["audio_origin"] == "real" and row["midi_origin"] == "real"
+
+
+def test_a_cut_keeps_tempo_map_and_pedal():
+    score = symusic.Score(480)
+    for tick, tempo in ((0, 60), (1920, 120), (5760, 90)):
+        score.tempos.append(symusic.Tempo(tick, qpm=tempo))
+    track = symusic.Track()
+    for beat in range(20):
+        track.notes.append(symusic.Note(beat * 480, 480, 60 + beat, 80))
+    track.controls.append(symusic.ControlChange(480, 64, 127))
+    track.controls.append(symusic.ControlChange(2880, 64, 0))
+    score.tracks.append(track)
+    score = symusic.Score.from_midi(score.dumps_midi())
+    cut = symusic.Score.from_midi(cut_midi(score, 3.0, 8.5))  # from beat 3 on
+    whole, part = read_midi(score).crop(3.0, 8.5), read_midi(cut)
+    np.testing.assert_allclose(part.onset, whole.onset, atol=1e-3)
+    np.testing.assert_array_equal(part.pitch, whole.pitch)
+    np.testing.assert_allclose(part.pedal[:2], whole.pedal[:2], atol=1e-3)
+    assert [round(tempo.qpm) for tempo in cut.tempos] == [60, 120, 90]
+    assert part.seconds <= 5.5 + 1e-3
+
+
+def test_missing_audio_is_rendered_and_marked(tmp_path, samples):
+    write_notes(tmp_path / "music" / "one.mid", make_notes(1, seconds=12))
+    instruments = [{"path": str(samples)}]
+    source = {"path": str(tmp_path / "music"), "licence": "CC0"}
+    _, rows, _ = run(tmp_path, [source], instruments=instruments, sampling_rate=RATE, window_seconds=5)
+    assert len(rows) == 3 and {row["audio_origin"] for row in rows} == {"rendered"}
+    for row in rows:
+        audio, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
+        assert rate == RATE and len(audio) == pytest.approx(row["seconds"] * RATE, abs=1)
+        first = round(read_midi(row["midi"]).onset[1] * RATE)
+        assert np.abs(audio[first : first + 1600]).max() > 0.05
+    _, again, _ = run(tmp_path / "again", [source], instruments=instruments, sampling_rate=RATE, window_seconds=5)
+    assert [row["audio"] for row in again] == [row["audio"] for row in rows]
+    assert [row["captions"] for row in again] == [row["captions"] for row in rows]
+
+
+def test_missing_midi_is_transcribed_and_marked(tmp_path, monkeypatch):
+    (tmp_path / "music").mkdir()
+    soundfile.write(tmp_path / "music" / "one.wav", noise(12), RATE)
+    monkeypatch.setattr(
+        "training.dataset_rows.transcribe", lambda audio, midi: write_notes(midi, make_notes(1, seconds=12))
+    )
+    _, rows, _ = run(tmp_path, [{"path": str(tmp_path / "music"), "licence": "CC0"}], transcribe=True)
+    assert rows[0]["midi_origin"] == "transcribed" and rows[0]["audio_origin"] == "real"
+    assert rows[0]["audio"]["bytes"] == (tmp_path / "music" / "one.wav").read_bytes()  # not encoded again
+    assert len(read_midi(rows[0]["midi"])) == rows[0]["notes"]
+
+
+def test_transcription_without_its_extra_says_what_to_install(tmp_path, monkeypatch, capsys):
+    (tmp_path / "music").mkdir()
+    soundfile.write(tmp_path / "music" / "one.wav", noise(5), RATE)
+    transcription._transkun.cache_clear()
+    monkeypatch.setitem(__import__("sys").modules, "transkun", None)
+    status, _, _ = run(tmp_path, [{"path": str(tmp_path / "music"), "licence": "CC0"}], transcribe=True)
+    assert status == 2 and "[transcribe]" in capsys.readouterr().err
+
+
+def test_captions_are_kept_completed_and_marked(tmp_path):
+    folder = tmp_path / "music"
+    write_notes(folder / "one.mid", make_notes(1))
+    write_notes(folder / "two.mid", make_notes(2))
+    given = "A slow, sad tune; it rains."
+    rows = [{"id": "one", "caption": given, "tags": "Sad,New-age", "licence": "CC0"}, {"id": "two", "licence": "CC0"}]
+    write_table(folder / "metadata.csv", rows)
+    _, rows, _ = run(tmp_path, [{"path": str(folder)}], captions=4, match_melodies=False)
+    one, two = sorted(rows, key=lambda row: row["piece_id"])
+    assert one["captions"][0] == given and one["caption_origins"] == ["given"] + ["generated"] * 3
+    assert two["caption_origins"] == ["generated"] * 4 and len(set(two["captions"])) == 4
+    assert one["tags"] == ["Sad", "New-age"]
+    assert any("sad" in caption.lower() or "new" in caption.lower() for caption in one["captions"][1:])
+
+
+def test_piast_captions_follow_their_grammar():
+    claims = [("definitely", "jazz"), ("also", "laid-back"), ("definitely", "calm"), ("potentially", "happy")]
+    expected = "This is definitely Jazz genre; definitely Relaxing/Calm mood; also Laid-back style; "
+    assert write_piast_caption(claims) == expected + "potentially Happy mood of piano music."
+    assert write_piast_caption([("also", "dry")]) == ""
+    assert facts_of_tags(["Relaxing/Calm", "Speedy", "Pop-Piano Cover"]) == [
+        "relaxing",
+        "calm",
+        "fast",
+        "pop-piano cover",
+    ]
+
+
+# ---- layouts, each on a miniature of its release -------------------------------------------------------------------
+
+
+def pieces_of(layout, folder, tmp_path, **options):
+    source = SourceArguments(path=str(folder), layout=layout, **options)
+    return {piece.piece_id: piece for piece in read_source(source, tmp_path / "work")}
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+def test_pop909_groups_the_versions_of_a_song(tmp_path):
+    touch(tmp_path / "r" / "POP909", "001/001.mid", "001/versions/001-v1.mid", "002/002.mid", "001/beat_midi.txt")
+    pieces = pieces_of("pop909", tmp_path / "r", tmp_path)
+    assert list(pieces) == ["pop909/001", "pop909/001-v1", "pop909/002"]
+    assert pieces["pop909/001-v1"].labels["song"] == pieces["pop909/001"].labels["song"] == "pop909/001"
+    assert pieces["pop909/002"].labels["licence"] == "MIT"
+
+
+def test_asap_takes_performances_by_work(tmp_path):
+    folder = tmp_path / "asap"
+    work = "Bach/Fugue/bwv_846"
+    touch(folder, f"{work}/Shi05M.mid", f"{work}/Lee01M.mid", f"{work}/Lee01M.wav", f"{work}/midi_score.mid")
+    common = {"composer": "Bach", "title": "Fugue_bwv_846", "folder": work, "midi_score": f"{work}/midi_score.mid"}
+    write_table(
+        folder / "metadata.csv",
+        [
+            common | {"midi_performance": f"{work}/{who}.mid", "audio_performance": f"{work}/{who}.wav"}
+            for who in ("Shi05M", "Lee01M")
+        ],
+    )
+    pieces = pieces_of("asap", folder, tmp_path)
+    first, second = pieces.values()
+    assert first.audio is None and second.audio.name == "Lee01M.wav"
+    assert first.labels["song"] == second.labels["song"] == f"asap/{work}"
+    assert first.labels["title"] == "Fugue bwv 846" and first.labels["creator"] == "Bach"
+
+
+def test_emopia_reads_quadrant_video_and_published_split(tmp_path):
+    touch(tmp_path / "e", "midis/Q3_02t1bj7ZABY_0.mid", "midis/Q1_02t1bj7ZABY_1.mid", "__MACOSX/midis/._Q1_x.mid")
+    (tmp_path / "e" / "split").mkdir()
+    write_table(tmp_path / "e" / "split" / "val.csv", [{"fname": "Q3_02t1bj7ZABY_0", "label": "Q3"}])
+    pieces = pieces_of("emopia", tmp_path / "e", tmp_path)
+    sad = pieces["emopia/Q3_02t1bj7ZABY_0"]
+    assert len(pieces) == 2 and sad.midi_origin == "transcribed" and sad.labels["tier"] == "human"
+    assert (sad.labels["emotion_quadrant"], sad.labels["valence"], sad.labels["arousal"]) == (3, -1.0, -1.0)
+    assert sad.labels["split"] == "valid" and "split" not in pieces["emopia/Q1_02t1bj7ZABY_1"].labels
+    assert {piece.labels["song"] for piece in pieces.values()} == {"emopia/02t1bj7ZABY"}
+
+
+def test_pianist8_reads_artist_and_split(tmp_path):
+    touch(tmp_path / "p", "train/Hancock/Hancock_All_Apologies.mid", "test/Yiruma/Yiruma_May_Be.mid")
+    pieces = pieces_of("pianist8", tmp_path / "p", tmp_path)
+    piece = pieces["pianist8/Yiruma_May_Be"]
+    assert (piece.labels["creator"], piece.labels["title"]) == ("Yiruma", "May Be")
+    assert piece.labels["split"] == "test" and piece.labels["licence"] == "not stated"
+    assert (
+        pieces_of("pianist8", tmp_path / "p", tmp_path, licence="x")["pianist8/Yiruma_May_Be"].labels["licence"] == "x"
+    )
+
+
+def test_pop1k7_reads_one_of_its_three_forms(tmp_path):
+    for form in ("midi_transcribed", "midi_synchronized", "midi_analyzed"):
+        touch(tmp_path / "k" / "Pop1K7" / form, "src_001/0.mid", "src_004/0.mid")
+    pieces = pieces_of("pop1k7", tmp_path / "k", tmp_path)
+    assert list(pieces) == ["pop1k7/src_001/0", "pop1k7/src_004/0"]
+    assert all("midi_synchronized" in piece.midi.parts for piece in pieces.values())
+
+
+def test_vgmidi_takes_the_majority_of_phrase_labels(tmp_path):
+    name = "Other_NES_Tetris_Music A"
+    touch(tmp_path / "v" / "labelled" / "midi", f"{name}.mid", "Mana_SNES_Secret of Mana_Whisper.mid")
+    touch(tmp_path / "v" / "unlabelled" / "midi", "x_y_z_w.mid")
+    votes = [("1", "0"), ("1", "0"), ("0", "1")]
+    write_table(
+        tmp_path / "v" / "labelled" / "vgmidi.csv",
+        [{"midi": f"../phrases/{name}_{k}.mid", "valence": v, "arousal": a} for k, (v, a) in enumerate(votes)],
+    )
+    pieces = pieces_of("vgmidi", tmp_path / "v", tmp_path)
+    tetris = pieces[f"vgmidi/{name}"].labels
+    assert len(pieces) == 2 and tetris["emotion_quadrant"] == 4 and tetris["game"] == "Tetris"
+    assert "valence" not in pieces["vgmidi/Mana_SNES_Secret of Mana_Whisper"].labels
+
+
+def test_piast_joins_both_parts_by_video(tmp_path):
+    folder = tmp_path / "PIAST"
+    touch(folder, "piast_at/midi/-LG6ZoFbMX4.mid", "piast_yt/midi/-LG6ZoFbMX4.mid")
+    touch(folder, "piast_at/midi/0hxtyss_part_2.mid", "piast_at/audio/-LG6ZoFbMX4.mp3")
+    caption = "This is definitely Emotional, Dreamy mood; also Laid-back style of piano music."
+    write_table(folder / "piast_at" / "at_text.csv", [{"AudioFile": "-LG6ZoFbMX4"}])
+    (folder / "piast_at" / "at_caption.json").write_text(json.dumps([{"caption": caption}]))
+    split = [{"audio_path": "0hxtyss_part_2.npy", "caption": "c", "tag": "Jazz,Sad", "tag_list": ["Jazz", "Sad"]}]
+    (folder / "piast_at" / "dataset_val.json").write_text(json.dumps(split))
+    (folder / "piast_yt" / "youtube.json").write_text(json.dumps([{"track_id": "-LG6ZoFbMX4", "tag": ["Happy,Pop"]}]))
+    pieces = pieces_of("piast", folder, tmp_path)
+    expert, web = pieces["piast_at/-LG6ZoFbMX4"], pieces["piast_yt/-LG6ZoFbMX4"]
+    assert expert.labels["song"] == web.labels["song"] and expert.audio.suffix == ".mp3"
+    assert expert.labels["captions"] == [caption] and expert.labels["tags"] == ["Emotional", "Dreamy", "Laid-back"]
+    assert (expert.labels["tier"], web.labels["tier"]) == ("human", "weak") and web.labels["tags"] == ["Happy", "Pop"]
+    assert pieces["piast_at/0hxtyss_part_2"].labels["split"] == "valid"
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_metadata_of_a_folder_in_three_formats(tmp_path, kind):
+    folder = tmp_path / "f"
+    touch(folder, "a/Op. 9 No.2.mid", "a/Op. 9 No.2.MP3")
+    row = {"file_name": "a/Op. 9 No.2.mid", "licence": "CC0", "tags": "slow;sad", "caption": "one; two", "opus": "9"}
+    if kind == "csv":
+        write_table(folder / "metadata.csv", [row])
+    elif kind == "jsonl":
+        (folder / "metadata.jsonl").write_text(json.dumps(row | {"tags": ["slow", "sad"]}) + "\n\n")
+    else:
+        pq.write_table(pa.Table.from_pylist([row | {"tags": ["slow", "sad"]}]), folder / "metadata.parquet")
+    ((name, piece),) = pieces_of("folder", folder, tmp_path).items()
+    assert name == "f/a/Op. 9 No.2" and piece.midi.suffix == ".mid" and piece.audio.suffix == ".MP3"
+    assert piece.labels["tags"] == ["slow", "sad"] and piece.labels["caption"] == ["one; two"]
+    assert piece.labels["opus"] == "9" and piece.labels["tier"] == "provenance"
+
+
+def archive_of(folder, source, files):
+    with tarfile.open(folder / f"{source}.tar.gz", "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def rows_folder(tmp_path, rows):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    with gzip.open(folder / "metadata.jsonl.gz", "wt") as lines:
+        lines.writelines(json.dumps(row) + "\n" for row in rows)
+    return folder
+
+
+def test_the_row_format_is_read_from_its_archives(tmp_path):
+    common = {"licence": "MIT", "tier": "provenance", "split": "valid", "notes": 1, "velocities": 1, "pedal": False}
+    rows = [
+        common | {"id": f"s-{k}", "source": "s", "midi": f"s/s-{k}.mid", "song": f"{k:012x}", "genre": ["ragtime"]}
+        for k in range(3)
+    ]
+    folder = rows_folder(tmp_path, [*rows, common | {"id": "t-0", "source": "t", "midi": "t/t-0.mid"}])
+    contents = {f"s/s-{k}.mid": write_notes(tmp_path / "x.mid", make_notes(k)).read_bytes() for k in range(3)}
+    archive_of(folder, "s", contents | {"../evil.mid": b"x"})
+    status, rows, refused = run(tmp_path, [{"path": str(folder), "layout": "rows"}])
+    assert status == 0 and [row["piece_id"] for row in rows] == ["s-0", "s-1", "s-2"]
+    assert refused["t-0"]["reason"] == "missing file"  # its archive is not there
+    assert rows[1]["midi"] == contents["s/s-1.mid"] and rows[1]["song"] == "000000000001"
+    assert rows[0]["notes"] > 1 and rows[0]["genre"] == rows[0]["tags"] == ["ragtime"]
+    assert {row["split"] for row in rows} == {"valid"}
+    assert not (tmp_path / "evil.mid").exists() and not (tmp_path / "dataset" / ".work").exists()
+
+
+@pytest.mark.parametrize("member", ["../evil.mid", "/tmp/evil.mid", "s/../../evil.mid"])
+def test_no_path_leads_out_of_the_work_folder(tmp_path, capsys, member):
+    folder = rows_folder(tmp_path, [{"id": "s-0", "source": "s", "midi": member, "licence": "MIT", "tier": "weak"}])
+    archive_of(folder, "s", {member: b"x"})
+    status, _, _ = run(tmp_path, [{"path": str(folder), "layout": "rows"}])
+    assert status == 2 and "leads out of its folder" in capsys.readouterr().err
+
+
+def test_links_in_archives_are_not_followed(tmp_path, capsys):
+    folder = rows_folder(tmp_path, [{"id": "s-0", "source": "s", "midi": "s/a.mid", "licence": "MIT"}])
+    with tarfile.open(folder / "s.tar.gz", "w:gz") as archive:
+        link = tarfile.TarInfo("s/a.mid")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        archive.addfile(link)
+    status, _, _ = run(tmp_path, [{"path": str(folder), "layout": "rows"}])
+    assert status == 2 and "no plain file" in capsys.readouterr().err
+
+
+# ---- files, card, Hub, configuration -------------------------------------------------------------------------------
+
+
+def test_the_dataset_loads_saves_and_is_pushed(tmp_path, small_corpus, monkeypatch):
+    calls = []
+
+    class FakeApi:
+        def create_repo(self, repo_id, **options):
+            calls.append(("create", repo_id, options))
+
+        def upload_folder(self, *, repo_id, folder_path, **options):
+            from pathlib import Path
+
+            names = sorted(path.relative_to(folder_path).as_posix() for path in Path(folder_path).rglob("*.*"))
+            calls.append(("upload", repo_id, names))
+
+    monkeypatch.setattr("huggingface_hub.HfApi", FakeApi)
+    monkeypatch.setattr(dataset_files, "GROUP_ROWS", 2)
+    disk = tmp_path / "disk"
+    options = {"save_to_disk": str(disk), "push_to_hub": "me/piano", "test_share": 0.0, "shard_megabytes": 1e-3}
+    status, _, _ = run(tmp_path, [{"path": str(small_corpus)}], **options)
+    assert status == 0
+    from datasets import load_from_disk
+
+    output = tmp_path / "dataset"
+    loaded = load_parquet(output, tmp_path / "cache")
+    for dataset in (loaded, load_from_disk(str(disk))):
+        assert set(dataset) == {"train", "valid"} and sum(map(len, dataset.values())) == 10
+        assert type(dataset["train"].features["audio"]).__name__ == "Audio"
+        row = dataset["train"][0]
+        assert row["audio"] is None and row["composer_born"] in ("1810", None)
+        assert len(read_midi(row["midi"])) == row["notes"]
+    shards = sorted(path.name for path in (output / "data").glob("train-*"))
+    assert len(shards) > 1 and shards[0] == f"train-00000-of-{len(shards):05d}.parquet"
+    assert calls[0] == ("create", "me/piano", {"repo_type": "dataset", "private": True, "exist_ok": True})
+    expected = {"README.md", "report.json", "refused.csv", *(f"data/{name}" for name in shards)}
+    assert calls[1][:2] == ("upload", "me/piano") and expected <= set(calls[1][2])
+    assert (disk / "README.md").read_text() == (output / "README.md").read_text()
+
+
+def test_the_card_states_counts_licences_and_origins(tmp_path, small_corpus):
+    run(tmp_path, [{"path": str(small_corpus)}], title="Eight songs", window_seconds=20)
+    card = (tmp_path / "dataset" / "README.md").read_text()
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["license"] == "cc0-1.0" and header["pretty_name"] == "Eight songs"
+    files = {one["split"]: one["path"] for one in header["configs"][0]["data_files"]}
+    assert files == {split: f"data/{split}-*.parquet" for split in files} and "train" in files
+    assert "# Eight songs" in card and "windows of 20 seconds" in card and "CC0" in card
+    assert "`caption_origins`" in card and "None of 10 pieces was refused." in card and str(tmp_path) not in card
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"windw_seconds": 3}, "unknown key windw_seconds"),
+        ({"captions": "three"}, "captions: must be int"),
+        ({"sources": []}, "`sources` is empty"),
+        ({"sources": [{"path": ".", "layuot": "rows"}]}, "unknown key layuot"),
+        ({"sources": [{"path": ".", "layout": "maestro"}]}, "must be one of folder"),
+        ({"sources": [{"path": "nowhere"}]}, "is no folder"),
+        ({"sources": [{"layout": "rows"}]}, "path is missing"),
+        ({"valid_share": 0.6, "test_share": 0.4}, "leave songs for training"),
+        ({"hop_seconds": 3}, "without `window_seconds`"),
+        ({"push_to_hub": "piano"}, "owner/name"),
+        ({"instruments": [{"path": "no.sf2"}]}, "does not exist"),
+        ({"push_to_hub": "a/b", "private": False, "keep_unstated_licence": True}, "nobody may publish"),
+    ],
+)
+def test_a_bad_configuration_is_one_line_that_names_its_key(tmp_path, capsys, changes, message):
+    config = tmp_path / "config.yaml"
+    tmp_path.mkdir(exist_ok=True)
+    config.write_text(yaml.safe_dump({"sources": [{"path": "."}], "output": str(tmp_path / "out"), **changes}))
+    assert build_dataset.main([str(config)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and str(config) in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_holds_something_is_not_touched(tmp_path, small_corpus, capsys):
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "thesis.txt").write_text("mine")
+    status, _, _ = run(tmp_path, [{"path": str(small_corpus)}])
+    assert status == 2 and "already holds something" in capsys.readouterr().err
+    assert (tmp_path / "dataset" / "thesis.txt").read_text() == "mine"
+
+
+def test_every_key_has_a_help_text():
+    from dataclasses import fields
+
+    for cls in (BuildArguments, SourceArguments):
+        assert all(item.metadata.get("help") for item in fields(cls))
+
+
+def test_labels_take_the_types_of_their_columns():
+    cleaned = clean_labels({"difficulty": "3", "valence": "0.5", "split": "Validation", "year": 1890, "notes": 4})
+    assert cleaned == {"difficulty": 3, "valence": 0.5, "split": "valid", "year": "1890"}
+    with pytest.raises(ValueError, match="emotion_quadrant"):
+        clean_labels({"emotion_quadrant": 5})
