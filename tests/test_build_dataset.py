@@ -139,8 +139,13 @@ def test_versions_of_a_song_share_their_melody_and_different_songs_do_not():
 
 def test_given_songs_are_neither_joined_nor_split():
     prints = [melody_fingerprint(make_notes(seed)) for seed in (1, 1, 1, 2, 2)]
-    assert group_songs(prints, ["a", "b", None, None, None]) == ["a", "b", "a", 3, 3]
-    assert group_songs([np.zeros(0, np.uint64)] * 2, [None, None]) == [0, 1]  # too short to be compared
+    assert group_songs(prints, ["a", "b", None, None, None], ["x"] * 5) == ["a", "b", "a", 3, 3]
+    assert group_songs([np.zeros(0, np.uint64)] * 2, [None, None], ["x", "x"]) == [0, 1]  # too short to be compared
+
+
+def test_songs_of_two_collections_are_joined_by_melody():
+    prints = [melody_fingerprint(make_notes(seed)) for seed in (1, 1, 2, 2)]
+    assert group_songs(prints, ["p/1", "q/7", "p/2", None], ["p", "q", "p", "q"]) == ["p/1", "p/1", "p/2", "p/2"]
 
 
 def test_splits_are_disjoint_by_song(tmp_path, small_corpus):
@@ -201,6 +206,8 @@ def test_what_cannot_enter_is_refused_with_its_reason(tmp_path):
     soundfile.write(folder / "silent.wav", np.zeros(RATE * 5), RATE)
     soundfile.write(folder / "good1.wav", noise(90), RATE)  # another performance than good1.mid
     soundfile.write(folder / "a.wav", noise(5), RATE)
+    soundfile.write(folder / "c.wav", noise(5), RATE)
+    soundfile.write(folder / "c.flac", noise(5), RATE)
     (folder / "b.wav").write_bytes((folder / "a.wav").read_bytes())
     write_notes(folder / "short.mid", make_notes(7, seconds=2))
     names = [path.stem for path in sorted(folder.iterdir())] + ["gone"]
@@ -222,12 +229,13 @@ def test_what_cannot_enter_is_refused_with_its_reason(tmp_path):
         "silent": "silent",
         "good1": "lengths differ",
         "b": "duplicate",
+        "c": "several files",
         "short": "too short",
         "gone": "missing file",
     }
     assert "m/good0" in refused["m/resaved"]["message"] and "m/a" in refused["m/b"]["message"]
     report = json.loads((tmp_path / "dataset" / "report.json").read_text())
-    assert report["refused"]["corrupt"] == 2 and report["pieces"] == 14
+    assert report["refused"]["corrupt"] == 2 and report["pieces"] == 15
 
 
 def test_rows_of_unstated_licence_stay_where_the_run_answers_for_them(tmp_path):
@@ -462,7 +470,7 @@ def test_metadata_of_a_folder_in_three_formats(tmp_path, kind):
         pq.write_table(pa.Table.from_pylist([row | {"tags": ["slow", "sad"]}]), folder / "metadata.parquet")
     ((name, piece),) = pieces_of("folder", folder, tmp_path).items()
     assert name == "f/a/Op. 9 No.2" and piece.midi.suffix == ".mid" and piece.audio.suffix == ".MP3"
-    assert piece.labels["tags"] == ["slow", "sad"] and piece.labels["caption"] == ["one; two"]
+    assert piece.labels["tags"] == ["slow", "sad"] and piece.labels["captions"] == ["one; two"]
     assert piece.labels["opus"] == "9" and piece.labels["tier"] == "provenance"
 
 
@@ -616,3 +624,28 @@ def test_labels_take_the_types_of_their_columns():
     assert cleaned == {"difficulty": 3, "valence": 0.5, "split": "valid", "year": "1890"}
     with pytest.raises(ValueError, match="emotion_quadrant"):
         clean_labels({"emotion_quadrant": 5})
+
+
+@pytest.mark.parametrize(
+    ("layout", "files", "message"),
+    [
+        ("folder", {"metadata.csv": b"file_name,licence\na.mid,CC0,x\n"}, "more cells than the header"),
+        ("folder", {"metadata.csv": b"file_name,title\na.mid,\xff\xfe\n"}, "cannot be read as UTF-8"),
+        ("folder", {"metadata.jsonl": b'{"id": "a"}\n[1]\n'}, "line 2 is no JSON object"),
+        ("folder", {"metadata.parquet": b"PAR1"}, "cannot be read as parquet"),
+        ("folder", {"metadata.csv": b"title\nx\n"}, "names no file"),
+        ("folder", {"metadata.csv": b"id\na\na\n"}, "names a twice"),
+        ("folder", {"metadata.csv": b"id\na\n", "metadata.jsonl": b"{}"}, "keep one of them"),
+        ("folder", {"notes.txt": b""}, "no piece found"),
+        ("rows", {"metadata.jsonl.gz": b"not gzip"}, "metadata.jsonl.gz: cannot be read"),
+        ("rows", {"a.mid": b""}, "there is no metadata.jsonl.gz"),
+        ("asap", {"metadata.csv": b"composer,title\nBach,Fugue\n"}, "have no 'midi_performance'"),
+        ("piast", {"piast_yt/youtube.json": b"{"}, "youtube.json: is no JSON"),
+    ],
+)
+def test_damaged_metadata_is_named(tmp_path, layout, files, message):
+    for name, content in files.items():
+        (tmp_path / "c" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "c" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        pieces_of(layout, tmp_path / "c", tmp_path)

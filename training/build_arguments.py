@@ -110,6 +110,10 @@ class BuildArguments:
         for instrument in self.instruments:
             if not Path(instrument.path).exists():
                 refuse("instruments", f"names {instrument.path!r}, which does not exist; correct it.")
+            if Path(instrument.path).is_dir() and not any(Path(instrument.path).glob("*-v*.ogg")):
+                refuse(
+                    "instruments", f"names {instrument.path!r}, which holds no PITCH-vLAYER.ogg sample; correct it."
+                )
         for key in ("output", "save_to_disk"):
             folder = getattr(self, key)
             if folder and Path(folder).exists() and (not Path(folder).is_dir() or any(Path(folder).iterdir())):

@@ -8,7 +8,7 @@ from modeling_pianobind.inputs_pianobind import group_pieces, list_files, modali
 
 from . import published_corpora
 from .build_arguments import SourceArguments
-from .pieces import Piece, path_inside, read_table, unpack
+from .pieces import TEXT_COLUMNS, Piece, path_inside, read_table, unpack
 
 UNSTATED_LICENCE = "not stated"
 # of the open piano corpus: sources whose MIDI was transcribed from recordings
@@ -38,16 +38,23 @@ def read_source(source: SourceArguments, work_folder: Path) -> Iterator[Piece]:
     reader, default_licence, default_tier = PUBLISHED.get(source.layout, (_folder, "", "provenance"))
     pieces = _rows(folder, source, work_folder) if source.layout == "rows" else reader(folder, name)
     count = 0
-    for piece in pieces:
-        if source.max_pieces and count == source.max_pieces:
-            return
-        count += 1
-        labels = piece.labels
-        # a given licence is meant for the rows that state none, which a published corpus as a whole may do too
-        if not labels.get("licence") or (source.licence and labels["licence"] == UNSTATED_LICENCE):
-            labels["licence"] = source.licence or default_licence
-        labels["tier"] = labels.get("tier") or source.tier or default_tier
-        yield piece
+    try:
+        for piece in pieces:
+            if source.max_pieces and count == source.max_pieces:
+                return
+            count += 1
+            labels = piece.labels
+            labels.setdefault("licence", labels.pop("license", ""))
+            # a given licence is meant for the rows that state none, which a published corpus as a whole may do too
+            if not labels["licence"] or (source.licence and labels["licence"] == UNSTATED_LICENCE):
+                labels["licence"] = source.licence or default_licence
+            labels["tier"] = labels.get("tier") or source.tier or default_tier
+            piece.collection = str(folder)
+            yield piece
+    except KeyError as error:
+        raise ValueError(
+            f"{folder}: its metadata have no {error}, which the layout `{source.layout}` needs; check `layout`."
+        ) from error
     if not count:
         raise ValueError(f"{folder}: no piece found in the layout `{source.layout}`; check `path` and `layout`.")
 
@@ -59,8 +66,8 @@ def _folder(folder: Path, name: str) -> Iterator[Piece]:
     """Any folder: files of one stem are a piece; `metadata.csv|jsonl|parquet` says more of them, one row a piece.
 
     A row names its piece in `file_name`, `midi`, `audio`, `piece_id` or `id`: a path from the folder, with or without
-    extension. Lists may be written as JSON, or as text with `;` between the items. A row without a file is passed on,
-    so that it is reported.
+    extension. Descriptions stand in `captions`, `caption`, `description` or `text`; several are written as a JSON
+    list. Tags may also be text with `;` or `,` between them. A row without a file is passed on, to be reported.
     """
     metadata = {}
     for number, row in enumerate(_metadata_rows(folder)):
@@ -72,11 +79,16 @@ def _folder(folder: Path, name: str) -> Iterator[Piece]:
         stem = _stem(key)
         if stem in metadata:
             raise ValueError(f"{folder}: the metadata names {stem} twice; keep one row a piece.")
-        metadata[stem] = {column: value for column, value in row.items() if column not in FILE_COLUMNS}
+        labels = {column: value for column, value in row.items() if column not in FILE_COLUMNS}
+        described = [text for column in TEXT_COLUMNS for text in labels.pop(column, ())]
+        metadata[stem] = labels | {"captions": described}
     for paths in group_pieces(list_files(folder)):
         files = {modality_of(path): Path(path) for path in paths}
+        problem = (
+            "" if len(files) == len(paths) else f"several files may be meant: {', '.join(paths)}; keep one of a kind."
+        )
         stem = Path(paths[0]).relative_to(folder).with_suffix("").as_posix()
-        yield Piece(f"{name}/{stem}", name, **files, labels=metadata.pop(stem, {}))
+        yield Piece(f"{name}/{stem}", name, **files, labels=metadata.pop(stem, {}), problem=problem)
     for stem, labels in metadata.items():
         yield Piece(f"{name}/{stem}", name, labels=labels)
 

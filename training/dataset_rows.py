@@ -31,6 +31,7 @@ RENDERED_PEAK = 0.9
 DESCRIBED_SECONDS = 20.0  # the thresholds of `descriptors` were set on stretches of this length
 FEWEST_NOTES = 6  # in a stretch that is described
 BLOCK_FRAMES = 1 << 20
+UNSTATED = (UNSTATED_LICENCE, "unknown", "unspecified", "none", "n/a", "?")
 CAPTION_TRIES = 12  # to find wordings that differ
 
 
@@ -75,6 +76,8 @@ def inspect(piece: Piece, arguments: BuildArguments, work_folder: Path) -> Inspe
         piece.labels = clean_labels(piece.labels)
     except ValueError as error:
         raise RefusedError("bad label", str(error)) from error
+    if piece.problem:
+        raise RefusedError("several files", piece.problem)
     for path in (piece.midi, piece.audio):
         if path is not None and not path.is_file():
             raise RefusedError("missing file", f"{path}: the metadata name it, but it is not there.")
@@ -127,7 +130,7 @@ def _check_licence(piece, arguments):
         raise RefusedError(
             "no licence", "no licence is given; write one in the metadata or as `licence` of the source."
         )
-    if licence.lower() == UNSTATED_LICENCE and not arguments.keep_unstated_licence:
+    if licence.lower() in UNSTATED and not arguments.keep_unstated_licence:
         raise RefusedError(
             "licence not stated",
             "its corpus states no licence; give the source a `licence` that you know, or set `keep_unstated_licence`.",
@@ -205,7 +208,7 @@ def rows_of(piece: Piece, seen: Inspection, arguments: BuildArguments, instrumen
         "notes": seen.notes,
         "velocities": seen.velocities,
         "pedal": seen.pedal,
-        **{key: value for key, value in piece.labels.items() if key not in ("captions", "caption")},
+        **{key: value for key, value in piece.labels.items() if key != "captions"},
         "tags": _tags(piece.labels),
     }
     window = arguments.window_seconds
@@ -251,8 +254,7 @@ def _tags(labels: dict) -> list[str]:
 
 def _captions_of(piece, notes, seconds, arguments, words: random.Random) -> dict:
     """The given captions, and written ones up to the number that the run asks for, each marked by where it is from."""
-    given = [*piece.labels.get("captions", ()), *piece.labels.get("caption", ())]
-    captions = list(dict.fromkeys(given))
+    captions = list(dict.fromkeys(piece.labels.get("captions", ())))
     origins = ["given"] * len(captions)
     sure, heard, creators = _facts(piece, notes, seconds)
     level = "potentially" if piece.labels["tier"] in ("weak", "generated") else "definitely"

@@ -48,7 +48,6 @@ LABELS = {
 }
 ALLOWED = {"emotion_quadrant": (1, 2, 3, 4), "difficulty": tuple(range(1, 8)), "tier": TIERS, "split": SPLITS}
 COMPUTED = {"notes", "velocities", "pedal", "seconds", "start_seconds", "end_seconds", "audio_origin", "midi_origin"}
-NOT_LABELS = {"captions", "caption", "tags", "song", "split", "licence", "tier"}
 
 
 def clean_labels(labels: dict) -> dict:
@@ -68,10 +67,10 @@ def clean_labels(labels: dict) -> dict:
             except (TypeError, ValueError) as error:
                 raise ValueError(f"its {name} is {value!r}; it must be a number.") from error
             if feature.dtype.startswith("int"):
-                if value != int(value):
+                if not value.is_integer():
                     raise ValueError(f"its {name} is {value:g}; it must be a whole number.")
                 value = int(value)
-        elif isinstance(feature, List) or name == "caption":
+        elif isinstance(feature, List):
             value = [str(one) for one in value] if isinstance(value, (list, tuple)) else [str(value)]
         else:
             value = value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -87,8 +86,8 @@ def clean_labels(labels: dict) -> dict:
 def features_of(label_names: set[str]) -> Features:
     """The features of a dataset whose pieces bring these labels; a label that is not known here is a string."""
     known = {name: feature for name, (feature, _) in LABELS.items() if name in label_names}
-    other = {name: Value("string") for name in sorted(label_names - set(LABELS) - set(COLUMNS) - NOT_LABELS)}
+    other = {name: Value("string") for name in sorted(label_names - set(LABELS) - set(COLUMNS))}
     return Features({name: feature for name, (feature, _) in COLUMNS.items()} | known | other)
 
 
-__all__ = ["COLUMNS", "LABELS", "NOT_LABELS", "SPLITS", "clean_labels", "features_of"]
+__all__ = ["COLUMNS", "LABELS", "SPLITS", "clean_labels", "features_of"]

@@ -103,14 +103,18 @@ def similar_pairs(fingerprints: list[np.ndarray], threshold: float = SAME_SONG) 
 
 
 def group_songs(
-    fingerprints: list[np.ndarray], given: list[str | None], threshold: float = SAME_SONG
+    fingerprints: list[np.ndarray],
+    given: list[str | None],
+    collections: list[str],
+    threshold: float = SAME_SONG,
 ) -> list[str | int]:
     """Names the song of each piece.
 
     Args:
         fingerprints (`list[np.ndarray]`): of `melody_fingerprint`, one a piece.
-        given (`list[str | None]`): the song of a piece where it is known. Given songs are neither split nor joined; a
-            piece without one joins the given song that it resembles most.
+        given (`list[str | None]`): the song of a piece where it is known. A given song is never split.
+        collections (`list[str]`): who gave it. Two songs of one collection are never joined, for it knew both; two of
+            different collections are where their melodies agree. A piece without a song joins the most similar one.
         threshold (`float`): similarity from which two pieces are one song.
     Returns:
         `list[str | int]`: the given name, or the position of the first piece of the group.
@@ -124,17 +128,18 @@ def group_songs(
         return piece
 
     first_of = {}
-    names = list(given)  # at the root of each group
+    names = [{} for _ in given]  # at the root of each group: collection -> its name for the song
     for piece, song in enumerate(given):
         if song is not None:
             parent[piece] = first_of.setdefault(song, piece)
+            names[parent[piece]][collections[piece]] = song
     for _, first, second in similar_pairs(fingerprints, threshold):
         first, second = sorted((root(first), root(second)))
-        if first != second and (names[first] is None or names[second] is None):
+        if first != second and not set(names[first]) & set(names[second]):
             parent[second] = first
-            names[first] = names[first] if names[first] is not None else names[second]
+            names[first] |= names[second]
     roots = [root(piece) for piece in range(len(given))]
-    return [at if names[at] is None else names[at] for at in roots]
+    return [next(iter(names[at].values()), at) for at in roots]
 
 
 __all__ = ["SAME_SONG", "group_songs", "melody_fingerprint", "similar_pairs", "similarity", "skyline"]

@@ -10,8 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+import pyarrow.parquet
+
 LARGEST_MEMBER = 1 << 30  # bytes; a piece of music is smaller, whatever an archive claims
-TEXT_COLUMNS = ("captions", "caption", "text")  # a text may hold any sign: several of them are written as JSON
+TEXT_COLUMNS = (
+    "captions",
+    "caption",
+    "description",
+    "text",
+)  # a text may hold any sign: several of them are written as JSON
 TAG_COLUMNS = ("tags", "genre", "mood", "style")  # several are written as JSON, or with ; or , between them
 
 
@@ -25,6 +32,8 @@ class Piece:
         midi, audio (`Path | None`): files; at least one.
         midi_origin (`str`): "real", or "transcribed" where the corpus made its MIDI from recordings.
         labels (`dict`): licence, tier, song, split, captions, tags, and any label that the corpus brings.
+        collection (`str`): the folder whose metadata name the song; two collections may name one song differently.
+        problem (`str`): why the piece cannot be read, where that is known already.
     """
 
     piece_id: str
@@ -33,39 +42,61 @@ class Piece:
     audio: Path | None = None
     midi_origin: str = "real"
     labels: dict = field(default_factory=dict)
+    collection: str = ""
+    problem: str = ""
 
 
 def read_table(path: Path) -> Iterator[dict]:
     """Rows of a CSV, JSON-lines (also gzipped) or parquet file as dicts; empty cells are left out.
 
     Raises:
-        ValueError: a line is damaged; the message names it.
+        ValueError: the file or a line of it is damaged; the message names it.
     """
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    elif path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
-    else:
-        opener = gzip.open if path.suffix == ".gz" else open
-        rows = []
-        with opener(path, "rt", encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    if line.strip():
-                        rows.append(dict(json.loads(line)))
-                except (ValueError, TypeError) as error:
-                    raise ValueError(f"{path}: line {number} is no JSON object ({error}); correct it.") from error
+    try:
+        rows = list(_raw_rows(path))
+    except (UnicodeDecodeError, csv.Error, OSError, EOFError) as error:
+        raise ValueError(f"{path}: cannot be read as UTF-8 {path.suffix} ({error}); save it again.") from error
     for row in rows:
         if None in row:
             raise ValueError(f"{path}: a row has more cells than the header; quote texts that hold commas.")
         yield {
             column: _as_list(column, value) if column in TEXT_COLUMNS + TAG_COLUMNS else value
             for column, value in row.items()
-            if value is not None and value != "" and value != []
+            if value is not None and value != "" and value != [] and value == value  # NaN stands for nothing
         }
+
+
+def _raw_rows(path: Path) -> Iterator[dict]:
+    if path.suffix == ".parquet":
+        try:
+            yield from pyarrow.parquet.read_table(path).to_pylist()
+        except pyarrow.ArrowException as error:
+            raise ValueError(f"{path}: cannot be read as parquet ({error}); save it again.") from error
+    elif path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            yield from csv.DictReader(lines)
+    else:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    yield dict(json.loads(line))
+                except (ValueError, TypeError) as error:
+                    raise ValueError(f"{path}: line {number} is no JSON object ({error}); correct it.") from error
+
+
+def read_json(path: Path):
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: the file is damaged; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is no JSON ({error}); fetch it again.") from error
 
 
 def _as_list(column: str, value) -> list[str]:
@@ -110,4 +141,4 @@ def unpack(archive: Path, names: set[str], folder: Path) -> None:
         raise ValueError(f"{archive}: cannot be unpacked ({error}); copy it again.") from error
 
 
-__all__ = ["Piece", "path_inside", "read_table", "unpack"]
+__all__ = ["Piece", "path_inside", "read_json", "read_table", "unpack"]

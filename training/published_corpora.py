@@ -5,14 +5,13 @@ order, and raises `ValueError` where the folder is another one. Songs are named 
 for its song is grouped by melody later.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from modeling_pianobind.inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS
 
-from .pieces import Piece, read_table
+from .pieces import Piece, read_json, read_table
 
 SPLIT_FOLDERS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
 
@@ -164,17 +163,17 @@ def _piast_texts(root: Path) -> dict[str, dict]:
     texts = {}
     table, captions = root / "at_text.csv", root / "at_caption.json"
     if table.is_file() and captions.is_file():
-        rows, entries = list(read_table(table)), json.loads(captions.read_text(encoding="utf-8"))
+        rows, entries = list(read_table(table)), read_json(captions)
         if len(rows) != len(entries):
             raise ValueError(f"{captions}: {len(entries)} captions for {len(rows)} rows of {table.name}; fetch both.")
         for row, entry in zip(rows, entries, strict=True):
             texts[Path(str(row["AudioFile"])).stem] = _piast_row(entry)
     if (root / "youtube.json").is_file():
-        for entry in json.loads((root / "youtube.json").read_text(encoding="utf-8")):
+        for entry in read_json(root / "youtube.json"):
             texts[str(entry["track_id"])] = _piast_row(entry)
     for path in sorted(root.glob("dataset_*.json")):
         split = SPLIT_FOLDERS.get(path.stem.removeprefix("dataset_"))
-        for entry in json.loads(path.read_text(encoding="utf-8")):
+        for entry in read_json(path):
             labels = _piast_row(entry) | {"split": split, "official_split": split}
             texts[Path(entry["audio_path"]).stem] = _present(labels)
     return texts

@@ -21,16 +21,20 @@ def assign_songs(
     given = [piece.labels.get("song") for piece in pieces]
     names = list(given)
     if arguments.match_melodies:
-        names = group_songs([one.fingerprint for one in seen], given, arguments.melody_similarity)
-        found = (name for position, name in enumerate(names) if given[position] is None and name != position)
-        report.pieces_joined_by_melody = len(list(found))
+        collections = [piece.collection for piece in pieces]
+        names = group_songs([one.fingerprint for one in seen], given, collections, arguments.melody_similarity)
+        joined = (
+            name != (position if song is None else song)
+            for position, (song, name) in enumerate(zip(given, names, strict=True))
+        )
+        report.pieces_joined_by_melody = sum(joined)
     for position, (piece, name) in enumerate(zip(pieces, names, strict=True)):
         if name is None or isinstance(name, int):
             # the first piece of the group lends its name, so that the song stays the same when others are added
             name = pieces[position if name is None else name].piece_id
-        elif not re.fullmatch(f"[0-9a-f]{{{SONG_DIGITS}}}", name):
-            piece.labels["song_name"] = name
-        piece.labels["song"] = name if re.fullmatch(f"[0-9a-f]{{{SONG_DIGITS}}}", name) else _digits(name)
+        if given[position] and not _is_digits(given[position]):
+            piece.labels["song_name"] = given[position]
+        piece.labels["song"] = name if _is_digits(name) else _digits(name)
 
 
 def assign_splits(pieces: Sequence[Piece], arguments: BuildArguments, report: Report) -> None:
@@ -61,6 +65,10 @@ def assign_splits(pieces: Sequence[Piece], arguments: BuildArguments, report: Re
         piece.labels["split"] = chosen[piece.labels["song"]]
     for split in chosen.values():
         report.songs[split] += 1
+
+
+def _is_digits(name: str) -> bool:
+    return re.fullmatch(f"[0-9a-f]{{{SONG_DIGITS}}}", name) is not None
 
 
 def _digits(name: str) -> str:

@@ -1,5 +1,6 @@
 """Recording -> MIDI by transkun, which carries its weights (extra `[transcribe]`)."""
 
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def transcribe(audio: Path, midi: Path) -> None:
         samples, rate = soundfile.read(audio, dtype="float32", always_2d=True)  # (samples, channels)
         if rate != model.fs:
             samples = soxr.resample(samples, rate, model.fs)
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of gradients that transkun's checkpointing misses here
             samples = torch.from_numpy(samples).to(next(model.parameters()).device)
             notes = model.transcribe(samples, discardSecondHalf=False)
         write_midi(notes).write(str(midi))
@@ -35,7 +37,7 @@ def _transkun():
         import moduleconf
         import transkun
         from transkun.Data import writeMidi
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a torchaudio made for another torch
         raise ImportError(
             f"`transcribe: true` needs transkun, which cannot be imported ({error}); "
             'run pip install -e ".[transcribe]", or set `transcribe: false`.'
