@@ -173,10 +173,13 @@ def test_a_claim_of_a_caption_is_true_of_its_own_example(sampler):
 
 
 def test_a_batch_holds_the_models_own_arguments(sampler, tiny_processor):
-    batch = BatchCollator(tiny_processor, caption_share=0.5)([sampler[index] for index in range(4)])
+    collate = BatchCollator(tiny_processor, sampler.vocabulary, caption_share=0.5, labels=True)
+    batch = collate([sampler[index] for index in range(4)])
     assert batch["midi_ids"].shape[0] == 4 and batch["midi_ids"].shape[2] == 5
     assert batch["input_ids"].shape[0] == 2 and batch["claimed"].shape[0] == 2
     assert batch["true"].shape[0] == 4
+    assert torch.equal(batch["label_claimed"].sum(0) > 0, batch["true"].sum(0) > 0)
+    assert batch["label_ids"].shape[0] == len(batch["label_claimed"])
 
 
 def test_a_corpus_comes_back_from_disk_to_the_millisecond(tmp_path):

@@ -23,6 +23,9 @@ class StageArguments:
     frozen: list[str] = field(
         default_factory=list, metadata={"help": "towers that stay as they are: audio, midi, text"}
     )
+    label_weight: float = field(
+        default=0.0, metadata={"help": "weight of comparing each piece with every single fact, beside its caption"}
+    )
     midi_text_weight: float = field(default=1.0, metadata={"help": "weight of the MIDI-text loss"})
     audio_text_weight: float = field(default=1.0, metadata={"help": "weight of the audio-text loss"})
     audio_midi_weight: float = field(default=1.0, metadata={"help": "weight of the audio-MIDI loss"})

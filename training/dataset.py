@@ -140,8 +140,9 @@ class WindowSampler:
 class BatchCollator:
     """Examples -> one batch of tensors by the model's argument names; what only the loss needs has other names."""
 
-    def __init__(self, processor, caption_share: float = 1.0):
-        self.processor, self.caption_share = processor, caption_share
+    def __init__(self, processor, vocabulary: FactVocabulary, caption_share: float = 1.0, labels: bool = False):
+        self.processor, self.vocabulary = processor, vocabulary
+        self.caption_share, self.labels = caption_share, labels
 
     def __call__(self, examples: list[dict]) -> dict:
         midi_ids, midi_mask = self.processor.midi_processor.pad([example["rows"] for example in examples])
@@ -159,6 +160,8 @@ class BatchCollator:
         batch["claimed"] = torch.from_numpy(np.stack([example["claimed"] for example in described]))
         for key in ("true", "false"):
             batch[key] = torch.from_numpy(np.stack([example[key] for example in examples]))
+        if self.labels:
+            batch.update(self.label_prompts(batch["true"], random.Random(examples[0]["caption"])))
         for key in ("waveform", "decibels"):
             rows = [row for row, example in enumerate(examples) if key in example]
             if rows:
@@ -166,3 +169,16 @@ class BatchCollator:
                 batch["samples"] = torch.tensor([examples[row]["samples"] for row in rows])
                 batch["audio_rows"] = torch.tensor(rows)
         return batch
+
+    def label_prompts(self, true: torch.Tensor, words: random.Random) -> dict:
+        """A short text for each fact that holds for a piece of the batch, and which fact it claims."""
+        held = true.any(0).nonzero()[:, 0]
+        prompts = [write_caption([self.vocabulary.facts[fact]], self.vocabulary.creators, words) for fact in held]
+        text = self.processor.tokenize(prompts, return_tensors="pt")
+        claimed = torch.zeros(len(held), true.shape[1])
+        claimed[torch.arange(len(held)), held] = 1
+        return {
+            "label_ids": text["input_ids"],
+            "label_attention_mask": text["attention_mask"],
+            "label_claimed": claimed,
+        }

@@ -61,6 +61,7 @@ class TrainingModel(nn.Module):
             ids, mask = batch["midi_ids"][:rows], batch["midi_attention_mask"][:rows]
             changed, masked = self.masked_notes.mask(ids, mask)
             losses["masked_note"] = self.masked_notes(model.midi_model(changed, mask), ids, masked)
+        audio = None
         if "input_features" in batch:
             rows = batch["audio_rows"]
             audio = model.get_audio_features(batch["input_features"], batch["audio_attention_mask"])
@@ -69,6 +70,17 @@ class TrainingModel(nn.Module):
             own = rows[:, None] == torch.arange(len(midi), device=rows.device)[None]
             losses["audio_midi"] = contrastive_loss(self.alignment_scale(audio @ midi.T), own, versions)
             losses["distillation"] = 1 - (audio * midi[rows].detach()).sum(1).mean()
+        if "label_ids" in batch:
+            # many short texts: they tell the other towers apart, while the captions alone train the text tower
+            with torch.no_grad():
+                labels = model.get_text_features(batch["label_ids"], batch["label_attention_mask"])
+            positives, ignored = caption_relations(batch["label_claimed"], batch["true"], batch["false"])
+            compared = [(midi, slice(None))] if "midi" not in stage.frozen else []
+            compared += [(audio, batch["audio_rows"])] if audio is not None else []
+            losses["label"] = sum(
+                contrastive_loss(model.logit_scale(embeds @ labels.T), positives[rows], ignored[rows])
+                for embeds, rows in compared
+            )
         return losses
 
     def embed_midi_by_length(self, midi_ids, midi_attention_mask):
@@ -209,7 +221,7 @@ def train(arguments: TrainingArguments) -> None:
             Examples(source, first, stage.steps * stage.batch_size),
             batch_size=stage.batch_size,
             num_workers=arguments.workers,
-            collate_fn=BatchCollator(processor, stage.caption_share),
+            collate_fn=BatchCollator(processor, vocabulary, stage.caption_share, stage.label_weight > 0),
             prefetch_factor=4 if arguments.workers else None,
         )
         first += stage.steps * stage.batch_size
