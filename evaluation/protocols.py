@@ -6,15 +6,10 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS, label_embeddings
+
 from .piano_retrieval.ranking import macro_average_precision, macro_roc_auc, retrieval_metrics
 
-EMOTION_PROMPTS = {
-    1: ("happy, energetic piano music", "cheerful and upbeat piano", "joyful, excited piano piece"),
-    2: ("tense, angry piano music", "intense and aggressive piano", "dramatic, agitated piano piece"),
-    3: ("sad, dark piano music", "melancholic and gloomy piano", "sorrowful, depressed piano piece"),
-    4: ("calm, relaxing piano music", "peaceful and gentle piano", "soothing, tender piano piece"),
-}
-LABEL_TEMPLATES = ("{}", "{} piano music", "a {} piano piece", "solo piano, {}")
 FEWEST_POSITIVES = 5
 PROBE_STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
@@ -47,7 +42,7 @@ def zero_shot_tagging(embeddings, rows, embed_text) -> dict:
             counts[tag] = counts.get(tag, 0) + 1
     tags = sorted(tag for tag, count in counts.items() if count >= FEWEST_POSITIVES)
     labels = np.array([[tag in tags_of(rows[place]) for tag in tags] for place in tagged])
-    queries = np.stack([ensemble(embed_text, [form.format(tag) for form in LABEL_TEMPLATES]) for tag in tags])
+    _, queries = label_embeddings(embed_text, tags)
     scores = embeddings[tagged] @ queries.T
     areas, precisions = macro_roc_auc(scores, labels), macro_average_precision(scores, labels)
     return {

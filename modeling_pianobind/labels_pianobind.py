@@ -86,6 +86,14 @@ TEMPLATES = (
     "{label}",
 )
 
+# Russell's four quadrants as EMOPIA counts them (arXiv 2108.01374): 1 happy, 2 angry, 3 sad, 4 calm.
+EMOTION_PROMPTS = {
+    1: ("happy, energetic piano music", "cheerful and upbeat piano", "joyful, excited piano piece"),
+    2: ("tense, angry piano music", "intense and aggressive piano", "dramatic, agitated piano piece"),
+    3: ("sad, dark piano music", "melancholic and gloomy piano", "sorrowful, depressed piano piece"),
+    4: ("calm, relaxing piano music", "peaceful and gentle piano", "soothing, tender piano piece"),
+}
+
 
 def label_embeddings(embed_text, labels=None) -> tuple[list[str], np.ndarray]:
     """Embeds labels, each as the mean over `TEMPLATES`.
@@ -114,6 +122,7 @@ def rank_labels(embedding, labels, label_embeds, top_k) -> list[tuple[str, float
 
 __all__ = [
     "DESCRIPTOR_LABELS",
+    "EMOTION_PROMPTS",
     "GENRE_LABELS",
     "LABELS",
     "PIAST_LABELS",
