@@ -153,7 +153,7 @@ def random_notes(batch_size: int, empty: int):
 
 def forward_times(batch_size: int, rounds: int) -> dict:
     """Seconds of one MIDI forward pass of each candidate."""
-    ids = random_notes(batch_size, empty=64)
+    ids = random_notes(batch_size, empty=0)
     mask = (ids[..., 0] != FIELD_SIZES[0] - 2).long()
     ours = PianoBindMidiModel(original_midi_config()).eval()
     bert = BertModel(BertConfig(hidden_size=WIDTH), add_pooling_layer=False).eval()
@@ -173,7 +173,7 @@ def forward_times(batch_size: int, rounds: int) -> dict:
 def training_times(batch_size: int, rounds: int) -> dict:
     """Seconds of one training step (forward, backward, AdamW) of each candidate."""
     text_config = original_text_config(attention_probs_dropout_prob=0.0)
-    features, ids = torch.randn(batch_size, 626, 128) * 20, random_notes(batch_size, empty=64)
+    features, ids = torch.randn(batch_size, 626, 128) * 20, random_notes(batch_size, empty=0)
     text = torch.randint(3, text_config.vocab_size, (batch_size, 77))
     mask = (torch.arange(77) < 20).long().expand(batch_size, -1)
     ours = PianoBindModel(original_config(original_audio_config(), original_midi_config(), text_config)).train()

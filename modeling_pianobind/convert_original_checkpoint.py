@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from huggingface_hub import file_exists
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer
 
@@ -297,11 +298,8 @@ def add_tokenizer(folder, tokenizer: str) -> list[str]:
 
 def _save_processor(folder, config, tokenizer, output) -> list[str]:
     parts = {"feature_extractor": original_feature_extractor(), "midi_processor": original_midi_processor()}
-    try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer or TOKENIZER)
-    except (OSError, ValueError) as error:
-        if tokenizer is not None:
-            raise ValueError(f"{tokenizer}: no tokenizer can be loaded from there ({error}).") from error
+    loaded = _published_tokenizer() if tokenizer is None else _tokenizer(tokenizer)
+    if loaded is None:
         settings = {name: part.to_dict() for name, part in parts.items()}
         settings.update(TEXT_SETTINGS, processor_class=PianoBindProcessor.__name__)
         text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
@@ -318,6 +316,26 @@ def _save_processor(folder, config, tokenizer, output) -> list[str]:
         )
     PianoBindProcessor(tokenizer=loaded, **parts, **TEXT_SETTINGS).save_pretrained(folder)
     return [f"added the tokenizer of {tokenizer or TOKENIZER}"]
+
+
+def _tokenizer(source):
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{source}: no tokenizer can be loaded from there ({error}).") from error
+
+
+def _published_tokenizer():
+    """roberta-base's, from the Hub's cache or the Hub; None without either."""
+    try:
+        return AutoTokenizer.from_pretrained(TOKENIZER, local_files_only=True)
+    except (OSError, ValueError):
+        pass
+    try:  # asks once, where loading would ask many times before it gives up
+        reachable = file_exists(TOKENIZER, "tokenizer.json")
+    except Exception:  # whatever keeps the Hub away; each HTTP library of its client has had errors of its own
+        return None
+    return _tokenizer(TOKENIZER) if reachable else None
 
 
 def main(arguments=None) -> int:

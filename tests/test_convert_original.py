@@ -1,7 +1,7 @@
 """Converting published checkpoints: synthetic ones in the published layout, and everything that must be refused."""
 
 import json
-import subprocess
+import runpy
 import sys
 
 import pytest
@@ -234,11 +234,9 @@ def test_a_tokenizer_with_more_words_than_the_tower_is_refused(tmp_path, capsys)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".converted")]
 
 
-def test_the_command_runs_as_a_module():
-    done = subprocess.run(
-        [sys.executable, "-m", "modeling_pianobind.convert_original_checkpoint", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "--checkpoint" in done.stdout
+def test_the_command_runs_as_a_module(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["convert", "--help"])
+    monkeypatch.delitem(sys.modules, "modeling_pianobind.convert_original_checkpoint")
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("modeling_pianobind.convert_original_checkpoint", run_name="__main__")
+    assert "--checkpoint" in capsys.readouterr().out
