@@ -2,6 +2,15 @@
 
     python -m training.build_dataset CONFIG.yaml
 
+A small file:
+
+    output: runs/my_dataset
+    sources:
+    - {path: my_recordings, licence: CC BY 4.0}          # files paired by stem, metadata.csv|jsonl|parquet
+    - {path: POP909-Dataset, layout: pop909}             # or a published corpus, as released
+    window_seconds: 20
+    instruments: [{path: piano.sf2}]                     # renders the audio that is missing
+
 The keys of the file are the fields of `training.build_arguments.BuildArguments`; the columns of the result are those
 of `training.dataset_schema.COLUMNS`. Two passes over the pieces: the first opens and checks each of them and keeps its
 melody's fingerprint, which is what songs and splits are made of; the second writes its rows.

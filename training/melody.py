@@ -6,9 +6,9 @@ left out, so that a trill or a repeated chord does not break the line. Two piece
 share enough of their interval n-grams. An index from n-grams to pieces finds the pairs that are worth comparing, so
 that the work grows with the number of pieces and not with its square.
 
-Measured on 120 songs of the open piano corpus that are there in two versions: no pair of the 7,140 pairs of different
-songs reaches the threshold (the highest has 0.13); performances of one score do (median 0.44 to 0.9), and so do about
-four in ten of the other versions.
+Measured on 4,000 random pieces of the open piano corpus: of its 560 pairs of versions (other arrangements, mostly,
+and simplified ones) 236 are found; of 8 million pairs of different songs seven are taken for versions, finger exercises
+and tunes on one broken chord. No group grows beyond seven pieces.
 
 What it cannot do: an arrangement that hides the melody in a middle voice, or changes it as jazz does, counts as
 another song. Give such songs their name in the metadata.
@@ -26,7 +26,7 @@ ORNAMENT_SHARE = 0.4  # of the median time between melody notes: quicker notes a
 FEWEST_NGRAMS = 24  # a shorter melody says too little to be compared
 FEWEST_SHARED = 8  # n-grams that two versions have in common
 MOST_PIECES = 200  # an n-gram of more pieces than this is nobody's melody
-SAME_SONG = 0.15  # similarity from which two pieces are one song
+SAME_SONG = 0.18  # similarity from which two pieces are one song
 
 
 def skyline(notes: PianoNotes) -> np.ndarray:
@@ -75,12 +75,14 @@ def melody_fingerprint(notes: PianoNotes) -> np.ndarray:
 
 
 def similarity(first: np.ndarray, second: np.ndarray) -> float:
-    """Share of the shorter melody's n-grams that the other one has too, 0 to 1; so an excerpt finds its whole piece.
+    """Shared n-grams by the geometric mean of both counts, 0 to 1 (the cosine of the two sets).
 
-    Fewer than `FEWEST_SHARED` common n-grams count as none: a figure of accompaniment is no melody.
+    An excerpt that is a quarter of a piece has 0.5 with it. The share of the shorter melody alone would not do: among
+    the n-grams of half an hour of music, those of any short exercise are found. Fewer than `FEWEST_SHARED` common
+    n-grams count as none: a figure of accompaniment is no melody.
     """
     shared = len(np.intersect1d(first, second, assume_unique=True))
-    return shared / min(len(first), len(second)) if shared >= FEWEST_SHARED else 0.0
+    return shared / (len(first) * len(second)) ** 0.5 if shared >= FEWEST_SHARED else 0.0
 
 
 def similar_pairs(fingerprints: list[np.ndarray], threshold: float = SAME_SONG) -> list[tuple[float, int, int]]:
