@@ -24,7 +24,9 @@ from training.dataset_files import Report, load_parquet
 from training.dataset_schema import clean_labels
 from training.melody import group_songs, melody_fingerprint, similarity
 from training.pieces import Piece
+from training.rendering import SampledInstrument
 from training.song_splits import assign_splits
+from training.tuning import check_instruments
 
 RATE = 16_000
 
@@ -301,6 +303,17 @@ def test_missing_audio_is_rendered_and_marked(tmp_path, samples):
     _, again, _ = run(tmp_path / "again", [source], instruments=instruments, sampling_rate=RATE, window_seconds=5)
     assert [row["audio"] for row in again] == [row["audio"] for row in rows]
     assert [row["captions"] for row in again] == [row["captions"] for row in rows]
+
+
+def test_an_instrument_that_plays_other_keys_is_refused(samples):
+    class Transposed:
+        def render(self, notes, sampling_rate):
+            notes = PianoNotes(**{**vars(notes), "pitch": notes.pitch + 3})
+            return SampledInstrument(samples).render(notes, sampling_rate)
+
+    check_instruments([SampledInstrument(samples)], ["good"])
+    with pytest.raises(ValueError, match=r"bad\.sf2: .* plays wrong keys"):
+        check_instruments([Transposed()], ["bad.sf2"])
 
 
 def test_missing_midi_is_transcribed_and_marked(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ A small file:
     - {path: my_recordings, licence: CC BY 4.0}          # files paired by stem, metadata.csv|jsonl|parquet
     - {path: POP909-Dataset, layout: pop909}             # or a published corpus, as released
     window_seconds: 20
-    instruments: [{path: piano.sf2}]                     # renders the audio that is missing
+    instruments: [{path: MuseScore_General.sf3}]         # renders the audio that is missing
 
 The keys of the file are the fields of `training.build_arguments.BuildArguments`; the columns of the result are those
 of `training.dataset_schema.COLUMNS`. Two passes over the pieces: the first opens and checks each of them and keeps its
@@ -32,6 +32,7 @@ from .dataset_schema import features_of
 from .pieces import Piece
 from .rendering import make_instruments
 from .song_splits import assign_songs, assign_splits
+from .tuning import check_instruments
 
 
 def build(arguments: BuildArguments) -> Report:
@@ -40,8 +41,11 @@ def build(arguments: BuildArguments) -> Report:
     Returns:
         `Report`: what was written and what was refused; `output` holds it as `report.json` and `refused.csv`.
     Raises:
-        ValueError: a source is not what its layout says, two pieces have one name, or no piece is left.
+        ValueError: an instrument is out of tune, a source is not what its layout says, two pieces have one name, or no
+            piece is left.
     """
+    instruments = make_instruments(arguments.instruments)
+    check_instruments(instruments, [one.path for one in arguments.instruments])
     output = Path(arguments.output)
     work_folder = output / ".work"
     work_folder.mkdir(parents=True)
@@ -57,7 +61,7 @@ def build(arguments: BuildArguments) -> Report:
         assign_songs(pieces, seen, arguments, report)
         assign_splits(pieces, arguments, report)
         features = features_of(set().union(*(piece.labels for piece in pieces)))
-        rows = _rows(pieces, seen, arguments, report)
+        rows = _rows(pieces, seen, arguments, instruments, report)
         write_shards(rows, output, features, arguments.shard_megabytes, report)
         write_card(output, arguments, report, features)
         report.save(output)
@@ -96,8 +100,7 @@ def _inspect_all(arguments, work_folder, report) -> tuple[list[Piece], list[Insp
     return pieces, seen
 
 
-def _rows(pieces, seen, arguments, report) -> Iterator[dict]:
-    instruments = make_instruments(arguments.instruments)
+def _rows(pieces, seen, arguments, instruments, report) -> Iterator[dict]:
     for piece, inspection in zip(tqdm(pieces, desc="writing", unit="piece"), seen, strict=True):
         written = False
         for row in rows_of(piece, inspection, arguments, instruments):
