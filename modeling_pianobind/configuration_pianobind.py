@@ -58,6 +58,11 @@ class PianoBindAudioConfig(PreTrainedConfig):
         _check_options(self, ("rotary",))
 
     @property
+    def window_seconds(self) -> float:
+        """Length of one window."""
+        return (self.window_frames - 1) * self.frame_seconds
+
+    @property
     def output_size(self) -> int:
         """Width of the vector that the tower gives for a window."""
         return self.hidden_size if self.architecture == "transformer" else self.resnet_output_size

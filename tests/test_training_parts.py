@@ -16,7 +16,7 @@ from training.corpus import PackedCorpus
 from training.dataset import BatchCollator, FactVocabulary, WindowSampler
 from training.descriptors import descriptor_facts, measure
 from training.facts import label_facts
-from training.losses import MaskedNoteHeads, caption_relations, same_song
+from training.losses import MaskedNoteHeads, PitchHead, caption_relations, same_song
 
 
 def scale_notes(seconds=30.0, gap=0.25, velocity=70) -> PianoNotes:
@@ -139,6 +139,15 @@ def test_masked_notes_are_replaced_and_predicted_at_their_own_places():
     assert torch.equal(changed[~masked], ids[~masked])
     assert (changed[masked] == torch.tensor(sizes) - 1).all()
     assert torch.isfinite(heads(torch.randn(4, 64, 16), ids, masked))
+
+
+def test_struck_keys_stand_in_the_part_of_the_window_in_which_they_are_struck():
+    head = PitchHead(16)
+    pitch, seconds = torch.tensor([[39, 0, 87, 5]]), torch.tensor([[0.5, 4.5, 19.9, 25.0]])
+    targets = head.targets(pitch, seconds, torch.tensor([[1, 1, 1, 0]]), window_seconds=20.0)
+    assert targets.shape == (1, 5, 88)
+    assert targets.nonzero().tolist() == [[0, 0, 39], [0, 1, 0], [0, 4, 87]]
+    assert torch.isfinite(head(torch.randn(1, 201, 16), targets))
 
 
 @pytest.fixture

@@ -32,6 +32,9 @@ class StageArguments:
     distillation_weight: float = field(
         default=0.0, metadata={"help": "weight of the distance between a window's audio and MIDI embeddings"}
     )
+    pitch_weight: float = field(
+        default=0.0, metadata={"help": "weight of hearing which keys are struck in each fifth of an audio window"}
+    )
     masked_note_weight: float = field(default=0.0, metadata={"help": "weight of predicting masked notes"})
 
 

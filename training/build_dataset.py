@@ -32,7 +32,6 @@ from .dataset_schema import features_of
 from .pieces import Piece
 from .rendering import make_instruments
 from .song_splits import assign_songs, assign_splits
-from .tuning import check_instruments
 
 
 def build(arguments: BuildArguments) -> Report:
@@ -45,7 +44,6 @@ def build(arguments: BuildArguments) -> Report:
             piece is left.
     """
     instruments = make_instruments(arguments.instruments)
-    check_instruments(instruments, [one.path for one in arguments.instruments])
     output = Path(arguments.output)
     work_folder = output / ".work"
     work_folder.mkdir(parents=True)

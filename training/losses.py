@@ -56,4 +56,32 @@ class MaskedNoteHeads(nn.Module):
         return sum(losses) / len(losses)
 
 
-__all__ = ["MaskedNoteHeads", "caption_relations", "contrastive_loss", "same_song"]
+class PitchHead(nn.Module):
+    """Hears which keys are struck in each part of an audio window; used in training only.
+
+    Contrastive losses say so little about a single window that an audio tower with random weights hardly starts to
+    learn from them; which keys sound is told by the window's own notes.
+    """
+
+    segments = 5
+
+    def __init__(self, hidden_size: int, keys: int = 88):
+        super().__init__()
+        self.keys = keys
+        self.head = nn.Linear(hidden_size, keys)
+
+    def targets(self, pitch, seconds, midi_attention_mask, window_seconds: float):
+        """`(windows, segments, keys)` of 0 and 1 from each note's key and onset, both `(windows, notes)`."""
+        segment = (seconds / window_seconds * self.segments).long().clamp(max=self.segments - 1)
+        struck = torch.zeros(len(pitch), self.segments * self.keys + 1, device=pitch.device)
+        place = torch.where(midi_attention_mask != 0, segment * self.keys + pitch, self.segments * self.keys)
+        return struck.scatter_(1, place, 1.0)[:, :-1].view(-1, self.segments, self.keys)
+
+    def forward(self, hidden, targets):
+        """Mean binary cross-entropy; `hidden (windows, tokens, hidden_size)`."""
+        tokens = hidden.shape[1] // self.segments * self.segments
+        parts = hidden[:, :tokens].unflatten(1, (self.segments, -1)).mean(2)
+        return F.binary_cross_entropy_with_logits(self.head(parts).float(), targets)
+
+
+__all__ = ["MaskedNoteHeads", "PitchHead", "caption_relations", "contrastive_loss", "same_song"]

@@ -10,6 +10,8 @@ import symusic
 
 from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNotes
 
+from .tuning import check_instruments
+
 TICKS_PER_SECOND = 960
 
 
@@ -94,7 +96,11 @@ class SampledInstrument:
 
 
 def make_instruments(arguments) -> list:
-    """What the `instruments` of a run's file name, in their order; one folder of samples is held once."""
+    """What the `instruments` of a run's file name, in their order; one folder of samples is held once.
+
+    Raises:
+        ValueError: an instrument plays other keys than it is told to.
+    """
     made = {}
     for one in arguments:
         key = (one.path, one.program, one.render_rate)
@@ -104,6 +110,7 @@ def make_instruments(arguments) -> list:
                 if Path(one.path).is_dir()
                 else SoundfontInstrument(one.path, one.program, one.render_rate)
             )
+    check_instruments(list(made.values()), [path for path, _, _ in made])
     return [made[one.path, one.program, one.render_rate] for one in arguments]
 
 

@@ -24,7 +24,7 @@ from .arguments import StageArguments, TrainingArguments
 from .audio_bank import AudioBank, augment_log_mel
 from .augmentation import augment_waveforms
 from .dataset import BatchCollator, WindowSampler, training_pieces
-from .losses import MaskedNoteHeads, caption_relations, same_song
+from .losses import MaskedNoteHeads, PitchHead, caption_relations, same_song
 from .rendering import make_instruments
 
 TEXT_ADAPTER_MODULES = ["query", "key", "value", "dense"]
@@ -39,6 +39,7 @@ class TrainingModel(nn.Module):
         super().__init__()
         self.model = model
         self.masked_notes = MaskedNoteHeads(model.config.midi_config.hidden_size, model.config.midi_config.field_sizes)
+        self.pitches = PitchHead(model.config.audio_config.hidden_size)
         self.alignment_scale = LogitScale(ALIGNMENT_LOGIT_SCALE)
         model.text_model.requires_grad_(False)
         if text_lora_rank:
@@ -64,7 +65,12 @@ class TrainingModel(nn.Module):
         audio = None
         if "input_features" in batch:
             rows = batch["audio_rows"]
-            audio = model.get_audio_features(batch["input_features"], batch["audio_attention_mask"])
+            heard = model.audio_model(batch["input_features"], batch["audio_attention_mask"])
+            audio = model._project("audio", model.audio_model.pool(heard, batch["audio_attention_mask"]))
+            if stage.pitch_weight:
+                ids, mask = batch["midi_ids"][rows], batch["midi_attention_mask"][rows]
+                seconds, window = model.midi_model.onset_seconds(ids), model.config.audio_config.window_seconds
+                losses["pitch"] = self.pitches(heard, self.pitches.targets(ids[..., 0], seconds, mask, window))
             losses["audio_text"] = contrastive_loss(model.logit_scale(audio @ text.T), positives[rows], ignored[rows])
             versions = same_song(batch["song"][rows], batch["song"])
             own = rows[:, None] == torch.arange(len(midi), device=rows.device)[None]
