@@ -98,7 +98,8 @@ def write_midi():
             pitch, velocity = int(random.integers(36, 96)), int(random.integers(30, 110))
             length = int(random.integers(100, 900))
             track.notes.append(symusic.Note(int(onset * 960), length, pitch, velocity))
-        track.pedals.append(symusic.Pedal(0, int(seconds * 480)))
+        for tick, value in ((0, 127), (int(seconds * 480), 0)):  # symusic writes controllers, but not `pedals`
+            track.controls.append(symusic.ControlChange(tick, 64, value))
         score.tracks.append(track)
         score.dump_midi(path)
         return path
