@@ -27,8 +27,8 @@ NOISE_DB = -45.0
 
 
 def excerpt(notes: PianoNotes, seconds: float) -> PianoNotes:
-    """The middle `seconds` of a piece."""
-    start = max(0.0, (notes.seconds - seconds) / 2)
+    """`seconds` of a piece around its middle note."""
+    start = max(0.0, float(notes.onset[len(notes) // 2]) - seconds / 2)
     return notes.crop(start, start + seconds)
 
 
