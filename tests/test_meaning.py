@@ -1,0 +1,141 @@
+"""The embedded checkpoint means something: the right examples come up for words, and audio finds its own MIDI."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoProcessor
+
+import modeling_pianobind
+from modeling_pianobind import (
+    PianoBindModel,
+    PianoBindProcessor,
+    default_checkpoint,
+    describe,
+    embed_audio,
+    embed_midi,
+    embed_text,
+)
+from modeling_pianobind.notes_pianobind import read_midi
+from training.rendering import SampledInstrument
+
+EXAMPLES = Path(modeling_pianobind.__file__).parent / "examples"
+LARGEST_CHECKPOINT_BYTES = 90_000_000
+
+
+@pytest.fixture(scope="module")
+def model():
+    return PianoBindModel.from_pretrained(default_checkpoint()).eval()
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return PianoBindProcessor.from_pretrained(default_checkpoint())
+
+
+@pytest.fixture(scope="module")
+def files():
+    return sorted(EXAMPLES.glob("*.mid"))
+
+
+@pytest.fixture(scope="module")
+def embeddings(model, processor, files):
+    return embed_midi(model, processor, files)
+
+
+@pytest.fixture
+def ranked(model, processor, files, embeddings):
+    """`ranked(words)` -> the example files' names, best first."""
+
+    def rank(words):
+        scores = embeddings @ embed_text(model, processor, [words])[0]
+        return [files[place].stem for place in np.argsort(-scores)]
+
+    return rank
+
+
+RAGS = ("europe-castle-house-rag", "fall-sergeant-percy")  # the two that the collection itself calls ragtime
+
+
+@pytest.mark.parametrize("words", ["ragtime", "a ragtime piano piece"])
+def test_a_rag_comes_up_for_ragtime(ranked, words):
+    order = ranked(words)
+    assert any(rag in order[:3] for rag in RAGS)
+    assert all(rag in order[:10] for rag in RAGS)
+
+
+def test_slow_and_quiet_pieces_come_before_fast_and_loud_ones(files, ranked):
+    order = ranked("slow and calm, quiet")
+    rates = {path.stem: len(read_midi(path)) for path in files}
+    top, bottom = order[:10], order[-10:]
+    assert np.mean([rates[name] for name in top]) < 0.6 * np.mean([rates[name] for name in bottom])
+
+
+def test_words_of_register_order_pieces_by_register(files, ranked):
+    pitch = {path.stem: read_midi(path).pitch.mean() for path in files}
+    low, high = ranked("in a low register")[:10], ranked("in a high register")[:10]
+    assert np.mean([pitch[name] for name in high]) > np.mean([pitch[name] for name in low]) + 2
+
+
+def test_classical_words_find_classical_pieces(ranked):
+    composers = ("mozart", "chopin", "liszt", "schubert", "schumann", "mendelssohn", "beethoven", "brahms", "wagner")
+    top = ranked("romantic classical piano music")[:10]
+    assert sum(name.startswith(composers) for name in top) >= 6
+
+
+def test_describe_puts_ragtime_before_lullaby_for_a_rag(model, processor):
+    scores = dict(describe(model, processor, EXAMPLES / f"{RAGS[1]}.mid", ["ragtime", "lullaby", "calm"]))
+    assert max(scores, key=scores.get) == "ragtime"
+
+
+class SineInstrument(SampledInstrument):
+    """Decaying harmonics instead of samples: an instrument that training never heard, and that needs no file."""
+
+    layout = (list(range(21, 109)), 1)
+
+    def __init__(self):
+        self.bank = {}
+
+    def sample(self, pitch, layer, sampling_rate):
+        time = np.arange(4 * sampling_rate, dtype=np.float32) / sampling_rate
+        frequency = 440 * 2 ** ((pitch - 69) / 12)
+        harmonics = [number for number in range(1, 9) if frequency * number < sampling_rate / 2]
+        tones = [
+            np.sin(2 * np.pi * frequency * n * time) * np.exp(-time * (0.7 + 0.4 * n)) / n**1.2 for n in harmonics
+        ]
+        return (0.1 * sum(tones)).astype(np.float32)
+
+
+def test_audio_is_closer_to_its_own_midi_than_to_others(model, processor, files, embeddings):
+    """By an instrument that is far from any piano of the training data."""
+    instrument, chosen = SineInstrument(), np.arange(0, len(files), 4)
+    waveforms = [instrument.render(read_midi(files[place]), 16_000) for place in chosen]
+    scores = embed_audio(model, processor, waveforms, sampling_rate=16_000) @ embeddings.T
+    own = scores[np.arange(len(chosen)), chosen]
+    assert own.mean() > scores.mean()
+
+
+def test_auto_classes_give_the_same_embeddings_as_the_class(model, processor, files):
+    auto = AutoModel.from_pretrained(default_checkpoint()).eval()
+    batch = AutoProcessor.from_pretrained(default_checkpoint())(
+        midi=[files[0]], text=["a calm waltz"], return_tensors="pt"
+    )
+    with torch.no_grad():
+        ours, theirs = model(**batch), auto(**batch)
+    assert torch.equal(ours.midi_embeds, theirs.midi_embeds)
+    assert torch.equal(ours.text_embeds, theirs.text_embeds)
+
+
+def test_the_checkpoint_is_small_on_disk_and_float32_in_memory(model):
+    stored = sum(path.stat().st_size for path in Path(default_checkpoint()).iterdir())
+    assert stored <= LARGEST_CHECKPOINT_BYTES
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+def test_every_example_has_a_row_that_states_its_licence(files):
+    rows = [json.loads(line) for line in (EXAMPLES / "examples.jsonl").read_text().splitlines()]
+    assert sorted(row["file"] for row in rows) == [path.name for path in files]
+    assert len(rows) >= 40
+    assert {row["licence"] for row in rows} == {"MIT"}
