@@ -68,8 +68,7 @@ def validate(model, processor, corpus: PackedCorpus, instrument, pieces: int, se
         "pieces": len(chosen),
         "seconds": seconds,
         "tagging_audio": zero_shot_tagging(audio, rows, lambda texts: embed_captions(model, processor, texts)),
-        "audio_to_midi_200": cross_modal(audio, midi, 200),
-        "audio_to_midi_500": cross_modal(audio, midi, 500),
+        **{f"audio_to_midi_{size}": cross_modal(audio, midi, size) for size in (200, 500) if size <= len(chosen)},
         "paired_cosine": float((audio * midi).sum(1).mean()),
     }
 
@@ -109,8 +108,7 @@ def main():
     results = validate(model, processor, corpus, instrument, arguments.pieces, arguments.seconds)
     if arguments.recordings:
         results["recordings"] = validate_recordings(model, processor, corpus, arguments.recordings)
-    for size in (200, 500):
-        found = results[f"audio_to_midi_{size}"]
+    for found in (results[name] for name in results if name.startswith("audio_to_midi")):
         print(f"audio to MIDI among {found['items']}: R@1 {found['recall@1']:.3f} R@10 {found['recall@10']:.3f}")
     print({tag: round(area, 3) for tag, area in results["tagging_audio"]["per_tag_roc_auc"].items()})
     print(f"macro ROC-AUC {results['tagging_audio']['macro_roc_auc']:.3f}, cosine {results['paired_cosine']:.3f}")
