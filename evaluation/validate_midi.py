@@ -123,7 +123,9 @@ def main():
     processor = PianoBindProcessor.from_pretrained(arguments.checkpoint)
     results = validate(model, processor, PackedCorpus.load(arguments.corpus), arguments.most_windows)
     print(summary(results))
-    print({tag: round(area, 3) for tag, area in results["tagging_without_cues"]["per_tag_roc_auc"].items()})
+    for protocol in ("tagging", "tagging_without_cues"):
+        areas = {tag: round(area, 3) for tag, area in results[protocol]["per_tag_roc_auc"].items()}
+        print(f"{protocol}: {areas}")
     if arguments.output:
         arguments.output.write_text(json.dumps(results, indent=1))
 
