@@ -13,7 +13,7 @@ from modeling_pianobind.notes_pianobind import PianoNotes
 from training.captions import write_caption
 from training.corpus import PackedCorpus
 from training.dataset import FactVocabulary
-from training.facts import label_facts
+from training.facts import creator_name, label_facts
 
 from .embedding import embed_captions, embed_notes
 from .piano_retrieval.ranking import retrieval_metrics
@@ -21,7 +21,6 @@ from .protocols import linear_probe, zero_shot_emotion, zero_shot_tagging
 
 JITTER_SECONDS = 0.015
 LABEL_SEED = 0
-ARTIST_SPELLINGS = {"Hisaisi": "Joe Hisaishi", "Ryuici": "Ryuichi Sakamoto"}
 
 
 def without_cues(notes: PianoNotes, seed: int) -> PianoNotes:
@@ -60,22 +59,19 @@ def validate(model, processor, corpus: PackedCorpus, most_windows: int | None = 
         "tagging": zero_shot_tagging(embeddings, rows, embed_text),
         "tagging_without_cues": zero_shot_tagging(twins, rows, embed_text),
     }
-    for source, label in (("emopia", "emotion_quadrant"), ("pianist8", "creator")):
+    for source, label in (("emopia", lambda row: row["emotion_quadrant"]), ("pianist8", creator_name)):
         held = corpus.select(lambda row, source=source: row["source"] == source and row["split"] == "train")
         test = [place for place, row in enumerate(rows) if row["source"] == source]
         train_embeddings = embed(held)
-
-        def labels(chosen, label=label):
-            return [ARTIST_SPELLINGS.get(row[label], row[label]) for row in chosen]
 
         held_rows = [corpus.rows[position] for position in held]
         for name, keep in (("published", "valid"), ("all", None)):
             chosen = [place for place in test if keep is None or rows[place].get("official_split") == keep]
             results[f"{source}_probe_{name}"] = linear_probe(
                 train_embeddings,
-                labels(held_rows),
+                [label(row) for row in held_rows],
                 embeddings[chosen],
-                labels([rows[place] for place in chosen]),
+                [label(rows[place]) for place in chosen],
                 [row["song"] for row in held_rows],
             )
             if source == "emopia":

@@ -4,8 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modeling_pianobind.modeling_pianobind import contrastive_loss
-
 
 def caption_relations(claimed: torch.Tensor, true: torch.Tensor, false: torch.Tensor):
     """Which piece fits which caption.
@@ -84,4 +82,4 @@ class PitchHead(nn.Module):
         return F.binary_cross_entropy_with_logits(self.head(parts).float(), targets)
 
 
-__all__ = ["MaskedNoteHeads", "PitchHead", "caption_relations", "contrastive_loss", "same_song"]
+__all__ = ["MaskedNoteHeads", "PitchHead", "caption_relations", "same_song"]
