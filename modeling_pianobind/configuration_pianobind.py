@@ -81,6 +81,8 @@ class PianoBindMidiConfig(PreTrainedConfig):
         field_embedding_size (`int`): width of each field's embedding; they are concatenated, then projected.
         scale_embeddings (`bool`): multiply each embedding by the square root of its width.
         embedding_norm (`bool`): normalise what enters the first layer.
+        note_statistics (`bool`): each note also gets what the window is like as a whole (histograms, key, density);
+            for rows whose first field is the piano key, with `rotary` positions.
         time_field (`int`): the field that holds the time since the previous onset; only `rotary` positions use it.
         time_range_seconds (`tuple[float, float]`): the shortest and the longest time of that field's bins.
         max_relative_position (`int`): longest distance that `relative_key_query` tells apart, plus one.
@@ -95,6 +97,7 @@ class PianoBindMidiConfig(PreTrainedConfig):
     field_embedding_size: int = 64
     scale_embeddings: bool = False
     embedding_norm: bool = False
+    note_statistics: bool = False
     time_field: int = 1
     time_range_seconds: tuple[float, ...] | list[float] = (0.01, 10.0)
     hidden_size: int = 256
@@ -114,6 +117,8 @@ class PianoBindMidiConfig(PreTrainedConfig):
 
     def validate_options(self):
         _check_options(self, ("rotary", "relative_key_query"))
+        if self.note_statistics and self.position_embedding_type != "rotary":
+            raise ValueError("`note_statistics` needs rows in real time: `position_embedding_type` must be 'rotary'.")
 
     @property
     def output_size(self) -> int:

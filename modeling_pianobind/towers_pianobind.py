@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_pianobind import PianoBindAudioConfig, PianoBindMidiConfig
 from .midi_pianobind import bin_seconds
+from .note_statistics_pianobind import NoteStatistics
 from .relative_attention_pianobind import relative_key_query_attention
 from .resnet_pianobind import AttentionPool, ModifiedResNet, grid_cells
 
@@ -154,6 +155,7 @@ class PianoBindMidiModel(PianoBindPreTrainedModel):
         self.input_norm = None
         if config.embedding_norm:
             self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.statistics = NoteStatistics(config) if config.note_statistics else None
         self.encoder = PianoBindTransformer(config)
         self.post_init()
 
@@ -173,8 +175,10 @@ class PianoBindMidiModel(PianoBindPreTrainedModel):
         hidden = self.input_proj(hidden)
         if self.input_norm is not None:
             hidden = F.dropout(self.input_norm(hidden), self.config.hidden_dropout, self.training)
-        rotary = self.config.position_embedding_type == "rotary"
-        return self.encoder(hidden, midi_attention_mask, self.onset_seconds(midi_ids) if rotary else None)
+        seconds = self.onset_seconds(midi_ids) if self.config.position_embedding_type == "rotary" else None
+        if self.statistics is not None:
+            hidden = hidden + self.statistics(midi_ids, midi_attention_mask, seconds)
+        return self.encoder(hidden, midi_attention_mask, seconds)
 
     def pad(self, midi_ids, midi_attention_mask):
         """Fills windows up with PAD rows, as far as `pool` looks at padding at all.

@@ -52,7 +52,7 @@ def make_config(**changes) -> PianoBindConfig:
     size = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 64}
     towers = {
         "audio_config": PianoBindAudioConfig(**size),
-        "midi_config": PianoBindMidiConfig(field_embedding_size=8, **size),
+        "midi_config": PianoBindMidiConfig(field_embedding_size=8, note_statistics=True, **size),
         "text_config": BertConfig(vocab_size=len(make_tokenizer()), max_position_embeddings=128, **size),
         "projection_dim": 24,
     }

@@ -9,14 +9,14 @@ import torch
 from modeling_pianobind import PianoBindFeatureExtractor, PianoBindMidiProcessor
 from modeling_pianobind.notes_pianobind import PianoNotes
 from training.arguments import TrainingArguments
-from training.audio_bank import augment_log_mel
+from training.audio_bank import AudioBank, augment_log_mel, render_bank
 from training.augmentation import NoteAugmentation, augment_waveforms
 from training.captions import choose_facts, write_caption
 from training.corpus import PackedCorpus
 from training.dataset import BatchCollator, FactVocabulary, WindowSampler
 from training.descriptors import descriptor_facts, measure
 from training.facts import label_facts
-from training.losses import MaskedNoteHeads, PitchHead, caption_relations, same_song
+from training.losses import MaskedNoteHeads, StruckKeysHead, caption_relations, same_song
 
 
 def scale_notes(seconds=30.0, gap=0.25, velocity=70) -> PianoNotes:
@@ -141,13 +141,22 @@ def test_masked_notes_are_replaced_and_predicted_at_their_own_places():
     assert torch.isfinite(heads(torch.randn(4, 64, 16), ids, masked))
 
 
-def test_struck_keys_stand_in_the_part_of_the_window_in_which_they_are_struck():
-    head = PitchHead(16)
-    pitch, seconds = torch.tensor([[39, 0, 87, 5]]), torch.tensor([[0.5, 4.5, 19.9, 25.0]])
-    targets = head.targets(pitch, seconds, torch.tensor([[1, 1, 1, 0]]), window_seconds=20.0)
-    assert targets.shape == (1, 5, 88)
-    assert targets.nonzero().tolist() == [[0, 0, 39], [0, 1, 0], [0, 4, 87]]
-    assert torch.isfinite(head(torch.randn(1, 201, 16), targets))
+def test_struck_keys_stand_in_the_token_in_which_they_are_struck():
+    head = StruckKeysHead(16)
+    keys, onsets = torch.tensor([[39, 0, 87, 5, 6, 7]]), torch.tensor([[0.05, 0.1, 19.95, 25.0, -0.2, 1.0]])
+    targets = head.targets(keys, onsets, torch.tensor([[1, 1, 1, 1, 1, 0]]), tokens=200, token_seconds=0.1)
+    assert targets.shape == (1, 200, 88)
+    assert targets.nonzero().tolist() == [[0, 0, 39], [0, 1, 0], [0, 199, 87]]
+
+
+def test_the_loss_of_struck_keys_is_a_sum_over_keys_and_leaves_padding_out():
+    head = StruckKeysHead(16)
+    torch.nn.init.zeros_(head.head.weight)
+    torch.nn.init.zeros_(head.head.bias)
+    hidden, mask = torch.randn(1, 4, 16), torch.tensor([[1, 1, 0, 0]])
+    loss = head(hidden, torch.zeros(1, 4, 88), mask)
+    assert loss.item() == pytest.approx(88 * np.log(2), rel=1e-5)
+    assert head(hidden, torch.nn.functional.pad(torch.zeros(1, 2, 88), (0, 0, 0, 2), value=1.0), mask) == loss
 
 
 @pytest.fixture
@@ -172,6 +181,37 @@ def test_an_example_depends_on_its_number_alone(sampler):
 def test_sources_come_in_the_ratio_of_their_weights(sampler):
     sources = [sampler[index]["id"] for index in range(400)]
     assert 0.4 < sources.count("c") / 400 < 0.6
+
+
+def test_a_second_view_is_the_same_music_at_the_same_pitch(sampler):
+    sampler.view_share = 1.0
+    example = sampler[7]
+    heard, again = (np.bincount(example[name][:, 0], minlength=88) > 0 for name in ("rows", "view"))
+    assert not np.array_equal(example["rows"], example["view"])
+    assert (heard & again).sum() >= 0.8 * heard.sum()
+
+
+def test_a_bank_gives_back_what_was_rendered_and_moves_notes_with_the_sound(sampler, tmp_path):
+    class Clicks:
+        """A pulse at each onset."""
+
+        def render(self, notes, sampling_rate):
+            audio = np.zeros(int((notes.onset[-1] + 30) * sampling_rate), np.float32)
+            audio[(notes.onset * sampling_rate).astype(int)] = 1.0
+            return audio
+
+    sampler.instruments, sampler.audio_share = [Clicks()], 1.0
+    sampler.augmentation = NoteAugmentation(jitter_probability=0, quantise_probability=0)
+    extractor = PianoBindFeatureExtractor()
+    render_bank(sampler, extractor, tmp_path, windows=3, shard_windows=2)
+    bank = AudioBank(tmp_path, sampler.vocabulary, extractor, seed=0)
+    assert len(bank) == 3 and sampler[0]["rows"].shape == (*sampler[0]["onsets"].shape, 5)
+    for index in range(3):
+        example = bank[index]
+        onsets = example["onsets"][(example["onsets"] > 0.2) & (example["onsets"] < 10)]
+        frames = np.round(onsets / 0.025).astype(int)
+        loud = example["decibels"].mean(1)
+        assert loud[frames].mean() > 4 * np.median(loud[frames + 4]), "each onset is a click"
 
 
 def test_a_claim_of_a_caption_is_true_of_its_own_example(sampler):

@@ -32,10 +32,20 @@ class StageArguments:
     distillation_weight: float = field(
         default=0.0, metadata={"help": "weight of the distance between a window's audio and MIDI embeddings"}
     )
-    pitch_weight: float = field(
-        default=0.0, metadata={"help": "weight of hearing which keys are struck in each fifth of an audio window"}
+    struck_keys_weight: float = field(
+        default=0.0, metadata={"help": "weight of hearing which keys are struck in each token of an audio window"}
     )
+    view_weight: float = field(
+        default=0.0, metadata={"help": "weight of finding a window by the same notes played in another way"}
+    )
+    view_share: float = field(default=0.5, metadata={"help": "share of examples that bring such a second view"})
     masked_note_weight: float = field(default=0.0, metadata={"help": "weight of predicting masked notes"})
+
+    @property
+    def compares_midi(self) -> bool:
+        """Whether a loss needs the embeddings of the MIDI."""
+        weights = self.midi_text_weight, self.audio_midi_weight, self.distillation_weight, self.view_weight
+        return any(weights) or (self.label_weight > 0 and "midi" not in self.frozen)
 
 
 @dataclass

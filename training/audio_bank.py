@@ -22,6 +22,7 @@ from .captions import choose_facts, write_caption
 from .dataset import FactVocabulary, WindowSampler, training_pieces
 from .rendering import make_instruments
 
+LATEST_SECONDS = 0.5
 DEEP_DB = 100.0  # kept below the loudest bin: noise added later needs to reach under the model's own floor
 
 
@@ -34,7 +35,8 @@ def render_bank(sampler: WindowSampler, extractor, output: Path, windows: int, s
     """Renders examples and writes shards of them; a shard that is there already is kept.
 
     A shard has `decibels (windows, frames, mels)` uint8 (0 = 100 dB below the loudest bin, 255 = the loudest),
-    `samples`, the note rows one after the other with their counts, and the facts of each window.
+    `samples`, the note rows and their onsets in seconds one after the other with their counts, and the facts of each
+    window.
     """
     output.mkdir(parents=True, exist_ok=True)
     deep = deep_extractor(extractor)
@@ -49,6 +51,7 @@ def render_bank(sampler: WindowSampler, extractor, output: Path, windows: int, s
             "decibels": (features * 255).round().to(torch.uint8).numpy(),
             "samples": np.array([example["samples"] for example in examples]),
             "rows": np.concatenate([example["rows"] for example in examples]).astype(np.uint8),
+            "onsets": np.concatenate([example["onsets"] for example in examples]),
             "counts": np.array([len(example["rows"]) for example in examples]),
             "true": np.stack([example["true"] for example in examples]).astype(np.uint8),
             "false": np.stack([example["false"] for example in examples]).astype(np.uint8),
@@ -60,17 +63,29 @@ def render_bank(sampler: WindowSampler, extractor, output: Path, windows: int, s
 
 
 class AudioBank:
-    """The windows of a folder in memory; example number `index` of a run, with a new caption each time."""
+    """The windows of a folder in memory; example number `index` of a run, with a new caption each time.
 
-    def __init__(self, folder: str | Path, vocabulary: FactVocabulary, seed: int):
+    The sound begins up to `LATEST_SECONDS` after the notes do: a recording is not cut where its MIDI is.
+    """
+
+    def __init__(
+        self, folder: str | Path, vocabulary: FactVocabulary, extractor: PianoBindFeatureExtractor, seed: int
+    ):
+        self.hop_length = extractor.hop_length
+        self.frame_seconds = extractor.hop_length / extractor.sampling_rate
         paths = sorted(Path(folder).glob("shard-*.safetensors"))
         if not paths:
             raise ValueError(f"{folder}: no rendered windows here; make them with `python -m training.audio_bank`.")
         with safe_open(paths[0], "np") as shard:
             if json.loads(shard.metadata()["facts"]) != vocabulary.facts:
                 raise ValueError(f"{folder}: rendered for another corpus or other facts; render it again.")
-        shards = [load_file(path) for path in paths]
-        self.arrays = {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0]}
+        self.arrays = {}
+        for key in load_file(paths[0]):  # one array at a time: all of them twice would not fit
+            parts = []
+            for path in paths:
+                with safe_open(path, "np") as shard:
+                    parts.append(shard.get_tensor(key))
+            self.arrays[key] = np.concatenate(parts)
         self.offsets = np.cumsum([0, *self.arrays["counts"]])
         self.vocabulary, self.seed = vocabulary, seed
 
@@ -83,16 +98,20 @@ class AudioBank:
         words = random.Random(f"{self.seed}-{index}")
         true = {self.vocabulary.facts[number] for number in np.flatnonzero(self.arrays["true"][window])}
         chosen = choose_facts(true, self.vocabulary.creators, words)
+        notes = slice(self.offsets[window], self.offsets[window + 1])
+        late = words.randrange(round(LATEST_SECONDS / self.frame_seconds) + 1)
+        decibels = self.arrays["decibels"][window]
         return {
-            "rows": self.arrays["rows"][self.offsets[window] : self.offsets[window + 1]].astype(np.int64),
+            "rows": self.arrays["rows"][notes].astype(np.int64),
+            "onsets": self.arrays["onsets"][notes] - np.float32(late * self.frame_seconds),
             "caption": write_caption(chosen, self.vocabulary.creators, words),
             "claimed": self.vocabulary.encode(chosen),
             "true": self.arrays["true"][window].astype(np.float32),
             "false": self.arrays["false"][window].astype(np.float32),
             "song": int(self.arrays["song"][window]),
             "id": f"rendered window {window}",
-            "decibels": self.arrays["decibels"][window],
-            "samples": int(self.arrays["samples"][window]),
+            "decibels": np.concatenate([decibels[late:], np.zeros_like(decibels[:late])]),
+            "samples": max(1, int(self.arrays["samples"][window]) - late * self.hop_length),
         }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from .augmentation import PERFORMED_VELOCITIES, NoteAugmentation
 from .captions import choose_facts, write_caption
@@ -14,6 +15,18 @@ from .descriptors import KEY_NAMES, THRESHOLDS, descriptor_facts, measure
 from .facts import creator_name, label_facts
 from .rendering import fit_length
 
+# the same music by another player, or heard by a transcriber: key and tempo stay (about)
+OTHER_TOUCH = NoteAugmentation(
+    transpose_semitones=0,
+    tempo_ratio=1.03,
+    velocity_probability=0.8,
+    flat_velocity_probability=0.35,
+    drop_pedal_probability=0.5,
+    jitter_probability=0.8,
+    quantise_probability=0.05,
+    drop_note_probability=0.6,
+)
+LARGEST_SHIFT_SECONDS = 1.0  # between the two views of a window
 LEAD_SECONDS = 2.0  # music before the window, so that its first notes find strings that still ring
 FEWEST_NOTES = 6
 MIN_PIECES_OF_CREATOR = 8
@@ -57,6 +70,7 @@ class WindowSampler:
         source_weights (`dict[str, float]`): share of each source among the examples.
         instruments (`list`): what may play a rendered window; empty for no audio.
         audio_share (`float`): share of examples that get audio.
+        view_share (`float`): share of examples that get a second view: the same notes played in another way.
     """
 
     corpus: PackedCorpus
@@ -69,6 +83,7 @@ class WindowSampler:
     instruments: list
     audio_share: float
     seed: int
+    view_share: float = 0.0
 
     def __post_init__(self):
         self.sources = sorted(source for source, pieces in self.pieces.items() if pieces)
@@ -115,6 +130,7 @@ class WindowSampler:
         chosen = choose_facts(true, self.vocabulary.creators, words)
         example = {
             "rows": self.midi_processor.rows(inside),
+            "onsets": inside.onset.astype(np.float32),
             "caption": write_caption(chosen, self.vocabulary.creators, words),
             "claimed": self.vocabulary.encode(chosen),
             "true": self.vocabulary.encode(true),
@@ -124,15 +140,24 @@ class WindowSampler:
         }
         if self.instruments and generator.random() < self.audio_share:
             example["waveform"], example["samples"] = self.render(notes, lead, seconds, generator)
+        if self.view_share and generator.random() < self.view_share:
+            view = self.second_view(notes, lead, seconds, generator)
+            if len(view) >= FEWEST_NOTES:
+                example["view"] = self.midi_processor.rows(view)
         return example
 
+    def second_view(self, notes, lead, seconds, generator):
+        """About the same stretch of `notes`, played in another way."""
+        other = OTHER_TOUCH(notes, generator, played=True)
+        start = lead + generator.uniform(-1, 1) * min(lead, LARGEST_SHIFT_SECONDS)
+        return other.crop(start, start + seconds).take(slice(0, self.midi_processor.max_notes))
+
     def render(self, notes, lead, seconds, generator):
-        """The window as audio, int16; it may begin a little earlier or later than the note rows do."""
+        """The window as audio, int16; it begins where the window of notes does."""
         instrument = self.instruments[generator.integers(len(self.instruments))]
         audio = instrument.render(notes, self.sampling_rate)
-        first = int(max(lead + generator.uniform(-0.5, 0.5), 0.0) * self.sampling_rate)
-        samples = int(seconds * self.sampling_rate)
-        audio = audio[first : first + samples]
+        first = int(lead * self.sampling_rate)
+        audio = audio[first : first + int(seconds * self.sampling_rate)]
         audio = np.round(audio / max(np.abs(audio).max(), 1e-4) * 32_000).astype(np.int16)
         return fit_length(audio, round(self.midi_processor.window_seconds * self.sampling_rate)), max(len(audio), 1)
 
@@ -162,12 +187,18 @@ class BatchCollator:
             batch[key] = torch.from_numpy(np.stack([example[key] for example in examples]))
         if self.labels:
             batch.update(self.label_prompts(batch["true"], random.Random(examples[0]["caption"])))
+        views = [row for row, example in enumerate(examples) if "view" in example]
+        if views:
+            ids, mask = self.processor.midi_processor.pad([examples[row]["view"] for row in views])
+            batch |= {"view_ids": ids.to(torch.uint8), "view_mask": mask.bool(), "view_rows": torch.tensor(views)}
         for key in ("waveform", "decibels"):
             rows = [row for row, example in enumerate(examples) if key in example]
             if rows:
                 batch[key] = torch.from_numpy(np.stack([examples[row][key] for row in rows]))
                 batch["samples"] = torch.tensor([examples[row]["samples"] for row in rows])
                 batch["audio_rows"] = torch.tensor(rows)
+                onsets = [torch.from_numpy(examples[row]["onsets"]) for row in rows]
+                batch["onsets"] = nn.utils.rnn.pad_sequence(onsets, batch_first=True)
         return batch
 
     def label_prompts(self, true: torch.Tensor, words: random.Random) -> dict:

@@ -49,7 +49,7 @@ def initialize(output, audio=None, midi=None, text=None, projection_dim: int = 3
     if audio == NEW:
         audio, overrides["audio_config"] = None, PianoBindAudioConfig()
     if midi == NEW:
-        midi, overrides["midi_config"] = None, PianoBindMidiConfig()
+        midi, overrides["midi_config"] = None, PianoBindMidiConfig(note_statistics=True)
     processor = PianoBindProcessor.from_encoders(audio=audio, midi=midi, text=text)
     model = PianoBindModel.from_encoders(audio=audio, midi=midi, text=text, **overrides)
     if text is not None and model.text_projection.in_features == projection_dim:

@@ -54,32 +54,39 @@ class MaskedNoteHeads(nn.Module):
         return sum(losses) / len(losses)
 
 
-class PitchHead(nn.Module):
-    """Hears which keys are struck in each part of an audio window; used in training only.
+class StruckKeysHead(nn.Module):
+    """Hears which keys are struck in each token of an audio window; used in training only.
 
     Contrastive losses say so little about a single window that an audio tower with random weights hardly starts to
-    learn from them; which keys sound is told by the window's own notes.
+    learn from them; which keys are struck, and when, is told by the window's own notes.
     """
 
-    segments = 5
+    rare = -4.0  # a key is struck in about one token of a hundred
 
     def __init__(self, hidden_size: int, keys: int = 88):
         super().__init__()
-        self.keys = keys
         self.head = nn.Linear(hidden_size, keys)
+        nn.init.constant_(self.head.bias, self.rare)
 
-    def targets(self, pitch, seconds, midi_attention_mask, window_seconds: float):
-        """`(windows, segments, keys)` of 0 and 1 from each note's key and onset, both `(windows, notes)`."""
-        segment = (seconds / window_seconds * self.segments).long().clamp(max=self.segments - 1)
-        struck = torch.zeros(len(pitch), self.segments * self.keys + 1, device=pitch.device)
-        place = torch.where(midi_attention_mask != 0, segment * self.keys + pitch, self.segments * self.keys)
-        return struck.scatter_(1, place, 1.0)[:, :-1].view(-1, self.segments, self.keys)
+    def targets(self, keys, onsets, midi_attention_mask, tokens: int, token_seconds: float):
+        """`(windows, tokens, keys)` of 0 and 1.
 
-    def forward(self, hidden, targets):
-        """Mean binary cross-entropy; `hidden (windows, tokens, hidden_size)`."""
-        tokens = hidden.shape[1] // self.segments * self.segments
-        parts = hidden[:, :tokens].unflatten(1, (self.segments, -1)).mean(2)
-        return F.binary_cross_entropy_with_logits(self.head(parts).float(), targets)
+        Args:
+            keys, onsets (`torch.Tensor` of shape `(windows, notes)`): piano key and onset in seconds of each note.
+            midi_attention_mask (`torch.Tensor` of shape `(windows, notes)`): 0 on padding.
+        """
+        token = (onsets / token_seconds).floor().long()
+        inside = (midi_attention_mask != 0) & (token >= 0) & (token < tokens)
+        count = self.head.out_features
+        place = torch.where(inside, token * count + keys, tokens * count)  # the last place is thrown away
+        struck = torch.zeros(len(keys), tokens * count + 1, device=keys.device).scatter_(1, place, 1.0)
+        return struck[:, :-1].view(-1, tokens, count)
+
+    def forward(self, hidden, targets, token_mask):
+        """Binary cross-entropy, summed over the keys, mean over tokens; `hidden (windows, tokens, hidden_size)`."""
+        losses = F.binary_cross_entropy_with_logits(self.head(hidden).float(), targets, reduction="none").sum(-1)
+        heard = (token_mask != 0).float()
+        return (losses * heard).sum() / heard.sum().clamp(min=1)
 
 
-__all__ = ["MaskedNoteHeads", "PitchHead", "caption_relations", "same_song"]
+__all__ = ["MaskedNoteHeads", "StruckKeysHead", "caption_relations", "same_song"]

@@ -1,4 +1,4 @@
-"""Notes -> audio: by soundfonts through symusic, or by samples of a real grand piano."""
+"""Notes -> audio: by soundfonts (SF3 through symusic, SF2 through FluidSynth), or by samples of a real grand piano."""
 
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ TICKS_PER_SECOND = 960
 
 
 class SoundfontInstrument:
-    """One program of an SF2 or SF3 file."""
+    """One program of an SF3 file, played by symusic."""
 
     def __init__(self, path: str | Path, program: int = 0, render_rate: int = 32_000):
         self.path, self.program, self.render_rate = str(path), program, render_rate
@@ -37,6 +37,55 @@ class SoundfontInstrument:
         score.tracks.append(track)
         audio = np.asarray(self.synthesizer.render(score, stereo=False))[0]
         return soxr.resample(audio, self.render_rate, sampling_rate).astype(np.float32)
+
+
+class FluidInstrument:
+    """One program of an SF2 file, played by FluidSynth: symusic 0.5.8 plays such files out of tune."""
+
+    gain = 0.8  # the loudest chords of the open piano corpus stay below full scale
+    voices = 512
+    tail_seconds = 1
+
+    def __init__(self, path: str | Path, program: int = 0):
+        self.path, self.program = str(path), program
+        self.synthesizers = {}
+
+    def synthesizer(self, sampling_rate: int):
+        if sampling_rate not in self.synthesizers:
+            try:
+                import fluidsynth
+            except ImportError as error:
+                raise ValueError(
+                    f"{self.path}: SF2 files are played by FluidSynth, which is not here ({error}); install it "
+                    "(`apt install libfluidsynth3`, `pip install pyfluidsynth`), or use an SF3 file."
+                ) from error
+            made = fluidsynth.Synth(gain=self.gain, samplerate=sampling_rate)
+            for name, value in (("reverb.active", 0), ("chorus.active", 0), ("polyphony", self.voices)):
+                made.setting(f"synth.{name}", value)
+            made.program_select(0, made.sfload(self.path), 0, self.program)
+            self.synthesizers[sampling_rate] = made
+        return self.synthesizers[sampling_rate]
+
+    def render(self, notes: PianoNotes, sampling_rate: int) -> np.ndarray:
+        """Mono float32 of shape `(samples,)`; the sustain pedal is played as longer notes."""
+        synthesizer = self.synthesizer(sampling_rate)
+        synthesizer.all_sounds_off(0)
+        count = len(notes)
+        seconds = np.concatenate([notes.onset, notes.onset + notes.duration + notes.pedal])
+        begins = np.arange(2 * count) < count
+        now, parts = 0, []
+        for event in np.lexsort((begins, seconds)):  # at one instant a key is released before it is struck again
+            until = round(seconds[event] * sampling_rate)
+            if until > now:
+                parts.append(synthesizer.get_samples(until - now))
+                now = until
+            key = int(notes.pitch[event % count])
+            if begins[event]:
+                synthesizer.noteon(0, key, int(notes.velocity[event]))
+            else:
+                synthesizer.noteoff(0, key)
+        parts.append(synthesizer.get_samples(self.tail_seconds * sampling_rate))
+        return np.concatenate(parts).reshape(-1, 2).mean(1).astype(np.float32) / 32_768
 
 
 class SampledInstrument:
@@ -105,11 +154,12 @@ def make_instruments(arguments) -> list:
     for one in arguments:
         key = (one.path, one.program, one.render_rate)
         if key not in made:
-            made[key] = (
-                SampledInstrument(one.path)
-                if Path(one.path).is_dir()
-                else SoundfontInstrument(one.path, one.program, one.render_rate)
-            )
+            if Path(one.path).is_dir():
+                made[key] = SampledInstrument(one.path)
+            elif Path(one.path).suffix.lower() == ".sf2":
+                made[key] = FluidInstrument(one.path, one.program)
+            else:
+                made[key] = SoundfontInstrument(one.path, one.program, one.render_rate)
     check_instruments(list(made.values()), [path for path, _, _ in made])
     return [made[one.path, one.program, one.render_rate] for one in arguments]
 
@@ -119,4 +169,4 @@ def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:
     return np.pad(audio[:samples], (0, max(0, samples - len(audio))))
 
 
-__all__ = ["SampledInstrument", "SoundfontInstrument", "fit_length", "make_instruments"]
+__all__ = ["FluidInstrument", "SampledInstrument", "SoundfontInstrument", "fit_length", "make_instruments"]

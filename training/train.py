@@ -24,7 +24,7 @@ from .arguments import StageArguments, TrainingArguments
 from .audio_bank import AudioBank, augment_log_mel
 from .augmentation import augment_waveforms
 from .dataset import BatchCollator, WindowSampler, training_pieces
-from .losses import MaskedNoteHeads, PitchHead, caption_relations, same_song
+from .losses import MaskedNoteHeads, StruckKeysHead, caption_relations, same_song
 from .rendering import make_instruments
 
 TEXT_ADAPTER_MODULES = ["query", "key", "value", "dense"]
@@ -39,7 +39,7 @@ class TrainingModel(nn.Module):
         super().__init__()
         self.model = model
         self.masked_notes = MaskedNoteHeads(model.config.midi_config.hidden_size, model.config.midi_config.field_sizes)
-        self.pitches = PitchHead(model.config.audio_config.hidden_size)
+        self.struck_keys = StruckKeysHead(model.config.audio_config.hidden_size)
         self.alignment_scale = LogitScale(ALIGNMENT_LOGIT_SCALE)
         model.text_model.requires_grad_(False)
         if text_lora_rank:
@@ -50,32 +50,41 @@ class TrainingModel(nn.Module):
         """The losses of one batch by name, not weighted yet."""
         model = self.model
         losses = {}
-        with torch.set_grad_enabled("midi" not in stage.frozen):
-            midi = self.embed_midi_by_length(batch["midi_ids"], batch["midi_attention_mask"])
+        midi = audio = None
+        if stage.compares_midi:
+            with torch.set_grad_enabled("midi" not in stage.frozen):
+                midi = self.embed_midi_by_length(batch["midi_ids"], batch["midi_attention_mask"])
         with torch.set_grad_enabled("text" not in stage.frozen):
             text = model.get_text_features(batch["input_ids"], batch["attention_mask"])
         positives, ignored = caption_relations(batch["claimed"], batch["true"], batch["false"])
         if stage.midi_text_weight:
             losses["midi_text"] = contrastive_loss(model.logit_scale(midi @ text.T), positives, ignored)
         if stage.masked_note_weight:
-            rows = max(1, len(midi) // 2)
+            rows = max(1, len(batch["midi_ids"]) // 2)
             ids, mask = batch["midi_ids"][:rows], batch["midi_attention_mask"][:rows]
             changed, masked = self.masked_notes.mask(ids, mask)
             losses["masked_note"] = self.masked_notes(model.midi_model(changed, mask), ids, masked)
-        audio = None
+        if "view_ids" in batch:
+            views = self.embed_midi_by_length(batch["view_ids"], batch["view_mask"])
+            losses["view"] = self.alignment_loss(views, midi, batch["view_rows"], batch["song"])
         if "input_features" in batch:
             rows = batch["audio_rows"]
             heard = model.audio_model(batch["input_features"], batch["audio_attention_mask"])
             audio = model._project("audio", model.audio_model.pool(heard, batch["audio_attention_mask"]))
-            if stage.pitch_weight:
-                ids, mask = batch["midi_ids"][rows], batch["midi_attention_mask"][rows]
-                seconds, window = model.midi_model.onset_seconds(ids), model.config.audio_config.window_seconds
-                losses["pitch"] = self.pitches(heard, self.pitches.targets(ids[..., 0], seconds, mask, window))
-            losses["audio_text"] = contrastive_loss(model.logit_scale(audio @ text.T), positives[rows], ignored[rows])
-            versions = same_song(batch["song"][rows], batch["song"])
-            own = rows[:, None] == torch.arange(len(midi), device=rows.device)[None]
-            losses["audio_midi"] = contrastive_loss(self.alignment_scale(audio @ midi.T), own, versions)
-            losses["distillation"] = 1 - (audio * midi[rows].detach()).sum(1).mean()
+            if stage.struck_keys_weight:
+                longest = batch["onsets"].shape[1]
+                keys, mask = batch["midi_ids"][rows, :longest, 0], batch["midi_attention_mask"][rows, :longest]
+                token_seconds = model.config.audio_config.frame_seconds * model.audio_model.stride
+                targets = self.struck_keys.targets(keys, batch["onsets"], mask, heard.shape[1], token_seconds)
+                tokens = model.audio_model.token_mask(batch["audio_attention_mask"])
+                losses["struck_keys"] = self.struck_keys(heard, targets, tokens)
+            if stage.audio_text_weight:
+                logits = model.logit_scale(audio @ text.T)
+                losses["audio_text"] = contrastive_loss(logits, positives[rows], ignored[rows])
+            if stage.audio_midi_weight:
+                losses["audio_midi"] = self.alignment_loss(audio, midi, rows, batch["song"])
+            if stage.distillation_weight:
+                losses["distillation"] = 1 - (audio * midi[rows].detach()).sum(1).mean()
         if "label_ids" in batch:
             # many short texts: they tell the other towers apart, while the captions alone train the text tower
             with torch.no_grad():
@@ -88,6 +97,11 @@ class TrainingModel(nn.Module):
                 for embeds, rows in compared
             )
         return losses
+
+    def alignment_loss(self, embeds, midi, rows, song):
+        """`embeds[i]` against `midi[rows[i]]`, which is the same window; other windows of its song do not count."""
+        own = rows[:, None] == torch.arange(len(midi), device=rows.device)[None]
+        return contrastive_loss(self.alignment_scale(embeds @ midi.T), own, same_song(song[rows], song))
 
     def embed_midi_by_length(self, midi_ids, midi_attention_mask):
         """The same as `get_midi_features`, in a few parts of like length, so that little padding is computed."""
@@ -150,8 +164,9 @@ def rate_factor(step: int, stage: StageArguments, progress: float) -> float:
 @torch.no_grad()
 def prepare(batch: dict, extractor, strength: float) -> dict:
     """On the device: sound becomes augmented features, small integers the model's own types."""
-    batch["midi_ids"] = batch["midi_ids"].long()
-    batch["midi_attention_mask"] = batch["midi_attention_mask"].long()
+    for key in ("midi_ids", "midi_attention_mask", "view_ids", "view_mask"):
+        if key in batch:
+            batch[key] = batch[key].long()
     if "waveform" in batch:
         waveforms = augment_waveforms(batch.pop("waveform").float() / 32_768, extractor.sampling_rate, strength)
         batch["input_features"] = extractor.log_mel(waveforms)
@@ -221,8 +236,11 @@ def train(arguments: TrainingArguments) -> None:
         sampler = WindowSampler(
             corpus, pieces, weights, vocabulary, arguments.augmentation, processor.midi_processor,
             processor.feature_extractor.sampling_rate, instruments, stage.audio_share, arguments.seed,
+            stage.view_share if stage.view_weight else 0.0,
         )  # fmt: skip
-        source = AudioBank(stage.bank, vocabulary, arguments.seed) if stage.bank else sampler
+        source = sampler
+        if stage.bank:
+            source = AudioBank(stage.bank, vocabulary, processor.feature_extractor, arguments.seed)
         loader = DataLoader(
             Examples(source, first, stage.steps * stage.batch_size),
             batch_size=stage.batch_size,

@@ -1,0 +1,87 @@
+"""What a window of notes is like as a whole: histograms, key and density, as one more input of the MIDI tower."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+LOWEST_PITCH_CLASS = 9  # the lowest key is A
+LARGEST_INTERVAL = 12
+# Krumhansl and Kessler's ratings for major and minor (Krumhansl, Cognitive Foundations of Musical Pitch, 1990)
+KEY_PROFILES = (
+    (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
+    (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+)
+
+
+def histogram(places: torch.Tensor, weights: torch.Tensor, size: int) -> torch.Tensor:
+    """Sums `weights (windows, entries)` at `places (windows, entries)` and divides by their sum: `(windows, size)`."""
+    counts = torch.zeros(len(places), size, device=places.device).scatter_add(1, places, weights)
+    return counts / weights.sum(1, keepdim=True).clamp(min=1)
+
+
+def key_strengths(pitch_classes: torch.Tensor) -> torch.Tensor:
+    """Correlation of `pitch_classes (windows, 12)` with all keys: `(windows, 2, 12)`, major and minor on C to B."""
+    profiles = torch.tensor(KEY_PROFILES, device=pitch_classes.device)
+    turns = torch.arange(12, device=pitch_classes.device)
+    keys = profiles[:, (turns[None] - turns[:, None]) % 12]  # (mode, tonic, pitch class)
+    keys = F.normalize(keys - keys.mean(-1, keepdim=True), dim=-1)
+    found = F.normalize(pitch_classes - pitch_classes.mean(-1, keepdim=True), dim=-1)
+    return torch.einsum("wp,mtp->wmt", found, keys)
+
+
+class NoteStatistics(nn.Module):
+    """Whole-window statistics -> a vector that is added to every note.
+
+    Attention averages well but counts badly: how dense, how high, how loud, in which mode are sums over a window.
+    Hand-made features of this kind beat fine-tuned transformers where labels are few.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.field_sizes = tuple(config.field_sizes)
+        self.time_field = config.time_field
+        self.norm = nn.LayerNorm(sum(self.field_sizes) + 2 * (2 * LARGEST_INTERVAL + 1) + 12 + 2 + 2)
+        self.up_proj = nn.Linear(self.norm.normalized_shape[0], config.hidden_size)
+        self.down_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    @torch.no_grad()
+    def measure(self, midi_ids, midi_attention_mask, seconds):
+        """Statistics of windows.
+
+        Args:
+            midi_ids (`torch.Tensor` of shape `(windows, notes, fields)`): rows whose first field is the piano key.
+            midi_attention_mask (`torch.Tensor` of shape `(windows, notes)`): 0 on padding.
+            seconds (`torch.Tensor` of shape `(windows, notes)`): onsets.
+        Returns:
+            `torch.Tensor` of shape `(windows, statistics)`, float32: square roots of each field's histogram, of the
+            intervals between successive notes (struck together, or one after the other) and of the pitch classes
+            counted from the tonic; how well major and minor fit; logarithms of the number of notes and of their rate.
+        """
+        heard = (midi_attention_mask != 0).float()
+        sizes = torch.tensor(self.field_sizes, device=midi_ids.device)
+        places = (midi_ids + (sizes.cumsum(0) - sizes)).flatten(1)
+        per_field = histogram(places, heard.repeat_interleave(len(sizes), 1), int(sizes.sum())) * len(sizes)
+
+        keys = midi_ids[..., 0]
+        step = (keys[:, 1:] - keys[:, :-1]).clamp(-LARGEST_INTERVAL, LARGEST_INTERVAL) + LARGEST_INTERVAL
+        together = (midi_ids[:, 1:, self.time_field] == 0).long()
+        span = 2 * LARGEST_INTERVAL + 1
+        intervals = histogram(step + span * together, heard[:, 1:] * heard[:, :-1], 2 * span)
+
+        pitch_classes = histogram((keys + LOWEST_PITCH_CLASS) % 12, heard, 12)
+        strengths = key_strengths(pitch_classes)
+        tonic = strengths.amax(1).argmax(1, keepdim=True)
+        from_tonic = pitch_classes.gather(1, (tonic + torch.arange(12, device=tonic.device)) % 12)
+
+        notes = heard.sum(1, keepdim=True)
+        rate = notes / ((seconds * heard).amax(1, keepdim=True) + 1)
+        shapes = torch.cat([per_field, intervals, from_tonic], 1).sqrt()
+        return torch.cat([shapes, strengths.amax(2), notes.clamp(min=1).log(), rate.clamp(min=0.1).log()], 1)
+
+    def forward(self, midi_ids, midi_attention_mask, seconds):
+        """`(windows, 1, hidden_size)`, to be added to every note; see `measure`."""
+        statistics = self.norm(self.measure(midi_ids, midi_attention_mask, seconds))
+        return self.down_proj(F.gelu(self.up_proj(statistics)))[:, None]
+
+
+__all__ = ["NoteStatistics", "histogram", "key_strengths"]
