@@ -74,6 +74,7 @@ class TrainingArguments:
     average_decay: float = field(default=0.999, metadata={"help": "of the moving average of weights that is saved"})
     dropout: float = field(default=0.1, metadata={"help": "of the audio and MIDI towers; the text tower has none"})
     audio_augmentation: float = field(default=1.0, metadata={"help": "strength of rooms, noise, equalisers"})
+    max_notes: int = field(default=256, metadata={"help": "windows with more notes end earlier; attention is quadratic"})
     workers: int = field(default=2, metadata={"help": "processes that make examples"})
     log_steps: int = field(default=20, metadata={"help": "steps between two lines of the log"})
     save_minutes: float = field(default=5.0, metadata={"help": "time between two checkpoints of the run"})

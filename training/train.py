@@ -29,7 +29,7 @@ from .rendering import make_instruments
 
 TEXT_ADAPTER_MODULES = ["query", "key", "value", "dense"]
 ALIGNMENT_LOGIT_SCALE = math.log(1 / 0.05)
-LENGTH_PARTS = 4
+LENGTH_PARTS = 8
 
 
 class TrainingModel(nn.Module):
@@ -233,8 +233,10 @@ def train(arguments: TrainingArguments) -> None:
     log = (output / "log.jsonl").open("a")
     first, started, saved = 0, time.monotonic(), time.monotonic()
     for number, stage in enumerate(arguments.stages):
+        midi_processor = copy.copy(processor.midi_processor)
+        midi_processor.max_notes = min(midi_processor.max_notes, arguments.max_notes)
         sampler = WindowSampler(
-            corpus, pieces, weights, vocabulary, arguments.augmentation, processor.midi_processor,
+            corpus, pieces, weights, vocabulary, arguments.augmentation, midi_processor,
             processor.feature_extractor.sampling_rate, instruments, stage.audio_share, arguments.seed,
             stage.view_share if stage.view_weight else 0.0,
         )  # fmt: skip
