@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -38,12 +39,34 @@ def look_up(results: dict, path: str):
     return results
 
 
+class Figure(NamedTuple):
+    """A measured number: its name in a card, its place in the results, its value, and what chance would give."""
+
+    name: str
+    path: str
+    value: float
+    chance: str
+
+
+def figures_of(results: dict) -> list[Figure]:
+    """The figures of a card, in its order; what was not measured is left out."""
+    figures = [Figure(name, path, look_up(results, path), chance) for name, path, chance in FIGURES]
+    return [figure for figure in figures if figure.value is not None]
+
+
+def model_index(figures: list[Figure], dataset_id: str, split: str) -> list[EvalResult]:
+    """What huggingface_hub writes the `model-index` of a card from."""
+    return [
+        EvalResult("retrieval", "open piano corpus", dataset_id, figure.name, figure.value, dataset_split=split)
+        for figure in figures
+    ]
+
+
 def render(checkpoint: Path, results_file: Path) -> ModelCard:
     """The card of a checkpoint; every number in it comes from `results_file` or from the weights themselves."""
     results = json.loads(results_file.read_text())
     model, processor = PianoBindModel.from_pretrained(checkpoint), PianoBindProcessor.from_pretrained(checkpoint)
-    measured = [(name, look_up(results, path), chance) for name, path, chance in FIGURES]
-    measured = [(name, value, chance) for name, value, chance in measured if value is not None]
+    measured = figures_of(results)
     data = ModelCardData(
         model_name=checkpoint.name,
         license="cc-by-nc-sa-4.0",
@@ -52,10 +75,7 @@ def render(checkpoint: Path, results_file: Path) -> ModelCard:
         pipeline_tag="feature-extraction",
         base_model="sentence-transformers/all-MiniLM-L6-v2",
         tags=["piano", "music", "midi", "audio", "retrieval", "contrastive"],
-        eval_results=[
-            EvalResult("retrieval", "open piano corpus", "open-piano-corpus", name, value, dataset_split="valid")
-            for name, value, _ in measured
-        ],
+        eval_results=model_index(measured, "open-piano-corpus", "valid"),
     )
     towers = [
         {"name": name, "parameters": f"{sum(p.numel() for p in tower.parameters()):,}", "start": STARTS[name]}
@@ -72,7 +92,7 @@ def render(checkpoint: Path, results_file: Path) -> ModelCard:
         hop_seconds=f"{processor.midi_processor.hop_seconds:g}",
         results_file=results_file.name,
         commit=results["commit"],
-        figures=[{"name": name, "value": f"{value:.3f}", "chance": chance} for name, value, chance in measured],
+        figures=[figure._asdict() | {"value": f"{figure.value:.3f}"} for figure in measured],
         sources=results["sources"],
     )
 
