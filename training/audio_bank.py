@@ -162,7 +162,8 @@ def augment_log_mel(decibels: torch.Tensor, extractor: PianoBindFeatureExtractor
     power = power + (wet * (1 - decay))[:, None] * torch.stack(echoes, 1)
     loudest = power.amax((1, 2), keepdim=True)
     noise = loudest * 10 ** ((uniform(-85, -25) + uniform(-6, 2) * octaves) / 10)
-    power = power + sometimes(0.7) * noise * torch.empty_like(power).exponential_()
+    pattern = torch.empty(1, frames, bands).exponential_()  # one for all windows of a batch: drawing it is slow
+    power = power + sometimes(0.7) * noise * pattern
     decibels = 10 * torch.log10(power.clamp(min=1e-12))
     return ((decibels - decibels.amax((1, 2), keepdim=True)) / extractor.top_db + 1).clamp(min=0)
 
