@@ -107,6 +107,13 @@ def _parser() -> Parser:
         one.set_defaults(run=run)
         return one
 
+    def transcribing(one):
+        one.add_argument(
+            "--transcribe",
+            action="store_true",
+            help="let the MIDI tower see a transcription of each recording as well (extra [transcribe]; takes long)",
+        )
+
     search = command(
         "search",
         run_search,
@@ -123,6 +130,7 @@ def _parser() -> Parser:
     )
     search.add_argument("--top-k", metavar="N", type=_count, default=10, help="how many hits (default: 10)")
     search.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
+    transcribing(search)
 
     index = command("index", run_index, "Embed a folder and save the index.")
     index.add_argument("path", metavar="PATH", help="a folder (through all levels)")
@@ -132,6 +140,7 @@ def _parser() -> Parser:
         required=True,
         help="where to save it; an index that is there is brought up to date",
     )
+    transcribing(index)
 
     embed = command("embed", run_embed, "Write the embeddings of a file or of each file of a folder.")
     embed.add_argument("path", metavar="PATH", help="a file, or a folder (through all levels)")
@@ -141,13 +150,16 @@ def _parser() -> Parser:
         required=True,
         help=".npz (arrays `paths`, `embeddings`) or .parquet (columns `path`, `embedding`)",
     )
+    transcribing(embed)
 
     describe = command("describe", run_describe, "Say which words fit a file best (zero-shot).")
     describe.add_argument("path", metavar="FILE", help="a MIDI file or a recording")
     describe.add_argument("--labels", metavar="A,B,C", help="words to choose from, with commas between them")
     describe.add_argument("--top-k", metavar="N", type=_count, default=8, help="how many words (default: 8)")
+    transcribing(describe)
 
     command("demo", run_demo, "Search the small corpus that comes with the package.", f"{CACHE_NOTE} {EPILOG}")
+
     return parser
 
 
@@ -164,12 +176,14 @@ def run_search(args) -> int:
     if args.query is not None and not args.query.strip():
         raise UserError("the query is empty; describe the music in at least one word")
     check_searchable(args.path)
-    checkpoint = Checkpoint(args.checkpoint, args.device)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
+    # A saved index is opened before the query is embedded, which may take long; a folder is embedded after it.
+    opened = open_index(args.path, checkpoint, by_words=args.like is None) if is_index(args.path) else None
     # Each is a unit vector, so words and example weigh the same; the search normalises their sum.
     query = 0 if args.query is None else checkpoint.embed_text([args.query])[0]
     if args.like is not None:
         query = query + checkpoint.embed_file(args.like)
-    index, failures = open_index(args.path, checkpoint)
+    index, failures = opened or open_index(args.path, checkpoint)
     with user_errors(args.path):
         hits = index.search(query, args.top_k)[0]
     if args.json:
@@ -191,7 +205,7 @@ def _as_row(hit) -> dict:
 
 def run_index(args) -> int:
     """Saves the index of a folder."""
-    checkpoint = Checkpoint(args.checkpoint, args.device)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
     check_searchable(args.path)
     output = Path(args.output)
     with user_errors(output, writing=True):
@@ -202,6 +216,9 @@ def run_index(args) -> int:
             previous = EmbeddingIndex.load(output)
         except (OSError, ValueError) as error:
             complain(f"warning: {explain(output, error)}")
+    if previous is not None:
+        with user_errors(output):
+            previous.check_transcribed(args.transcribe, output)
 
     def save(index):
         with user_errors(output, writing=True):
@@ -226,13 +243,14 @@ def run_embed(args) -> int:
         paths = list_files(args.path) if os.path.isdir(args.path) else [args.path]
     if not paths:
         raise UserError(f"{args.path}: there is no MIDI file or recording in it; give a folder with music")
-    checkpoint = Checkpoint(args.checkpoint, args.device)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
     embeds, failures = {}, []
-    for position, file in checkpoint.embed_files(paths):
-        if file.error is None:
-            embeds[position] = file.embedding
-        else:
-            failures.append(explain(paths[position], file.error))
+    with user_errors(args.path):
+        for position, file in checkpoint.embed_files(paths):
+            if file.error is None:
+                embeds[position] = file.embedding
+            else:
+                failures.append(explain(paths[position], file.error))
     if embeds:
         order = sorted(embeds)
         with user_errors(output, writing=True):
@@ -248,7 +266,7 @@ def run_describe(args) -> int:
         labels = [label.strip() for label in args.labels.split(",") if label.strip()]
         if not labels:
             raise UserError("--labels is empty; give words with commas between them, such as calm,fast,jazz")
-    checkpoint = Checkpoint(args.checkpoint, args.device)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
     embedding = checkpoint.embed_file(args.path)
     for label, score in rank_labels(embedding, *label_embeddings(checkpoint.embed_text, labels), args.top_k):
         print(f"{score:6.3f}  {label}")

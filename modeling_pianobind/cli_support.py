@@ -32,7 +32,7 @@ def user_errors(path, writing=False):
             reason = error.strerror or error
             raise UserError(f"{path}: cannot be written ({reason}); choose another place") from error
         raise UserError(explain(path, error)) from error
-    except ValueError as error:
+    except (ValueError, ImportError) as error:  # of an extra, its message says how to install it
         raise UserError(explain(path, error)) from error
 
 
@@ -47,11 +47,13 @@ class Checkpoint:
     Args:
         name (`str`, *optional*): folder or Hub id; the default checkpoint if None.
         device (`str`, *optional*): where the model runs; CUDA if there is one, else the CPU, if None.
+        transcribe (`bool`): transcribe recordings as well; see `embed_audio`.
     """
 
-    def __init__(self, name=None, device=None):
+    def __init__(self, name=None, device=None, transcribe=False):
         self.name = name or default_checkpoint()
         self.device = device
+        self.transcribe = transcribe
         if device not in (None, "cpu"):
             _check_device(device)
         if os.path.isdir(self.name):
@@ -128,13 +130,13 @@ class Checkpoint:
         from .embedding_pianobind import embed_pieces
 
         with user_errors(path):
-            return embed_pieces(self.model, self.processor, [path])[0]
+            return embed_pieces(self.model, self.processor, [path], transcribe=self.transcribe)[0]
 
     def embed_files(self, paths):
         """Yields `(position, EmbeddedFile)`, with a progress bar on a terminal."""
         from .embedding_pianobind import embed_files
 
-        return embed_files(self.model, self.processor, paths, progress=None)
+        return embed_files(self.model, self.processor, paths, progress=None, transcribe=self.transcribe)
 
 
 def _check_device(device):
@@ -176,15 +178,19 @@ def check_searchable(path) -> None:
         raise UserError(f"{path}: is a file; give a folder or a saved index (and the file with --like)")
 
 
-def open_index(path, checkpoint: Checkpoint) -> tuple[EmbeddingIndex, list[str]]:
+def open_index(path, checkpoint: Checkpoint, by_words=False) -> tuple[EmbeddingIndex, list[str]]:
     """A saved index, or the index of a folder's present content.
 
+    Args:
+        by_words (`bool`): the query is text alone, which may search a saved index whether transcribed or not.
     Returns:
         The index, and a line for each file that could not be read.
     """
     if is_index(path):
         with user_errors(path):
             index = EmbeddingIndex.load(path)
+            if checkpoint.transcribe or not by_words:
+                index.check_transcribed(checkpoint.transcribe, path)
             index.check_fingerprint(checkpoint.fingerprint, path)
         return index, []
     cache = _cache_folder(path, checkpoint)
@@ -211,11 +217,12 @@ def update_index(folder, previous, checkpoint: Checkpoint, save) -> EmbeddingInd
             complain(f"stopped; the embeddings of {len(index)} pieces are kept, the same command goes on from there")
 
     with user_errors(folder):
-        return EmbeddingIndex.update(folder, previous, checkpoint.fingerprint, checkpoint.embed_files, keep)
+        embed = checkpoint.embed_files
+        return EmbeddingIndex.update(folder, previous, checkpoint.fingerprint, embed, keep, checkpoint.transcribe)
 
 
 def _cache_folder(folder, checkpoint) -> Path:
-    """Where the index of a folder is cached, for this checkpoint with its window settings.
+    """Where the index of a folder is cached, for this checkpoint with its window settings, transcribing or not.
 
     Not in the folder itself: music often lies where one may not write, or where files are synchronised.
     """
@@ -225,6 +232,7 @@ def _cache_folder(folder, checkpoint) -> Path:
     settings = Path(checkpoint.name) / "processor_config.json"
     key = [os.fsencode(os.path.abspath(folder)), checkpoint.fingerprint.encode()]
     key += [settings.read_bytes()] if settings.is_file() else []
+    key += [b"transcribed"] if checkpoint.transcribe else []
     return Path(root) / f"index-{hashlib.sha256(b'|'.join(key)).hexdigest()[:24]}"
 
 

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from .inputs_pianobind import check_content, group_pieces, modality_of
+from .transcription_pianobind import load_transcriber, transcribed_midi
 
 AUDIO_WINDOWS_READ = 4  # windows that a thread hands over at once; a 20 s window's features are about 1 MB
 MIDI_BATCHES_SORTED = 16  # batches among which MIDI windows are sorted by length
@@ -27,17 +28,21 @@ class EmbeddedFile:
     Attributes:
         windows (`np.ndarray` of shape `(windows, dim)`): float32, unit length.
         spans (`np.ndarray` of shape `(windows, 2)`): start and end of each window in seconds.
+        towers (`np.ndarray` of shape `(windows,)`): "audio" or "midi", whichever made the window's embedding; a
+            recording that was transcribed has windows of both.
         error (`ValueError`, `OSError` or None): why the file could not be read; its windows are then empty.
     """
 
     windows: np.ndarray
     spans: np.ndarray
+    towers: np.ndarray
     error: Exception | None = None
 
     @property
     def embedding(self) -> np.ndarray:
-        """`(dim,)` float32, unit length: the mean over the windows."""
-        return unit_rows(self.windows.mean(axis=0)[None])[0]
+        """`(dim,)` float32, unit length: the mean over the windows of each tower, and of the towers' unit means."""
+        means = [self.windows[self.towers == tower].mean(axis=0) for tower in np.unique(self.towers)]
+        return unit_rows(unit_rows(np.stack(means)).mean(axis=0)[None])[0]
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
@@ -54,6 +59,7 @@ def embed_files(
     sampling_rate: int | None = None,
     batch_size: int = 16,
     progress: bool | None = False,
+    transcribe: bool = False,
 ) -> Iterator[tuple[int, EmbeddedFile]]:
     """Embeds files of any length, in whatever order they are done.
 
@@ -65,19 +71,26 @@ def embed_files(
         sampling_rate (`int`, *optional*): of waveforms among `sources`, in Hz.
         batch_size (`int`): windows in one batch of the model.
         progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
+        transcribe (`bool`): the MIDI tower sees each recording too, as transkun transcribes it.
     Yields:
         The place of a file in `sources`, and its `EmbeddedFile`.
+    Raises:
+        ImportError: transkun is needed and not installed.
     """
     sources = list(sources)
+    if transcribe:
+        load_transcriber()  # before the work rather than in the middle of it
     limits = {"audio": batch_size, "midi": batch_size * MIDI_BATCHES_SORTED}
     waiting = {"audio": [], "midi": []}  # windows that no batch has taken yet
     files = [_Progress() for _ in sources]
 
     def read(source):
-        kind = modality or modality_of(source)
-        if getattr(model, f"{kind}_model") is None:
-            raise ValueError(f"{source}: the checkpoint has no {kind} tower; use one that has it, or leave it out.")
-        if isinstance(source, (str, os.PathLike)):
+        kind, is_file = modality or modality_of(source), isinstance(source, (str, os.PathLike))
+        for tower in (kind, "midi") if transcribe else (kind,):
+            if getattr(model, f"{tower}_model") is None:
+                name = source if is_file else f"the given {kind}"
+                raise ValueError(f"{name}: the checkpoint has no {tower} tower; use one that has it, or leave it out.")
+        if is_file:
             check_content(source, kind)
         chunks = (
             _audio_chunks(processor, source, sampling_rate) if kind == "audio" else _midi_chunks(processor, source)
@@ -91,6 +104,14 @@ def embed_files(
                 yield position
         waiting[kind].clear()
 
+    def take(position, kind, windows, spans):
+        file = files[position]
+        waiting[kind].extend((position, len(file.spans) + row, window) for row, window in enumerate(windows))
+        file.spans.extend(spans)
+        file.towers.extend([kind] * len(windows))
+        if len(waiting[kind]) >= limits[kind]:
+            yield from embed(kind)
+
     def done(position):
         bar.update()
         finished, files[position] = files[position], None
@@ -99,16 +120,20 @@ def embed_files(
     with _evaluating(model), tqdm(total=len(sources), unit="file", disable=_hidden(progress), file=sys.stderr) as bar:
         for position, chunk, error in _read_ahead(read, sources):
             file = files[position]
-            if chunk is None:
-                file.read, file.error = True, error
-                if file.complete:
-                    yield done(position)
+            if chunk is not None:
+                yield from map(done, take(position, *chunk))
                 continue
-            kind, windows, spans = chunk
-            waiting[kind].extend((position, len(file.spans) + row, window) for row, window in enumerate(windows))
-            file.spans.extend(spans)
-            if len(waiting[kind]) >= limits[kind]:
-                yield from map(done, embed(kind))
+            if transcribe and error is None and "audio" in file.towers:
+                # Not on the reading threads: transkun uses all cores by itself, and Ctrl-C has to reach it.
+                try:
+                    midi = transcribed_midi(sources[position], sampling_rate)
+                    for chunk in _midi_chunks(processor, midi):
+                        yield from map(done, take(position, "midi", *chunk))
+                except (ValueError, OSError) as caught:
+                    error = caught
+            file.read, file.error = True, error
+            if file.complete:
+                yield done(position)
         for kind in waiting:
             yield from map(done, embed(kind))
 
@@ -117,7 +142,7 @@ class _Progress:
     """What is known of a file so far."""
 
     def __init__(self):
-        self.spans, self.embeddings = [], []  # embeddings: (number of the window, vector)
+        self.spans, self.towers, self.embeddings = [], [], []  # embeddings: (number of the window, vector)
         self.read, self.error = False, None
 
     @property
@@ -126,9 +151,9 @@ class _Progress:
 
     def result(self, dim):
         if self.error is not None:
-            return EmbeddedFile(np.zeros((0, dim), np.float32), np.zeros((0, 2)), self.error)
+            return EmbeddedFile(np.zeros((0, dim), np.float32), np.zeros((0, 2)), np.zeros(0, str), self.error)
         ordered = [embedding for _, embedding in sorted(self.embeddings, key=lambda pair: pair[0])]
-        return EmbeddedFile(np.stack(ordered), np.asarray(self.spans, np.float64))
+        return EmbeddedFile(np.stack(ordered), np.asarray(self.spans, np.float64), np.array(self.towers))
 
 
 def _hidden(progress):
@@ -243,22 +268,27 @@ def _embed_all(model, processor, sources, **settings) -> np.ndarray:
     return embeds
 
 
-def embed_audio(model, processor, paths, sampling_rate=None, batch_size=16, progress=False) -> np.ndarray:
+def embed_audio(
+    model, processor, paths, sampling_rate=None, batch_size=16, progress=False, transcribe=False
+) -> np.ndarray:
     """Embeds recordings of any length: each is cut in windows, whose mean is normalised again.
 
     Args:
         model (`PianoBindModel`): on any device.
         processor (`PianoBindProcessor`): the checkpoint's.
-        paths: paths of recordings, or waveforms with their `sampling_rate` in Hz.
+        paths: paths of recordings, the content of such files (`bytes`), or waveforms with their `sampling_rate` in Hz.
         batch_size (`int`): windows in one batch; the embeddings do not depend on it.
         progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
+        transcribe (`bool`): also transcribe each recording (extra `[transcribe]`; takes about as long as the music on
+            one CPU core); its embedding is the mean of the audio tower's and, of the transcription, the MIDI tower's.
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
     Raises:
         ValueError, OSError: a file cannot be read; `EmbeddingIndex.build` goes on with the others instead.
+        ImportError: `transcribe` needs transkun, which is not installed.
     """
     settings = {"sampling_rate": sampling_rate, "batch_size": batch_size, "progress": progress}
-    return _embed_all(model, processor, _listed(paths), modality="audio", **settings)
+    return _embed_all(model, processor, _listed(paths), modality="audio", transcribe=transcribe, **settings)
 
 
 def embed_midi(model, processor, paths, batch_size=16, progress=False) -> np.ndarray:
@@ -276,20 +306,22 @@ def embed_midi(model, processor, paths, batch_size=16, progress=False) -> np.nda
     return _embed_all(model, processor, _listed(paths), modality="midi", **settings)
 
 
-def embed_pieces(model, processor, paths, batch_size=16, progress=False) -> np.ndarray:
+def embed_pieces(model, processor, paths, batch_size=16, progress=False, transcribe=False) -> np.ndarray:
     """Embeds pieces, each the mean of its files: those of one folder with one stem (take.mid, take.mp3).
 
     Args:
         paths: paths of MIDI files and recordings, told apart by their extensions.
-        model, processor, batch_size, progress: as in `embed_audio`.
+        model, processor, batch_size, progress, transcribe: as in `embed_audio`.
     Returns:
         `np.ndarray` of shape `(pieces, dim)`: float32, unit length, in the order in which each piece's first file
         stands in `paths`.
     Raises:
         ValueError, OSError: a file cannot be read, or is no piano piece.
+        ImportError: `transcribe` needs transkun, which is not installed.
     """
     paths = _listed(paths)
-    embeds = _embed_all(model, processor, paths, batch_size=batch_size, progress=progress)
+    settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe}
+    embeds = _embed_all(model, processor, paths, **settings)
     pieces = group_pieces(paths)
     row = {str(path): embed for path, embed in zip(paths, embeds, strict=True)}
     means = [np.mean([row[str(path)] for path in piece], axis=0) for piece in pieces]

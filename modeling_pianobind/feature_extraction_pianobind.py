@@ -1,5 +1,6 @@
 """Recording -> log-mel windows: the arrays that the audio tower reads."""
 
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,17 +108,15 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         """Yields a recording's windows one by one, decoding and resampling as it goes.
 
         Args:
-            audio (`str`, `Path`, array of shape `(samples,)` or `(channels, samples)`): a file, or a waveform.
+            audio (`str`, `Path`, `bytes`, array of shape `(samples,)` or `(channels, samples)`): a file, its content,
+                or a waveform.
             sampling_rate (`int`, *optional*): of a waveform, in Hz; a file knows its own.
         Raises:
             FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
             ValueError: it is no audio, is damaged, holds no sample, or is silent throughout.
         """
-        name = str(audio) if isinstance(audio, (str, Path)) else "the given waveform"
-        if isinstance(audio, (str, Path)):
-            blocks = _file_blocks(Path(audio), self.sampling_rate)
-        else:
-            blocks = _waveform_blocks(audio, sampling_rate, self.sampling_rate)
+        name = audio_name(audio)
+        blocks = audio_blocks(audio, sampling_rate, self.sampling_rate)
         heard = False
         for window in _cut(blocks, self.sampling_rate, self.window_seconds, self.hop_seconds, name):
             if np.abs(window.samples).max() > SILENCE_AMPLITUDE:
@@ -237,28 +236,48 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         return self.__dict__.setdefault("_cached_objects", {})
 
 
+def audio_name(audio) -> str:
+    """What error messages call a recording."""
+    if isinstance(audio, (str, Path)):
+        return str(audio)
+    return "the given recording" if isinstance(audio, bytes) else "the given waveform"
+
+
 def _is_waveform(audio) -> bool:
     return bool(len(audio)) and isinstance(audio[0], (float, int, np.floating))
 
 
+def audio_blocks(audio, given_rate: int | None, sampling_rate: int) -> Iterator[np.ndarray]:
+    """Yields a recording as mono float32 blocks `(samples,)` at `sampling_rate` Hz; `audio` as in `windows`."""
+    if isinstance(audio, (str, Path)):
+        return _file_blocks(Path(audio), sampling_rate)
+    if isinstance(audio, bytes):
+        return _decoded_blocks(io.BytesIO(audio), audio_name(audio), sampling_rate)
+    return _waveform_blocks(audio, given_rate, sampling_rate)
+
+
 def _file_blocks(path: Path, sampling_rate: int) -> Iterator[np.ndarray]:
-    """Mono float32 blocks of a file at `sampling_rate`."""
     with path.open("rb") as handle:  # so that a missing or forbidden file raises the system's own error
-        if not handle.read(1):
-            raise ValueError(f"{path}: the file is empty; copy or export it again.")
-        handle.seek(0)
-        try:
-            with soundfile.SoundFile(handle) as sound:
-                resampler = soxr.ResampleStream(sound.samplerate, sampling_rate, 1, dtype="float32")
-                block_frames = max(1, round(BLOCK_SECONDS * sound.samplerate))
-                while len(block := sound.read(block_frames, dtype="float32", always_2d=True)):
-                    yield resampler.resample_chunk(np.ascontiguousarray(block.mean(axis=1)))
-                yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-        except soundfile.LibsndfileError as error:
-            raise ValueError(
-                f"{path}: cannot be decoded as audio ({error.error_string.strip('. ')}); "
-                "if it plays elsewhere, convert it to WAV or FLAC."
-            ) from error
+        yield from _decoded_blocks(handle, str(path), sampling_rate)
+
+
+def _decoded_blocks(handle, name: str, sampling_rate: int) -> Iterator[np.ndarray]:
+    """Mono float32 blocks of an opened file at `sampling_rate`; `name` stands in the error messages."""
+    if not handle.read(1):
+        raise ValueError(f"{name}: the file is empty; copy or export it again.")
+    handle.seek(0)
+    try:
+        with soundfile.SoundFile(handle) as sound:
+            resampler = soxr.ResampleStream(sound.samplerate, sampling_rate, 1, dtype="float32")
+            block_frames = max(1, round(BLOCK_SECONDS * sound.samplerate))
+            while len(block := sound.read(block_frames, dtype="float32", always_2d=True)):
+                yield resampler.resample_chunk(np.ascontiguousarray(block.mean(axis=1)))
+            yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(
+            f"{name}: cannot be decoded as audio ({error.error_string.strip('. ')}); "
+            "if it plays elsewhere, convert it to WAV or FLAC."
+        ) from error
 
 
 def _waveform_blocks(waveform, given_rate: int | None, sampling_rate: int) -> Iterator[np.ndarray]:
@@ -298,4 +317,4 @@ def _cut(blocks, sampling_rate, window_seconds, hop_seconds, name) -> Iterator[A
         yield AudioWindow(held, start / sampling_rate, (start + len(held)) / sampling_rate)
 
 
-__all__ = ["AudioWindow", "PianoBindFeatureExtractor"]
+__all__ = ["AudioWindow", "PianoBindFeatureExtractor", "audio_blocks", "audio_name"]

@@ -37,7 +37,7 @@ def check_target(path) -> None:
         raise ValueError(f"{path}: the folder holds something else than an index; choose a new or an empty one.")
 
 
-def save_table(path, table, fingerprint: str, failures: list[dict]) -> None:
+def save_table(path, table, fingerprint: str, failures: list[dict], transcribed: bool) -> None:
     """Writes a `FileTable`; see `EmbeddingIndex.save`."""
     path = Path(path)
     check_target(path)
@@ -69,6 +69,7 @@ def save_table(path, table, fingerprint: str, failures: list[dict]) -> None:
         "dim": table.embeds.shape[1],
         "files": len(table.paths),
         "checkpoint_fingerprint": fingerprint,
+        "transcribed": transcribed,
         "stored": stored,
         "failures": failures,
     }
@@ -77,8 +78,8 @@ def save_table(path, table, fingerprint: str, failures: list[dict]) -> None:
         (path / name).unlink(missing_ok=True)
 
 
-def load_table(path) -> tuple[dict, str, list[dict]]:
-    """Reads what `save_table` wrote: the columns of a `FileTable`, the fingerprint and the failures."""
+def load_table(path) -> tuple[dict, str, list[dict], bool]:
+    """Reads what `save_table` wrote: the columns of a `FileTable`, fingerprint, failures, whether transcribed."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(2, os.strerror(2), str(path))
@@ -107,7 +108,7 @@ def load_table(path) -> tuple[dict, str, list[dict]]:
             f"{path}: the index is damaged (its header says {header['files']} files of {header['dim']} dimensions, "
             f"its data {len(paths)} of {embeds.shape[1]}); {AGAIN}."
         )
-    return columns, header["checkpoint_fingerprint"], header["failures"]
+    return columns, header["checkpoint_fingerprint"], header["failures"], header.get("transcribed", False)
 
 
 def write_embeddings(target, paths: list[str], embeds: np.ndarray) -> None:

@@ -92,11 +92,19 @@ class EmbeddingIndex:
 
     Attributes:
         fingerprint (`str`): of the checkpoint that made the embeddings; "" where that is unknown.
+        transcribed (`bool`): whether recordings were transcribed as well; see `embed_audio`.
         failures (`list[Failure]`): the files that `build` could not read.
     """
 
-    def __init__(self, fingerprint: str = "", table: FileTable | None = None, failures: list[Failure] | None = None):
+    def __init__(
+        self,
+        fingerprint: str = "",
+        table: FileTable | None = None,
+        failures: list[Failure] | None = None,
+        transcribed: bool = False,
+    ):
         self.fingerprint = fingerprint
+        self.transcribed = transcribed
         self.failures = list(failures or [])
         self._table = table or FileTable()
         self._group()
@@ -135,7 +143,9 @@ class EmbeddingIndex:
         return self._embeds
 
     @classmethod
-    def build(cls, model, processor, folder, previous=None, batch_size=16, progress=False) -> "EmbeddingIndex":
+    def build(
+        cls, model, processor, folder, previous=None, batch_size=16, progress=False, transcribe=False
+    ) -> "EmbeddingIndex":
         """Embeds the MIDI files and recordings below a folder.
 
         A file that cannot be read stops no other: it is noted in `failures`.
@@ -144,24 +154,33 @@ class EmbeddingIndex:
             model (`PianoBindModel`), processor (`PianoBindProcessor`): of one checkpoint.
             folder: searched through all levels for .mid .midi .wav .flac .mp3 .ogg, in any case.
             previous (`EmbeddingIndex`, *optional*): files whose content it holds are not embedded again, if this
-                model made it.
+                model made it in the same way.
             batch_size (`int`): windows in one batch of the model.
             progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
+            transcribe (`bool`): as in `embed_audio`.
         Raises:
             ValueError: there is no such file below the folder.
             OSError: the folder cannot be listed.
+            ImportError: `transcribe` needs transkun, which is not installed.
         """
         from .checkpoint_pianobind import model_fingerprint
         from .embedding_pianobind import embed_files
 
         def embed(paths):
-            return embed_files(model, processor, paths, batch_size=batch_size, progress=progress)
+            settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe}
+            return embed_files(model, processor, paths, **settings)
 
-        return cls.update(folder, previous, model_fingerprint(model), embed)
+        return cls.update(folder, previous, model_fingerprint(model), embed, transcribed=transcribe)
 
     @classmethod
     def update(
-        cls, folder, previous: "EmbeddingIndex | None", fingerprint: str, embed: Callable, on_interrupt=None
+        cls,
+        folder,
+        previous: "EmbeddingIndex | None",
+        fingerprint: str,
+        embed: Callable,
+        on_interrupt=None,
+        transcribed: bool = False,
     ) -> "EmbeddingIndex":
         """`build` for callers that load the model only when a file has changed.
 
@@ -170,12 +189,13 @@ class EmbeddingIndex:
             fingerprint (`str`): of the checkpoint; what `previous` has of another one is not used.
             embed: takes a list of paths, yields `(position, EmbeddedFile)`; called only if there is work.
             on_interrupt (*optional*): called with the index of what is done, when Ctrl-C stops the work.
+            transcribed (`bool`): whether `embed` transcribes; what `previous` has of the other way is not used.
         """
         paths = list_files(folder)
         if not paths:
             extensions = " ".join((*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS))
             raise ValueError(f"{folder}: there is no {extensions} file in it; give a folder with music.")
-        if previous is None or previous.fingerprint != fingerprint:
+        if previous is None or (previous.fingerprint, previous.transcribed) != (fingerprint, transcribed):
             previous = cls(fingerprint)
         known = {(row[2], _is_midi(row[0])): row for row in previous._table.rows()}
         failed = {(failure.path, failure.content_hash): failure for failure in previous.failures}
@@ -195,7 +215,8 @@ class EmbeddingIndex:
 
         def index():
             ordered = [rows[path] for path in paths if path in rows]
-            return cls(fingerprint, FileTable.from_rows(ordered), sorted(failures, key=lambda failure: failure.path))
+            by_path = sorted(failures, key=lambda failure: failure.path)
+            return cls(fingerprint, FileTable.from_rows(ordered), by_path, transcribed)
 
         try:
             for position, file in embed(changed) if changed else ():
@@ -301,7 +322,8 @@ class EmbeddingIndex:
             ValueError: there is something else at `path`.
             OSError: it cannot be written.
         """
-        save_table(path, self._table, self.fingerprint, [vars(failure) for failure in self.failures])
+        failures = [vars(failure) for failure in self.failures]
+        save_table(path, self._table, self.fingerprint, failures, self.transcribed)
 
     @classmethod
     def load(cls, path, model=None) -> "EmbeddingIndex":
@@ -314,8 +336,8 @@ class EmbeddingIndex:
             ValueError: it is no index, is damaged or cut off, or belongs to another checkpoint.
             OSError: it cannot be read.
         """
-        columns, fingerprint, failures = load_table(path)
-        index = cls(fingerprint, FileTable(**columns), [Failure(**failure) for failure in failures])
+        columns, fingerprint, failures, transcribed = load_table(path)
+        index = cls(fingerprint, FileTable(**columns), [Failure(**failure) for failure in failures], transcribed)
         if model is not None:
             from .checkpoint_pianobind import model_fingerprint
 
@@ -327,6 +349,14 @@ class EmbeddingIndex:
         if self.fingerprint and self.fingerprint != fingerprint:
             raise ValueError(
                 f"{path}: another checkpoint made this index; search with that one, or build the index again."
+            )
+
+    def check_transcribed(self, transcribe: bool, path) -> None:
+        """Refuses recordings embedded in another way than those of this index."""
+        if self.transcribed != transcribe:
+            made, wanted = ("with", "give it") if self.transcribed else ("without", "leave it out")
+            raise ValueError(
+                f"{path}: this index was made {made} --transcribe; {wanted} here as well, or make another index."
             )
 
 

@@ -6,7 +6,7 @@ from .index_pianobind import EmbeddingIndex, Hit
 from .labels_pianobind import label_embeddings, rank_labels
 
 
-def describe(model, processor, path, labels=None, top_k=8) -> list[tuple[str, float]]:
+def describe(model, processor, path, labels=None, top_k=8, transcribe=False) -> list[tuple[str, float]]:
     """Finds the words that fit a file best, without any training on them (zero-shot).
 
     Args:
@@ -15,13 +15,14 @@ def describe(model, processor, path, labels=None, top_k=8) -> list[tuple[str, fl
         path: a recording or a MIDI file.
         labels (`list[str]`, *optional*): words to choose from; those of `labels_pianobind.LABELS` by default.
         top_k (`int`): how many to return.
+        transcribe (`bool`): as in `embed_audio`.
     Returns:
         `list[tuple[str, float]]`: label and cosine with the file, best first. Scores compare the labels of one file;
         they are no probabilities.
     Raises:
         ValueError, OSError: the file cannot be read, or a label is empty.
     """
-    embedding = embed_pieces(model, processor, [path])[0]
+    embedding = embed_pieces(model, processor, [path], transcribe=transcribe)[0]
     labels, embeds = label_embeddings(lambda texts: embed_text(model, processor, texts), labels)
     return rank_labels(embedding, labels, embeds, top_k)
 

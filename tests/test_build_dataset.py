@@ -14,8 +14,9 @@ import soundfile
 import symusic
 import yaml
 
+from modeling_pianobind import transcription_pianobind
 from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
-from training import build_dataset, dataset_files, transcription
+from training import build_dataset, dataset_files
 from training.build_arguments import BuildArguments, SourceArguments
 from training.captions import facts_of_tags, write_piast_caption
 from training.corpus_layouts import read_source
@@ -319,9 +320,9 @@ def test_an_instrument_that_plays_other_keys_is_refused(samples):
 def test_missing_midi_is_transcribed_and_marked(tmp_path, monkeypatch):
     (tmp_path / "music").mkdir()
     soundfile.write(tmp_path / "music" / "one.wav", noise(12), RATE)
-    monkeypatch.setattr(
-        "training.dataset_rows.transcribe", lambda audio, midi: write_notes(midi, make_notes(1, seconds=12))
-    )
+    write_notes(tmp_path / "heard.mid", make_notes(1, seconds=12))
+    heard = (tmp_path / "heard.mid").read_bytes()
+    monkeypatch.setattr("training.dataset_rows.transcribed_midi", lambda audio: heard)
     _, rows, _ = run(tmp_path, [{"path": str(tmp_path / "music"), "licence": "CC0"}], transcribe=True)
     assert rows[0]["midi_origin"] == "transcribed" and rows[0]["audio_origin"] == "real"
     assert rows[0]["audio"]["bytes"] == (tmp_path / "music" / "one.wav").read_bytes()  # not encoded again
@@ -331,7 +332,7 @@ def test_missing_midi_is_transcribed_and_marked(tmp_path, monkeypatch):
 def test_transcription_without_its_extra_says_what_to_install(tmp_path, monkeypatch, capsys):
     (tmp_path / "music").mkdir()
     soundfile.write(tmp_path / "music" / "one.wav", noise(5), RATE)
-    transcription._transkun.cache_clear()
+    transcription_pianobind.load_transcriber.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "transkun", None)
     status, _, _ = run(tmp_path, [{"path": str(tmp_path / "music"), "licence": "CC0"}], transcribe=True)
     assert status == 2 and "[transcribe]" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import soundfile
 
 from modeling_pianobind.inputs_pianobind import check_content, content_hash, explain
 from modeling_pianobind.notes_pianobind import PianoNotes, read_midi, score_from, window_starts
+from modeling_pianobind.transcription_pianobind import transcribed_midi
 
 from .build_arguments import BuildArguments
 from .captions import MOODS, choose_facts, facts_of_tags, write_caption, write_piast_caption
@@ -24,7 +25,6 @@ from .facts import GENRES, creator_name, label_facts
 from .melody import melody_fingerprint
 from .pieces import Piece
 from .rendering import fit_length
-from .transcription import transcribe
 
 SILENCE = 10 ** (-60 / 20)  # of full scale; a recording whose peak stays below holds no music
 RENDERED_PEAK = 0.9
@@ -94,7 +94,7 @@ def inspect(piece: Piece, arguments: BuildArguments, work_folder: Path) -> Inspe
             name = hashlib.sha256(piece.piece_id.encode()).hexdigest()[:24]
             piece.midi, piece.midi_origin = work_folder / f"{name}.mid", "transcribed"
             try:
-                transcribe(piece.audio, piece.midi)
+                piece.midi.write_bytes(transcribed_midi(piece.audio))
             except ValueError as error:
                 raise RefusedError("not transcribed", str(error)) from error
     notes = None
