@@ -20,6 +20,8 @@ _HOMES = {
     "PianoBindModel": "modeling_pianobind",
     "PianoBindOutput": "modeling_pianobind",
     "contrastive_loss": "modeling_pianobind",
+    "PianoEmbeddingPipeline": "pipelines_pianobind",
+    "PianoTaggingPipeline": "pipelines_pianobind",
     "EmbeddingIndex": "retrieval",
     "Hit": "retrieval",
     "default_checkpoint": "retrieval",
@@ -39,6 +41,7 @@ _AUTO_MODULES = {
     "transformers.models.auto.modeling_auto": ("AutoModel", "modeling_pianobind"),
     "transformers.models.auto.feature_extraction_auto": ("AutoFeatureExtractor", "feature_extraction_pianobind"),
     "transformers.models.auto.processing_auto": ("AutoProcessor", "processing_pianobind"),
+    "transformers.pipelines": ("AutoModel", "pipelines_pianobind"),
 }
 
 
@@ -55,12 +58,16 @@ def __dir__():
 
 
 def _register(auto_module):
-    """Makes one Auto class of an imported transformers module know ours."""
+    """Makes one Auto class, or the pipelines, of an imported transformers module know ours."""
     auto_name, home = _AUTO_MODULES[auto_module]
     auto_class = getattr(sys.modules[auto_module], auto_name)
     configuration = importlib.import_module(".configuration_pianobind", __name__)
     ours = importlib.import_module(f".{home}", __name__)
-    if auto_name == "AutoConfig":
+    if auto_module == "transformers.pipelines":
+        for task, settings in ours.CUSTOM_PIPELINES.items():
+            pipeline_class = getattr(ours, settings["impl"].split(".")[1])
+            sys.modules[auto_module].PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, auto_class)
+    elif auto_name == "AutoConfig":
         for config in ("PianoBindConfig", "PianoBindAudioConfig", "PianoBindMidiConfig"):
             config_class = getattr(configuration, config)
             auto_class.register(config_class.model_type, config_class, exist_ok=True)

@@ -1,0 +1,86 @@
+"""Pipelines of transformers for any modality: `piano-embedding` and `zero-shot-piano-tagging`."""
+
+import numpy as np
+import torch
+from transformers import Pipeline
+
+from .embedding_pianobind import embed_text
+from .labels_pianobind import label_embeddings, rank_labels
+from .sources_pianobind import embed_sources, source_of
+
+# What a published config.json records, so that `pipeline(task, model=..., trust_remote_code=True)` finds the classes.
+CUSTOM_PIPELINES = {
+    "piano-embedding": {
+        "impl": "pipelines_pianobind.PianoEmbeddingPipeline",
+        "pt": ["AutoModel"],
+        "type": "multimodal",
+    },
+    "zero-shot-piano-tagging": {
+        "impl": "pipelines_pianobind.PianoTaggingPipeline",
+        "pt": ["AutoModel"],
+        "type": "multimodal",
+    },
+}
+
+
+class PianoEmbeddingPipeline(Pipeline):
+    """Embeds words, recordings and MIDI: `pipe("calm, slow")`, `pipe("waltz.mid")`, `pipe({"audio": content})`.
+
+    An input is whatever `source_of` takes, or a list of such; a file may be of any length.
+    Returns `np.ndarray` of shape `(dim,)`, float32, unit length, for each input.
+    """
+
+    _load_processor = True
+    _load_tokenizer = _load_feature_extractor = _load_image_processor = _load_video_processor = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # `pipeline` puts classes in the place of these names, and a config with classes in it can no longer be saved.
+        for task in (getattr(self.model.config, "custom_pipelines", None) or {}).values():
+            task["pt"] = [getattr(one, "__name__", one) for one in task["pt"]]
+
+    def _sanitize_parameters(self, **kwargs):
+        if kwargs:
+            raise ValueError(f"{self.task} knows no {', '.join(map(repr, kwargs))}; leave it out.")
+        return {}, {}, {}
+
+    def preprocess(self, inputs):
+        return {"source": source_of(inputs)}
+
+    def _forward(self, model_inputs):
+        sources = model_inputs["source"]
+        sources = sources if isinstance(sources, list) else [sources]  # a list with `batch_size` above 1
+        return {"embedding": torch.from_numpy(embed_sources(self.model, self.processor, sources))}  # (batch, dim)
+
+    def postprocess(self, model_outputs) -> np.ndarray:
+        return model_outputs["embedding"][0].numpy()
+
+
+class PianoTaggingPipeline(PianoEmbeddingPipeline):
+    """Ranks words by how well they fit a recording or MIDI file, without any training on them.
+
+    `pipe("waltz.mid", candidate_labels=["calm", "fast"], top_k=2)` returns `[{"label": ..., "score": ...}, ...]`, best
+    first; a score is a cosine, no probability. `candidate_labels` are `labels_pianobind.LABELS` by default.
+    """
+
+    def _sanitize_parameters(self, candidate_labels=None, top_k=None, **kwargs):
+        super()._sanitize_parameters(**kwargs)
+        given = {"candidate_labels": candidate_labels, "top_k": top_k}
+        return {}, {}, {name: value for name, value in given.items() if value is not None}
+
+    def postprocess(self, model_outputs, candidate_labels=None, top_k=8) -> list[dict]:
+        embedding = super().postprocess(model_outputs)
+        ranked = rank_labels(embedding, *self._label_embeddings(candidate_labels), top_k)
+        return [{"label": label, "score": score} for label, score in ranked]
+
+    def _label_embeddings(self, labels):
+        """The labels and their embeddings; those of the latest call are kept."""
+        if isinstance(labels, str):  # as transformers' own zero-shot pipelines have it
+            labels = labels.split(",")
+        key = None if labels is None else tuple(labels)
+        if getattr(self, "_kept", (0,))[0] != key:
+            self._kept = key, label_embeddings(lambda texts: embed_text(self.model, self.processor, texts), labels)
+        return self._kept[1]
+
+
+__all__ = ["CUSTOM_PIPELINES", "PianoEmbeddingPipeline", "PianoTaggingPipeline"]

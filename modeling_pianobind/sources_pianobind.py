@@ -1,0 +1,107 @@
+"""One argument for any modality: words, files, their content or waveforms, as pipelines and encoders get them."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .embedding_pianobind import embed_audio, embed_midi, embed_text
+from .inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, check_content, content_kind, modality_of
+
+MODALITIES = ("text", "audio", "midi")
+
+
+@dataclass
+class Source:
+    """What is to be embedded.
+
+    Attributes:
+        modality (`str`): "text", "audio" or "midi".
+        content: what `embed_text`, `embed_audio` or `embed_midi` takes for one item.
+        sampling_rate (`int`, *optional*): of a waveform, in Hz.
+    """
+
+    modality: str
+    content: Any
+    sampling_rate: int | None = None
+
+
+def source_of(value) -> Source:
+    """Tells what a caller means by one value.
+
+    Args:
+        value: a `Path`; a `str`, which is a file if it ends in .mid .midi .wav .flac .mp3 .ogg and words otherwise;
+            the content of a file (`bytes`); a dictionary with one of the keys "text", "audio" and "midi"; or one with
+            "array" (or "raw") and "sampling_rate", which is a waveform `(samples,)` or `(channels, samples)`.
+    Raises:
+        ValueError: it is none of these; or a file's content is not what its name says.
+        OSError: the file cannot be opened.
+    """
+    if isinstance(value, Source):
+        return value
+    if isinstance(value, dict):
+        return _source_of_dict(value)
+    if isinstance(value, (bytes, bytearray)):
+        is_midi = content_kind(bytes(value[:12])) == "a MIDI file"
+        return Source("midi" if is_midi else "audio", bytes(value))
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith(_EXTENSIONS)):
+        modality = modality_of(value)
+        check_content(value, modality)
+        return Source(modality, value)
+    if isinstance(value, str):
+        return Source("text", value)
+    raise ValueError(
+        f"a value of type {type(value).__name__} is neither words nor a file; pass a str, a path, bytes, "
+        '{"text": ...}, {"midi": ...}, {"audio": ...} or {"array": ..., "sampling_rate": ...}.'
+    )
+
+
+_EXTENSIONS = (*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS)
+
+
+def _source_of_dict(value: dict) -> Source:
+    rate = value.get("sampling_rate")
+    for key in ("array", "raw"):
+        if key in value and rate is not None:
+            return Source("audio", np.asarray(value[key], np.float32), int(rate))
+    named = [modality for modality in MODALITIES if modality in value]
+    if len(named) != 1 or set(value) - {*named, "sampling_rate"}:
+        raise ValueError(
+            f'a dictionary with the keys {sorted(map(str, value))} was given; pass one of "text", "audio" and "midi", '
+            'or "array" and "sampling_rate".'
+        )
+    content = value[named[0]]
+    if named[0] == "audio" and isinstance(content, dict):
+        return _source_of_dict(content)
+    return Source(named[0], content, rate)
+
+
+def embed_sources(model, processor, sources, batch_size: int = 16) -> np.ndarray:
+    """Embeds what `source_of` made, of any modalities.
+
+    Args:
+        model (`PianoBindModel`), processor (`PianoBindProcessor`): of one checkpoint.
+        sources (`list[Source]`): in any order.
+        batch_size (`int`): windows or texts in one batch of the model.
+    Returns:
+        `np.ndarray` of shape `(len(sources), dim)`: float32, unit length, in the order given.
+    Raises:
+        ValueError, OSError: one cannot be read.
+    """
+    embeds = np.zeros((len(sources), model.config.projection_dim), np.float32)
+    groups = {}
+    for row, source in enumerate(sources):
+        groups.setdefault((source.modality, source.sampling_rate), []).append(row)
+    for (modality, rate), rows in groups.items():
+        contents = [sources[row].content for row in rows]
+        if modality == "text":
+            embeds[rows] = embed_text(model, processor, contents, batch_size)
+        elif modality == "midi":
+            embeds[rows] = embed_midi(model, processor, contents, batch_size)
+        else:
+            embeds[rows] = embed_audio(model, processor, contents, rate, batch_size)
+    return embeds
+
+
+__all__ = ["Source", "embed_sources", "source_of"]

@@ -1,0 +1,150 @@
+"""Inference Endpoint of a published PianoBind checkpoint: words or a file in, embeddings or ranked labels out.
+
+A request is `{"inputs": ..., "parameters": {"candidate_labels": [...], "top_k": 8}}`; `parameters` may be left out.
+`inputs` is words or a list of them, the content of a file (bytes), or one of `{"text": words}`, `{"audio": file}`,
+`{"midi": file}` and `{"file": file}`, where a file is bytes or base64. The answer is `{"embeddings": [[...], ...]}`,
+with `candidate_labels` `{"labels": [{"label": ..., "score": ...}, ...]}`, best first, or `{"error": "what is wrong"}`.
+"""
+
+import base64
+import binascii
+import io
+import logging
+import threading
+
+import soundfile
+from transformers import AutoModel, AutoProcessor
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+MAX_AUDIO_BYTES, MAX_MIDI_BYTES = 25_000_000, 2_000_000
+MAX_SECONDS, MAX_NOTES = 900, 20_000
+MAX_TEXTS, MAX_CHARACTERS = 64, 2_000
+MAX_LABELS = 256
+
+
+class RequestError(ValueError):
+    """What is wrong with a request, in one line."""
+
+
+class EndpointHandler:
+    """Answers requests; one at a time, so that memory stays bounded whatever is sent at once.
+
+    Args:
+        path (`str`): folder of the published checkpoint, its code files included.
+    """
+
+    def __init__(self, path: str = ""):
+        self.model = AutoModel.from_pretrained(path, trust_remote_code=True).eval()
+        self.processor = AutoProcessor.from_pretrained(path, trust_remote_code=True)
+        self.embed, self.tag = (
+            get_class_from_dynamic_module(f"pipelines_pianobind.{name}", path)(
+                model=self.model, processor=self.processor
+            )
+            for name in ("PianoEmbeddingPipeline", "PianoTaggingPipeline")
+        )
+        self._turn = threading.Lock()
+
+    def __call__(self, data: dict) -> dict:
+        """Answers one request; every failure is an answer too."""
+        try:
+            sources, labels, top_k = self._read(data)
+            with self._turn:
+                if labels is not None:
+                    return {"labels": self.tag(sources[0], candidate_labels=labels, top_k=top_k)}
+                return {"embeddings": [row.tolist() for row in self.embed(sources)]}
+        except (ValueError, OSError) as error:
+            return {"error": " ".join(str(error).split())}
+        except Exception:
+            logging.getLogger(__name__).exception("a request failed")
+            return {"error": "the request failed on the server; its log says why."}
+
+    def _read(self, data):
+        """Sources, candidate labels and `top_k` of a request, all within the limits."""
+        if not isinstance(data, dict) or "inputs" not in data:
+            raise RequestError('the request has no "inputs"; send {"inputs": ..., "parameters": {...}}.')
+        parameters = data.get("parameters") or {}
+        if not isinstance(parameters, dict) or set(parameters) - {"candidate_labels", "top_k"}:
+            raise RequestError('"parameters" may hold "candidate_labels" and "top_k", and nothing else.')
+        labels, top_k = parameters.get("candidate_labels"), parameters.get("top_k", 8)
+        if isinstance(labels, str):
+            labels = labels.split(",")
+        if labels is not None:
+            _check_texts(labels, "candidate_labels", MAX_LABELS)
+        if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+            raise RequestError(f'"top_k" is {top_k!r}; it must be a whole number of at least 1.')
+        sources = self._sources(data["inputs"])
+        if labels is not None and len(sources) != 1:
+            raise RequestError("labels are ranked for one input at a time; send one.")
+        return sources, labels, top_k
+
+    def _sources(self, inputs) -> list:
+        if isinstance(inputs, (str, list)):
+            inputs = {"text": inputs}
+        elif isinstance(inputs, (bytes, bytearray)):
+            inputs = {"file": inputs}
+        if not isinstance(inputs, dict) or len(inputs) != 1 or set(inputs) - {"text", "audio", "midi", "file"}:
+            raise RequestError('"inputs" is neither words, bytes nor one of {"text"}, {"audio"}, {"midi"}, {"file"}.')
+        ((kind, value),) = inputs.items()
+        if kind == "text":
+            texts = [value] if isinstance(value, str) else value
+            _check_texts(texts, "the text", MAX_TEXTS)
+            return [{"text": text} for text in texts]
+        content = _content(value)
+        is_midi = content[:4] == b"MThd"
+        if kind in ("audio", "midi") and is_midi != (kind == "midi"):
+            raise RequestError(f'the content sent as "{kind}" is {"" if is_midi else "no "}MIDI; send it as "file".')
+        return [self._midi(content) if is_midi else self._audio(content)]
+
+    def _midi(self, content: bytes):
+        if len(content) > MAX_MIDI_BYTES:
+            raise RequestError(_too_large("MIDI file", len(content), MAX_MIDI_BYTES))
+        notes = self.processor.midi_processor.read(content)  # notes only; its windows come after the check
+        if notes.seconds > MAX_SECONDS or len(notes) > MAX_NOTES:
+            raise RequestError(
+                f"the MIDI file has {len(notes)} notes in {notes.seconds:.0f} s; at most {MAX_NOTES} in "
+                f"{MAX_SECONDS} s are taken: send a part of it."
+            )
+        return {"midi": notes}
+
+    def _audio(self, content: bytes):
+        try:
+            seconds = soundfile.info(io.BytesIO(content)).duration  # of the header; nothing is decoded
+        except soundfile.LibsndfileError as error:
+            raise RequestError(
+                f"the content is neither MIDI nor audio that can be decoded ({error.error_string.strip('. ')}); "
+                "send WAV, FLAC, MP3, OGG or a Standard MIDI File."
+            ) from error
+        if seconds > MAX_SECONDS:
+            raise RequestError(f"the recording lasts {seconds:.0f} s; at most {MAX_SECONDS} s are taken: send a part.")
+        return {"audio": content}
+
+
+def _check_texts(texts, name: str, most: int) -> None:
+    if not isinstance(texts, list) or not 1 <= len(texts) <= most:
+        raise RequestError(f"{name}: send a list of 1 to {most} strings.")
+    for text in texts:
+        if not isinstance(text, str) or not text.strip() or len(text) > MAX_CHARACTERS:
+            raise RequestError(f"{name}: each has to be a string of 1 to {MAX_CHARACTERS} characters.")
+
+
+def _content(value) -> bytes:
+    """The bytes of a file; base64 is measured before it is decoded."""
+    if isinstance(value, str):
+        encoded = value.partition("base64,")[2] if value.startswith("data:") else value
+        if len(encoded) * 3 // 4 > MAX_AUDIO_BYTES + 3:
+            raise RequestError(_too_large("file", len(encoded) * 3 // 4, MAX_AUDIO_BYTES))
+        try:
+            value = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise RequestError(f"the file is not valid base64 ({error}); encode its bytes again.") from error
+    if not isinstance(value, (bytes, bytearray)):
+        raise RequestError(f"a file is bytes or base64, not {type(value).__name__}.")
+    if len(value) > MAX_AUDIO_BYTES:
+        raise RequestError(_too_large("file", len(value), MAX_AUDIO_BYTES))
+    if not value:
+        raise RequestError("the file is empty; send its content.")
+    return bytes(value)
+
+
+def _too_large(what: str, size: int, most: int) -> str:
+    return f"the {what} has {size / 1e6:.1f} MB; at most {most / 1e6:g} MB are taken: send a shorter one."
