@@ -1,4 +1,4 @@
-"""The `pianobind` command: search, index, embed, describe, demo.
+"""The `pianobind` command: search, index, embed, describe, demo, app.
 
 torch and transformers are imported only where a file has to be embedded, so that `--help` and a search of a saved
 index answer at once.
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .app.command import add_arguments as add_app_arguments
+from .app.command import run as run_app
 from .cli_support import (
     Checkpoint,
     UserError,
@@ -22,10 +24,11 @@ from .cli_support import (
     update_index,
     user_errors,
 )
+from .examples_pianobind import titles
 from .index_files_pianobind import check_target, is_index, write_embeddings
 from .index_pianobind import EmbeddingIndex
 from .inputs_pianobind import explain, list_files
-from .labels_pianobind import label_embeddings, rank_labels
+from .labels_pianobind import LABELS, label_embeddings, rank_labels
 
 EPILOG = (
     "exit status: 0 if all went well; 2 if the arguments or a file were wrong: each is one line on stderr that names "
@@ -158,8 +161,22 @@ def _parser() -> Parser:
     describe.add_argument("--top-k", metavar="N", type=_count, default=8, help="how many words (default: 8)")
     transcribing(describe)
 
+    export = command("export", run_export, "Write the model as ONNX files (extra [onnx]), checked against PyTorch.")
+    export.add_argument("--onnx", metavar="FOLDER", required=True, help="where to write them")
+    export.add_argument(
+        "--int8", action="store_true", help="also int8 text and MIDI towers, and what they lose: cosines to float"
+    )
+    export.add_argument(
+        "--pairs",
+        metavar="FILE.jsonl",
+        help='measure R@10 as well, on rows of {"text": ..., "file": ...}: words and the MIDI file that they describe',
+    )
+
     command("demo", run_demo, "Search the small corpus that comes with the package.", f"{CACHE_NOTE} {EPILOG}")
 
+    app = command("app", run_app, "Search, see and play a corpus on a page in the browser.", f"{CACHE_NOTE} {EPILOG}")
+    add_app_arguments(app)
+    transcribing(app)
     return parser
 
 
@@ -273,32 +290,52 @@ def run_describe(args) -> int:
     return 0
 
 
+def run_export(args) -> int:
+    """Writes the towers as ONNX files, and says how they compare with PyTorch's."""
+    if args.pairs is not None and not args.int8:
+        raise UserError("--pairs are for measuring what int8 costs; give --int8 as well")
+    checkpoint = Checkpoint(args.checkpoint, args.device)
+    from .export_pianobind import export_onnx, measure_int8, read_pairs
+
+    texts, files = list(LABELS), sorted((Path(__file__).parent / "examples").glob("*.mid"))
+    if args.pairs is not None:
+        with user_errors(args.pairs):
+            texts, files = read_pairs(args.pairs)
+    with user_errors(args.onnx, writing=True):
+        report = export_onnx(checkpoint.model, args.onnx, args.int8)
+    for tower, written in report["towers"].items():
+        difference = f"at most {written['largest_difference']:.0e} from PyTorch's"
+        print(f"{written['bytes'] / 1e6:8.1f} MB  {tower}.onnx  {difference}")
+    if args.int8 and set(report["int8"]) == {"text", "midi"}:
+        with user_errors(args.onnx):
+            loss = measure_int8(args.onnx, checkpoint.processor, texts, files, paired=args.pairs is not None)
+        for tower, written in report["int8"].items():
+            cosine = "cosine to float {mean:.4f}, at least {least:.4f}".format(**loss["cosine"][tower])
+            print(f"{written['bytes'] / 1e6:8.1f} MB  {tower}.int8.onnx  {cosine}")
+        if args.pairs is not None:
+            recall = loss["recall@10"]
+            print(f"{len(texts)} pairs: R@10 {recall['float']:.3f}, of int8 {recall['int8']:.3f}")
+    return 0
+
+
 def run_demo(args) -> int:
     """Searches the bundled corpus, and gives the words that fit each hit best as the reason."""
     folder = Path(__file__).parent / "examples"
     check_searchable(folder)
     checkpoint = Checkpoint(args.checkpoint, args.device)
     index, failures = open_index(folder, checkpoint)
-    titles, labels = _titles(folder / "examples.jsonl"), label_embeddings(checkpoint.embed_text)
+    names, labels = titles(folder), label_embeddings(checkpoint.embed_text)
     embeds = dict(zip(index.paths, index.embeddings, strict=True))
     print(f"{len(index)} piano pieces in {folder}")
     for query, hits in zip(DEMO_QUERIES, index.search(checkpoint.embed_text(DEMO_QUERIES), DEMO_HITS), strict=True):
         print(f'\n"{query}"')
         for rank, hit in enumerate(hits, 1):
             words = ", ".join(word for word, _ in rank_labels(embeds[hit.path], *labels, DEMO_REASONS))
-            name = os.path.basename(hit.path)
-            print(f"{rank:4}  {hit.score:6.3f}  {_span(hit):>13}  {titles.get(name, name)}\n{'':29}{words}")
+            file = os.path.basename(hit.path)
+            name = ", ".join(part for part in names.get(file, ()) if part) or file
+            print(f"{rank:4}  {hit.score:6.3f}  {_span(hit):>13}  {name}\n{'':29}{words}")
     print('\nYour own music: pianobind search FOLDER "calm, slow, rainy"')
     return _report(failures)
-
-
-def _titles(path) -> dict[str, str]:
-    """What the examples are called, by file name; a row has `file` and may have `title` and `creator`."""
-    if not path.is_file():
-        return {}
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    named = {row["file"]: [row[key] for key in ("title", "creator") if row.get(key)] for row in rows}
-    return {file: ", ".join(parts) for file, parts in named.items() if parts}
 
 
 def _span(hit) -> str:

@@ -1,0 +1,1 @@
+"""`pianobind app`: a page to search, see and play a corpus. Only `page` needs gradio."""

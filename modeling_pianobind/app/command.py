@@ -1,0 +1,79 @@
+"""`pianobind app`: its arguments, and what it does with them."""
+
+import os
+from pathlib import Path
+
+from ..cli_support import Checkpoint, UserError, check_searchable, complain, user_errors
+from .limits import Limits
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def add_arguments(parser) -> None:
+    """Adds the options of `pianobind app`."""
+    limits = Limits()
+    parser.add_argument(
+        "path", metavar="PATH", nargs="?", default=EXAMPLES, help="a folder or a saved index (default: the examples)"
+    )
+    parser.add_argument("--host", metavar="ADDRESS", help="0.0.0.0 lets others in (default: this machine only)")
+    parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 on")
+    parser.add_argument(
+        "--soundfont", metavar="FILE", help="an .sf3 soundfont that plays MIDI (default: the built-in piano)"
+    )
+    parser.add_argument(
+        "--max-file-megabytes",
+        type=_positive,
+        metavar="N",
+        default=limits.file_megabytes,
+        help="the largest upload; a MIDI file may have a tenth of it (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--max-minutes",
+        type=_positive,
+        metavar="N",
+        default=limits.minutes,
+        help="the longest upload (default: %(default)g)",
+    )
+
+
+def run(args) -> int:
+    """Serves the page until Ctrl-C."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise UserError(f'the page needs gradio ({error}); pip install "pianobind[demo]"') from error
+    from .library import Library
+    from .page import launch
+    from .synthesis import AdditivePiano, Soundfont
+
+    check_searchable(args.path)
+    with user_errors(args.soundfont):
+        instrument = Soundfont(args.soundfont) if args.soundfont else AdditivePiano()
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
+    limits = Limits(file_megabytes=args.max_file_megabytes, minutes=args.max_minutes)
+    library = Library(args.path, checkpoint, instrument, limits)
+    for message in library.failures:
+        complain(message)
+    checkpoint.model  # noqa: B018 - loaded now, so that the first upload need not wait for it
+    try:
+        launch(library, args.host, args.port)
+    except OSError as error:
+        raise UserError(f"port {args.port or 7860}: cannot be listened on ({error}); choose another --port") from error
+    return 0
+
+
+def _positive(text) -> float:
+    import argparse
+    import math
+
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+__all__ = ["add_arguments", "run"]

@@ -1,0 +1,210 @@
+"""The corpus behind the page: its pieces, their names and tags, and where they lie on a map."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..cli_support import Checkpoint, UserError, open_index
+from ..examples_pianobind import titles
+from ..inputs_pianobind import MIDI_EXTENSIONS, explain
+from ..labels_pianobind import label_embeddings, rank_labels
+from .limits import Limits
+from .music import Midi, Recording, excerpt_around, flac, open_music
+from .piano_roll import draw_roll
+from .uploads import Uploads
+
+TAGS_SHOWN = 5
+AXIS_LABELS = 2  # words at each end of a map's axis
+
+
+@dataclass
+class View:
+    """A piece as the page shows it.
+
+    Attributes:
+        key (`str`): names the piece in requests.
+        title, subtitle (`str`): plain text, to be escaped.
+        seconds (`float` or None): of the piece; None where its file cannot be read.
+        start_seconds, end_seconds (`float`): of the excerpt that is drawn and played.
+        window (`tuple[float, float]` or None): what fits the query best.
+        roll (`str`): SVG, or "" where there is none.
+        tags (`list[tuple[str, float]]`): label and its share of the way from the label that fits worst to the best.
+        score (`float` or None): cosine with the query.
+        problem (`str`): why there is no roll.
+    """
+
+    key: str
+    title: str
+    subtitle: str
+    seconds: float | None = None
+    start_seconds: float = 0.0
+    end_seconds: float = 0.0
+    window: tuple[float, float] | None = None
+    roll: str = ""
+    tags: list | tuple = ()
+    score: float | None = None
+    problem: str = ""
+
+
+class Library:
+    """A folder or saved index, ready to be searched, seen and heard.
+
+    Args:
+        path: the folder or index.
+        checkpoint (`Checkpoint`): embeds queries and uploads.
+        instrument: what plays notes, such as `AdditivePiano()`.
+        limits (`Limits`): on what visitors send.
+    Attributes:
+        map_points (`np.ndarray` of shape `(pieces, 2)`): -1 to 1.
+        map_words (`dict[str, str]`): what lies at the left, right, top and bottom of the map.
+    """
+
+    def __init__(self, path, checkpoint: Checkpoint, instrument, limits: Limits | None = None):
+        self.index, self.failures = open_index(path, checkpoint)
+        if not len(self.index):
+            raise UserError(f"{path}: there is no piece in it that can be read; give another folder or index")
+        self.checkpoint, self.instrument, self.limits = checkpoint, instrument, limits or Limits()
+        self.uploads = Uploads()
+        self.paths = self.index.paths
+        self._number = {path: number for number, path in enumerate(self.paths)}
+        self._names = _display_names(self.paths, titles(path))
+        self.labels, self._label_embeds = label_embeddings(checkpoint.embed_text)
+        self.map_points, self.map_words = _lay_out(self.index.embeddings, self.labels, self._label_embeds)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, number: int) -> tuple[str, str]:
+        """Title and subtitle of a piece."""
+        return self._names[number]
+
+    def query(self, words: str, example: str = "", words_share: float = 0.5) -> np.ndarray:
+        """The `(dim,)` embedding of a request.
+
+        Args:
+            words (`str`): a description, or "".
+            example (`str`): key of a piece or upload, or "".
+            words_share (`float`): 0 to 1, what the words weigh beside the example.
+        Raises:
+            UserError: there is neither, or one of them cannot be taken.
+        """
+        words = str(words or "").strip()
+        if len(words) > self.limits.characters:
+            raise UserError(f"the description has {len(words)} characters; {self.limits.characters} are enough.")
+        if not words and not example:
+            raise UserError("there is nothing to search for; describe the music, or drop a MIDI file or recording.")
+        if not example:
+            return self.checkpoint.embed_text([words])[0]
+        embedding = self.embedding(example)
+        if not words:
+            return embedding
+        share = float(np.clip(words_share, 0.0, 1.0))
+        return share * self.checkpoint.embed_text([words])[0] + (1 - share) * embedding
+
+    def search(self, words: str, example: str = "", words_share: float = 0.5, top_k: int = 8) -> list[View]:
+        """The pieces that fit best, best first; a piece that serves as the example is left out."""
+        hits = self.index.search(self.query(words, example, words_share), top_k + 1)[0]
+        wanted = [hit for hit in hits if str(self._number[hit.path]) != example][:top_k]
+        views = []
+        for hit in wanted:
+            window = None if hit.start_seconds is None else (hit.start_seconds, hit.end_seconds)
+            views.append(self.view(str(self._number[hit.path]), window, hit.score))
+        return views
+
+    def embedding(self, key: str) -> np.ndarray:
+        number = self._piece(key)
+        return self.uploads.get(key).embedding if number is None else self.index.embeddings[number]
+
+    def view(self, key: str, window: tuple[float, float] | None = None, score: float | None = None) -> View:
+        """A piece or upload as the page shows it.
+
+        Raises:
+            UserError: there is no such piece.
+        """
+        number = self._piece(key)
+        title, subtitle = (self.uploads.get(key).name, "your file") if number is None else self._names[number]
+        view = View(key, title, subtitle, window=window, score=score, tags=self._tags(self.embedding(key)))
+        try:
+            music = self._music(key)
+            excerpt = excerpt_around(music.seconds, window)
+            view.seconds, view.roll = music.seconds, draw_roll(music, excerpt, window)
+            view.start_seconds, view.end_seconds = excerpt.start_seconds, excerpt.end_seconds
+        except (OSError, ValueError) as error:
+            view.problem = self._problem(key, error)
+        return view
+
+    def sound(self, key: str, middle_seconds: float = 0.0) -> bytes:
+        """A FLAC file of the excerpt around a moment: the one that `view` draws.
+
+        Raises:
+            UserError: there is no such piece, or its file cannot be read.
+        """
+        try:
+            music = self._music(key)
+            return flac(music.sound(excerpt_around(music.seconds, (middle_seconds, middle_seconds)), self.instrument))
+        except (OSError, ValueError) as error:
+            raise UserError(self._problem(key, error)) from error
+
+    def _problem(self, key, error) -> str:
+        """Why a piece cannot be shown, without the folders of this machine."""
+        number = self._piece(key)
+        path = self.uploads.get(key).name if number is None else self.paths[number]
+        return explain(path, error).replace(path, os.path.basename(path))
+
+    def _piece(self, key: str) -> int | None:
+        """The number of a corpus piece; None for the key of an upload."""
+        number = int(key) if key.isascii() and key.isdecimal() and len(key) < 10 else None
+        if number is not None and number >= len(self):
+            raise UserError("there is no such piece; reload the page.")
+        return number
+
+    def _music(self, key: str) -> Midi | Recording:
+        number = self._piece(key)
+        return self.uploads.get(key).music if number is None else open_music(self.paths[number])
+
+    def _tags(self, embedding) -> list[tuple[str, float]]:
+        ranked = rank_labels(embedding, self.labels, self._label_embeds, len(self.labels))
+        best, worst = ranked[0][1], ranked[-1][1]
+        return [(label, (score - worst) / max(best - worst, 1e-6)) for label, score in ranked[:TAGS_SHOWN]]
+
+
+def _display_names(paths, known) -> list[tuple[str, str]]:
+    """Title and subtitle of each piece: from `examples.jsonl` where it knows them, else from the file's name."""
+    common = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    names = []
+    for path in paths:
+        kind = "MIDI" if os.path.splitext(path)[1].lower() in MIDI_EXTENSIONS else "recording"
+        folder = os.path.relpath(os.path.dirname(path), common or None)
+        title, creator = known.get(os.path.basename(path), ("", ""))
+        stem = os.path.splitext(os.path.basename(path))[0].replace("_", " ").strip()
+        details = (creator, "" if folder == "." else folder, kind)
+        names.append((title or stem, " · ".join(detail for detail in details if detail)))
+    return names
+
+
+def _lay_out(embeds: np.ndarray, labels, label_embeds) -> tuple[np.ndarray, dict[str, str]]:
+    """Principal components of the corpus, and the labels that grow most along each.
+
+    Returns:
+        `(pieces, 2)` from -1 to 1, and the words at the four edges.
+    """
+    centred = embeds - embeds.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T.astype(np.float64) @ centred)
+    points = centred @ axes[:, [-1, -2]]
+    scores = embeds @ label_embeds.T
+    words = {}
+    for axis, (low, high) in enumerate((("left", "right"), ("bottom", "top"))):
+        spread = scores.std(axis=0) * points[:, axis].std() + 1e-12
+        growth = ((scores - scores.mean(axis=0)) * points[:, axis : axis + 1]).mean(axis=0) / spread
+        order = np.argsort(growth)
+        words[low], words[high] = (
+            " · ".join(labels[row] for row in rows) for rows in (order[:AXIS_LABELS], order[::-1][:AXIS_LABELS])
+        )
+    # Ranks mixed in: a piece far out would otherwise squeeze all others into one spot.
+    ranks = points.argsort(axis=0).argsort(axis=0) / max(1, len(points) - 1) * 2 - 1
+    scaled = points / np.maximum(np.abs(points).max(axis=0), 1e-9)
+    return 0.5 * ranks + 0.5 * scaled, words
+
+
+__all__ = ["Library", "View"]

@@ -1,0 +1,118 @@
+"""What a piece sounds like: MIDI and recordings behind one face, an excerpt at a time."""
+
+import io
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from ..inputs_pianobind import modality_of
+from ..notes_pianobind import PianoNotes, read_midi
+from .synthesis import SAMPLING_RATE, levelled
+
+EXCERPT_SECONDS = 180.0  # the longest that is drawn and played at once; it bounds memory, and a roll of more is a blur
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A stretch of a piece, in seconds from the piece's start."""
+
+    start_seconds: float
+    end_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        return self.end_seconds - self.start_seconds
+
+
+def excerpt_around(seconds: float, window: tuple[float, float] | None) -> Excerpt:
+    """The whole of a piece of `seconds`, or as much of a long one as is shown, with `window` in its middle."""
+    if seconds <= EXCERPT_SECONDS:
+        return Excerpt(0.0, seconds)
+    middle = sum(window) / 2 if window else 0.0
+    start = min(max(0.0, middle - EXCERPT_SECONDS / 2), seconds - EXCERPT_SECONDS)
+    return Excerpt(start, start + EXCERPT_SECONDS)
+
+
+class Midi:
+    """A piece that is known by its notes."""
+
+    def __init__(self, notes: PianoNotes):
+        self.notes = notes
+        self.seconds = notes.seconds
+
+    def sound(self, excerpt: Excerpt, instrument) -> np.ndarray:
+        """`(samples, 2)` float32 at `SAMPLING_RATE`."""
+        return instrument.render(self.notes.crop(excerpt.start_seconds, excerpt.end_seconds))
+
+
+class Recording:
+    """A piece that is known by its sound.
+
+    Args:
+        source: a path, or a file's content as bytes.
+    Raises:
+        ValueError: it cannot be decoded, or does not say how long it is.
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, source):
+        self.source = source
+        with self._open() as sound:
+            if not 0 < sound.frames < 2**40:
+                raise ValueError(f"{self._name}: does not say how long it is; convert it to WAV or FLAC.")
+            self.seconds = sound.frames / sound.samplerate
+
+    @cached_property
+    def _name(self) -> str:
+        return "the recording" if isinstance(self.source, bytes) else str(self.source)
+
+    @contextmanager
+    def _open(self):
+        try:
+            with (
+                io.BytesIO(self.source) if isinstance(self.source, bytes) else open(self.source, "rb") as source,
+                soundfile.SoundFile(source) as sound,
+            ):
+                yield sound
+        except soundfile.LibsndfileError as error:
+            raise ValueError(
+                f"{self._name}: cannot be decoded as audio ({error.error_string.strip('. ')}); "
+                "if it plays elsewhere, convert it to WAV or FLAC."
+            ) from error
+
+    def samples(self, excerpt: Excerpt, sampling_rate: int, channels: int) -> np.ndarray:
+        """`(samples, channels)` float32 of an excerpt; 1 channel is the mean of all."""
+        with self._open() as sound:
+            first, last = (round(at * sound.samplerate) for at in (excerpt.start_seconds, excerpt.end_seconds))
+            sound.seek(min(first, sound.frames))
+            samples, rate = sound.read(last - first, dtype="float32", always_2d=True), sound.samplerate
+        samples = samples.mean(axis=1, keepdims=True) if channels == 1 else samples[:, [0, -1]]
+        return np.nan_to_num(soxr.resample(samples, rate, sampling_rate)).astype(np.float32)
+
+    def sound(self, excerpt: Excerpt, instrument=None) -> np.ndarray:
+        """`(samples, 2)` float32 at `SAMPLING_RATE`; no instrument is needed."""
+        return levelled(self.samples(excerpt, SAMPLING_RATE, channels=2))
+
+
+def open_music(path) -> Midi | Recording:
+    """Opens a MIDI file or recording by its extension.
+
+    Raises:
+        ValueError, OSError: it cannot be read.
+    """
+    return Midi(read_midi(Path(path))) if modality_of(path) == "midi" else Recording(path)
+
+
+def flac(sound: np.ndarray) -> bytes:
+    """`(samples, 2)` float32 at `SAMPLING_RATE` as a FLAC file: browsers play it, and it takes hardly any time."""
+    content = io.BytesIO()
+    soundfile.write(content, sound, SAMPLING_RATE, format="FLAC", subtype="PCM_16")
+    return content.getvalue()
+
+
+__all__ = ["EXCERPT_SECONDS", "Excerpt", "Midi", "Recording", "excerpt_around", "flac", "open_music"]

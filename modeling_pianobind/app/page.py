@@ -1,0 +1,225 @@
+"""The page itself, in gradio: what is asked, what answers. All else of `pianobind app` works without gradio."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+
+import gradio as gr
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from ..cli_support import UserError
+from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS
+from .cards import card, corpus_map, escaped, example_card, results
+from .library import Library
+from .limits import BusyError, Gate
+from .uploads import read_upload
+
+PHRASES = (
+    "slow, sad and quiet",
+    "fast ragtime with a steady left hand",
+    "a calm, dreamy piece with long pedal",
+    "loud, grand and dramatic",
+    "a light waltz in the high register",
+)
+UPLOADS_SWEPT_SECONDS = (60, 300)  # how often gradio's copies on disk are looked at, and the age that they may reach
+WORDS = {"label": "Describe the music", "placeholder": "slow, rainy, late at night"}
+STEERING = {"label": "More like this, but …", "placeholder": "calmer, slower, as a waltz"}
+# What was clicked in the HTML goes to Python as an event with `ask` and `key`.
+ASKING = """element.addEventListener("click", (event) => {
+  const asked = event.target.closest("[data-ask]");
+  if (asked) trigger("click", { ask: asked.dataset.ask, key: asked.dataset.key || "" });
+});"""
+
+
+def build_page(library: Library, page: "Handlers") -> gr.Blocks:
+    """Makes the page of a library; `launch` starts it."""
+    first, limits = library.search(PHRASES[0]), library.limits
+
+    with gr.Blocks(title="PianoBind", analytics_enabled=False, delete_cache=UPLOADS_SWEPT_SECONDS) as blocks:
+        example = gr.State("")
+        gr.HTML(_title(len(library)))
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=3, min_width=320):
+                words = gr.Textbox(
+                    PHRASES[0], **WORDS, max_length=limits.characters, submit_btn="Search", elem_id="words"
+                )
+                phrases = gr.HTML(_phrases(), js_on_load=ASKING)
+                file = gr.File(
+                    label=f"or an example: MIDI or recording, up to {limits.minutes:g} minutes",
+                    file_types=[*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS],
+                    height=120,
+                    elem_id="file",
+                )
+                like = gr.HTML("", visible=False, js_on_load=ASKING, elem_id="example")
+                share = gr.Slider(0, 1, 0.5, step=0.05, label="What the words weigh beside the example", visible=False)
+                found = gr.HTML(results(first), js_on_load=ASKING, elem_id="results")
+            with gr.Column(scale=2, min_width=320, elem_classes="pb-side"):
+                chart = gr.HTML(corpus_map(library, first), js_on_load=ASKING, elem_id="map")
+                shown = gr.HTML("", visible=False, js_on_load=ASKING, elem_id="shown")
+
+        request = [words, example, share]
+        whole = [words, example, share, like, found, chart, file]
+        private = {"api_visibility": "private", "show_progress": "minimal", "concurrency_limit": None}
+        public = {**private, "api_visibility": "public"}
+        words.submit(page.search, request, [found, chart], api_name="search", **public)
+        share.release(page.search, request, [found, chart], **private)
+        phrases.click(page.phrase, None, whole, **private)
+        file.upload(page.upload, file, whole, api_name="upload", **public)
+        for cards in (found, shown, like):
+            cards.click(page.like, None, whole, **private)
+        chart.click(page.show, None, shown, api_name="show", **private)
+    return blocks
+
+
+class Handlers:
+    """What the page's events call; each answers with the new values of some components."""
+
+    def __init__(self, library: Library):
+        self.library, self.gate = library, Gate(library.limits)
+
+    def search(self, words, example, share):
+        return self._answer(lambda: self._found(words, example, share))
+
+    def phrase(self, event: gr.EventData):
+        """One of the phrases was clicked."""
+        number = str(getattr(event, "key", ""))
+        words = PHRASES[int(number)] if number in map(str, range(len(PHRASES))) else PHRASES[0]
+        return self._answer(lambda: self._whole(words, ""))
+
+    def like(self, event: gr.EventData):
+        """A card's button was clicked: the piece becomes the example, or goes."""
+        key = "" if getattr(event, "ask", "") == "clear" else str(getattr(event, "key", ""))
+        return self._answer(lambda: self._whole("" if key else PHRASES[0], key))
+
+    def show(self, event: gr.EventData):
+        """A point of the map was clicked."""
+        return self._answer(lambda: gr.HTML(card(self.library.view(str(getattr(event, "key", "")))), visible=True))
+
+    def upload(self, path):
+        def embed():
+            upload = read_upload(path, self.library.checkpoint.embed_file, self.library.limits)
+            return self._whole("", self.library.uploads.keep(upload))
+
+        return self._answer(embed)
+
+    def _found(self, words, example, share=0.5):
+        views = self.library.search(words, example, share)
+        return results(views), corpus_map(self.library, views, example)
+
+    def _whole(self, words, key):
+        found, chart = self._found(words, key)
+        like = gr.HTML(example_card(self.library.view(key)) if key else "", visible=bool(key))
+        box = gr.Textbox(value=words, **(STEERING if key else WORDS))
+        return box, key, gr.Slider(value=0.5, visible=bool(key)), like, found, chart, None
+
+    def _answer(self, work: Callable):
+        """Does `work` when its turn comes; what is wrong with the request is said in the page."""
+        try:
+            with self.gate.turn():
+                return work()
+        except BusyError as error:
+            raise gr.Error(str(error), title="Busy", print_exception=False) from error
+        except UserError as error:  # gradio shows the message as HTML
+            raise gr.Error(escaped(_sentence(error)), title="That did not work", print_exception=False) from error
+
+    async def audio(self, request: Request) -> Response:
+        """GET audio/KEY.flac?middle=SECONDS"""
+        return await run_in_threadpool(self._audio, request.path_params["key"], request.query_params.get("middle", ""))
+
+    def _audio(self, key, middle):
+        try:
+            seconds = float(middle) if middle.replace(".", "", 1).isdecimal() else 0.0
+            with self.gate.turn():
+                return Response(self.library.sound(key, seconds), media_type="audio/flac")
+        except BusyError as error:
+            return PlainTextResponse(str(error), 503, {"Retry-After": "2"})
+        except UserError as error:
+            return PlainTextResponse(_sentence(error), 404)
+
+
+def launch(library: Library, host: str | None = None, port: int | None = None, blocking: bool = True):
+    """Serves the page.
+
+    Args:
+        host (`str`, *optional*): address to listen on; "0.0.0.0" lets other machines in. By default what the
+            environment says, as on a Space, else this machine alone.
+        port (`int`, *optional*): the first free one from 7860 on by default.
+        blocking (`bool`): wait for Ctrl-C; otherwise the server runs on threads of its own.
+    Returns:
+        The page, whose `local_url` says where it is and whose `close()` stops it.
+    Raises:
+        OSError: the port is taken.
+    """
+    os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="pianobind-"))  # uploads, ours alone
+    handlers, here = Handlers(library), Path(__file__).parent
+    blocks = build_page(library, handlers)
+    blocks.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        prevent_thread_lock=True,
+        show_error=True,
+        quiet=True,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        max_file_size=round(library.limits.file_megabytes * 1e6),
+        theme=_theme(),
+        css=(here / "page.css").read_text(encoding="utf-8"),
+        head=f"<script>{(here / 'page.js').read_text(encoding='utf-8')}</script>",
+        app_kwargs={"routes": [Route("/audio/{key}.flac", handlers.audio)]},
+    )
+    print(f"PianoBind: {blocks.local_url} ({len(library)} pieces; Ctrl-C stops it)", flush=True)
+    if blocking:
+        blocks.block_thread()
+    return blocks
+
+
+def _theme() -> gr.themes.Base:
+    """Fonts and colours; fonts by name only, since named ones would be fetched."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.red,
+        neutral_hue=gr.themes.colors.stone,
+        font=["system-ui", "-apple-system", "Segoe UI", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    ).set(
+        body_background_fill="#faf7f1",
+        body_background_fill_dark="#191715",
+        button_primary_background_fill="#9a3324",
+        button_primary_background_fill_hover="#7d281c",
+        button_primary_background_fill_dark="#b4472f",
+        button_primary_text_color="#ffffff",
+        block_radius="12px",
+    )
+
+
+def _title(pieces: int) -> str:
+    return (
+        '<div class="pb-title"><h1>PianoBind</h1><p>Describe piano music in words, or give an example: '
+        f"the nearest of {pieces} pieces come up.</p></div>"
+    )
+
+
+def _phrases() -> str:
+    buttons = "".join(
+        f'<button type="button" data-ask="phrase" data-key="{number}">{escaped(phrase)}</button>'
+        for number, phrase in enumerate(PHRASES)
+    )
+    return f'<div class="pb-chips" role="group" aria-label="Phrases to try">{buttons}</div>'
+
+
+def _sentence(error) -> str:
+    text = " ".join(str(error).split())
+    return text[:1].upper() + text[1:]
+
+
+__all__ = ["Handlers", "build_page", "launch"]

@@ -1,0 +1,98 @@
+"""What a visitor brings: checked, embedded, and kept in memory for a while."""
+
+import os
+import secrets
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..cli_support import UserError
+from ..inputs_pianobind import check_content, explain, modality_of
+from .limits import Limits
+from .music import Midi, Recording, excerpt_around, flac, open_music
+
+KEPT_UPLOADS = 24  # of all visitors together; a recording's excerpt is some 6 MB
+
+
+@dataclass
+class Upload:
+    """A visitor's piece: `name` as the visitor calls it, its `music`, and its `(dim,)` embedding of unit length."""
+
+    name: str
+    music: Midi | Recording
+    embedding: np.ndarray
+
+
+class Uploads:
+    """The latest uploads by keys that nobody can guess; the oldest goes when a new one needs its place."""
+
+    def __init__(self, capacity: int = KEPT_UPLOADS):
+        self._capacity, self._kept, self._lock = capacity, OrderedDict(), threading.Lock()
+
+    def keep(self, upload: Upload) -> str:
+        key = secrets.token_urlsafe(12)
+        with self._lock:
+            self._kept[key] = upload
+            while len(self._kept) > self._capacity:
+                self._kept.popitem(last=False)
+        return key
+
+    def get(self, key: str) -> Upload:
+        """
+        Raises:
+            UserError: it has gone.
+        """
+        with self._lock:
+            if key not in self._kept:
+                raise UserError("your file is no longer here; drop it again.")
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+
+def read_upload(path, embed_file, limits: Limits) -> Upload:
+    """Reads a file that a visitor sent, whatever it is.
+
+    Args:
+        path: where the server put it.
+        embed_file: takes a path, gives `(dim,)`.
+        limits (`Limits`): what is refused before it costs time or memory.
+    Raises:
+        UserError: it is refused; the message names the file as the visitor does, not where the server put it.
+    """
+    name = Path(path).name
+    try:
+        music = _open(path, limits)
+        embedding = embed_file(path)
+        if isinstance(music, Recording):  # what will be shown and played of it is kept, the file itself is not
+            music = Recording(flac(music.sound(excerpt_around(music.seconds, None))))
+    except (OSError, ValueError, UserError) as error:
+        raise UserError(explain(path, error).replace(os.fspath(path), name)) from error
+    return Upload(name, music, embedding)
+
+
+def _open(path, limits) -> Midi | Recording:
+    """Opens a file after all that can be known without reading it through."""
+    modality, megabytes = modality_of(path), os.path.getsize(path) / 1e6
+    if not megabytes:
+        raise ValueError(f"{path}: the file is empty; copy or export it again.")
+    check_content(path, modality)
+    most = limits.file_megabytes / (10 if modality == "midi" else 1)
+    if megabytes > most:
+        raise ValueError(f"{path}: is {megabytes:.1f} MB large, and at most {most:g} MB are taken; shorten it.")
+    music = open_music(path)
+    if music.seconds > 60 * limits.minutes:
+        raise ValueError(
+            f"{path}: lasts {music.seconds / 60:.0f} minutes, and at most {limits.minutes:g} are taken; "
+            "send a part of it."
+        )
+    if isinstance(music, Midi) and len(music.notes) > limits.notes:
+        raise ValueError(
+            f"{path}: has {len(music.notes)} notes, and at most {limits.notes} are taken; send a part of it."
+        )
+    return music
+
+
+__all__ = ["Upload", "Uploads", "read_upload"]
