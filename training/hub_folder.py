@@ -66,6 +66,8 @@ def write_checkpoint(checkpoint: Path, folder: Path, options: HubOptions) -> Non
         if not _copy(checkpoint, folder, ("model*.safetensors", "model.safetensors.index.json")):
             raise ValueError(f"{checkpoint}: it has no model.safetensors; save it with `save_pretrained`.")
         shutil.copytree(HUB_FILES, folder, dirs_exist_ok=True, ignore=LEFT_OUT)
+        if (checkpoint / "onnx").is_dir():
+            shutil.copytree(checkpoint / "onnx", folder / "onnx")
     if (checkpoint / PROCESSOR).is_file():
         _write_processor(checkpoint, folder)
         _copy_modules(folder, with_model=not is_adapter)
@@ -193,4 +195,4 @@ def _write_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-__all__ = ["write_checkpoint", "write_demo", "write_metric"]
+__all__ = ["ADAPTER_CONFIG", "write_checkpoint", "write_demo", "write_metric"]

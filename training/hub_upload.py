@@ -60,7 +60,7 @@ def push_folder(
         reason = " ".join(str(cause).split())
         raise RuntimeError(
             f"{repo_id}: the upload failed ({reason}); {left}. `hf auth whoami` says whether you are logged in with a "
-            "token that may write there; then run the command again."
+            "token that may write there."
         ) from error
     return commit.commit_url
 
@@ -106,4 +106,10 @@ def check_repo_id(repo_id: str) -> None:
         raise ValueError(f"--repo-id is {repo_id!r}; it must be OWNER/NAME.")
 
 
-__all__ = ["check_repo_id", "push_folder"]
+def check_on_hub(base: str) -> None:
+    """Raises ValueError where an adapter's base is not on the Hub, so that nobody could load the adapter."""
+    if not HfApi().repo_exists(base):
+        raise ValueError(f"{base} is not on the Hub; publish it first, then say `--base-model OWNER/NAME`.")
+
+
+__all__ = ["check_on_hub", "check_repo_id", "push_folder"]

@@ -10,14 +10,15 @@ commit: where it fails, a repository that existed is as it was, and one that the
 """
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 from .hub_card import LICENCES, HubOptions
-from .hub_folder import write_checkpoint, write_demo, write_metric
-from .hub_upload import check_repo_id, push_folder
+from .hub_folder import ADAPTER_CONFIG, write_checkpoint, write_demo, write_metric
+from .hub_upload import check_on_hub, check_repo_id, push_folder
 
 
 def make_folder(arguments, folder: Path) -> str:
@@ -74,6 +75,8 @@ def publish(arguments) -> str:
             folder = folder.replace(output)
         if arguments.dry_run:
             return str(folder)
+        if (folder / ADAPTER_CONFIG).is_file():
+            check_on_hub(json.loads((folder / ADAPTER_CONFIG).read_text())["base_model_name_or_path"])
         return push_folder(folder, arguments.repo_id, repo_type, arguments.private, arguments.revision)
 
 
