@@ -29,7 +29,8 @@ class View:
         start_seconds, end_seconds (`float`): of the excerpt that is drawn and played.
         window (`tuple[float, float]` or None): what fits the query best.
         roll (`str`): SVG, or "" where there is none.
-        tags (`list[tuple[str, float]]`): label and its share of the way from the label that fits worst to the best.
+        tags (`list[tuple[str, float]]`): label, and how far it stands out: 1 for the label that fits best, 0 for the
+            middle one of all labels.
         score (`float` or None): cosine with the query.
         problem (`str`): why there is no roll.
     """
@@ -91,9 +92,9 @@ class Library:
         """
         words = str(words or "").strip()
         if len(words) > self.limits.characters:
-            raise UserError(f"the description has {len(words)} characters; {self.limits.characters} are enough.")
+            raise UserError(f"The description has {len(words)} characters; {self.limits.characters} are enough.")
         if not words and not example:
-            raise UserError("there is nothing to search for; describe the music, or drop a MIDI file or recording.")
+            raise UserError("There is nothing to search for; describe the music, or drop a MIDI file or recording.")
         if not example:
             return self.checkpoint.embed_text([words])[0]
         embedding = self.embedding(example)
@@ -156,7 +157,7 @@ class Library:
         """The number of a corpus piece; None for the key of an upload."""
         number = int(key) if key.isascii() and key.isdecimal() and len(key) < 10 else None
         if number is not None and number >= len(self):
-            raise UserError("there is no such piece; reload the page.")
+            raise UserError("There is no such piece; reload the page.")
         return number
 
     def _music(self, key: str) -> Midi | Recording:
@@ -165,8 +166,8 @@ class Library:
 
     def _tags(self, embedding) -> list[tuple[str, float]]:
         ranked = rank_labels(embedding, self.labels, self._label_embeds, len(self.labels))
-        best, worst = ranked[0][1], ranked[-1][1]
-        return [(label, (score - worst) / max(best - worst, 1e-6)) for label, score in ranked[:TAGS_SHOWN]]
+        best, middle = ranked[0][1], ranked[len(ranked) // 2][1]
+        return [(label, (score - middle) / max(best - middle, 1e-6)) for label, score in ranked[:TAGS_SHOWN]]
 
 
 def _display_names(paths, known) -> list[tuple[str, str]]:

@@ -112,6 +112,9 @@
     }
   });
 
+  // gradio says when an answer is on its way, and when it has come; see `page.py`.
+  window.pianobind = { waiting: (on) => void document.body.classList.toggle("pb-waiting", on) };
+
   // The point that lies nearest in the direction of an arrow key; what lies aside counts as twice as far.
   function neighbour(from, key) {
     const direction = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key];

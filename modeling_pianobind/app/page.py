@@ -63,17 +63,29 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
                 chart = gr.HTML(corpus_map(library, first), js_on_load=ASKING, elem_id="map")
                 shown = gr.HTML("", visible=False, js_on_load=ASKING, elem_id="shown")
 
-        request = [words, example, share]
-        whole = [words, example, share, like, found, chart, file]
-        private = {"api_visibility": "private", "show_progress": "minimal", "concurrency_limit": None}
-        public = {**private, "api_visibility": "public"}
-        words.submit(page.search, request, [found, chart], api_name="search", **public)
-        share.release(page.search, request, [found, chart], **private)
-        phrases.click(page.phrase, None, whole, **private)
-        file.upload(page.upload, file, whole, api_name="upload", **public)
-        for cards in (found, shown, like):
-            cards.click(page.like, None, whole, **private)
-        chart.click(page.show, None, shown, api_name="show", **private)
+        request, hits = [words, example, share], [found, chart]
+        whole = [words, example, share, like, *hits]
+        events = [
+            (words.submit, page.search, request, hits, "search"),
+            (share.release, page.search, request, hits, None),
+            (phrases.click, page.phrase, None, whole, None),
+            (file.upload, page.upload, file, whole, "upload"),
+            *((cards.click, page.like, None, whole, None) for cards in (found, shown, like)),
+            (chart.click, page.show, None, shown, None),
+        ]
+        for happens, handler, inputs, outputs, name in events:
+            happens(None, js="() => pianobind.waiting(true)")
+            answered = happens(
+                handler,
+                inputs,
+                outputs,
+                api_name=name,
+                api_visibility="public" if name else "private",
+                show_progress="hidden",  # it would lay a badge over each output; the page has a sign of its own
+                concurrency_limit=None,  # the gate refuses what is too much; gradio would let it wait without end
+            ).then(None, js="() => pianobind.waiting(false)")
+            if handler == page.upload:
+                answered.then(lambda: None, None, file, api_visibility="private")  # ready for the next file
     return blocks
 
 
@@ -116,7 +128,7 @@ class Handlers:
         found, chart = self._found(words, key)
         like = gr.HTML(example_card(self.library.view(key)) if key else "", visible=bool(key))
         box = gr.Textbox(value=words, **(STEERING if key else WORDS))
-        return box, key, gr.Slider(value=0.5, visible=bool(key)), like, found, chart, None
+        return box, key, gr.Slider(value=0.5, visible=bool(key)), like, found, chart
 
     def _answer(self, work: Callable):
         """Does `work` when its turn comes; what is wrong with the request is said in the page."""
@@ -124,9 +136,9 @@ class Handlers:
             with self.gate.turn():
                 return work()
         except BusyError as error:
-            raise gr.Error(str(error), title="Busy", print_exception=False) from error
+            raise gr.Error(str(error), print_exception=False) from error
         except UserError as error:  # gradio shows the message as HTML
-            raise gr.Error(escaped(_sentence(error)), title="That did not work", print_exception=False) from error
+            raise gr.Error(escaped(error), print_exception=False) from error
 
     async def audio(self, request: Request) -> Response:
         """GET audio/KEY.flac?middle=SECONDS"""
@@ -140,7 +152,7 @@ class Handlers:
         except BusyError as error:
             return PlainTextResponse(str(error), 503, {"Retry-After": "2"})
         except UserError as error:
-            return PlainTextResponse(_sentence(error), 404)
+            return PlainTextResponse(str(error), 404)
 
 
 def launch(library: Library, host: str | None = None, port: int | None = None, blocking: bool = True):
@@ -199,6 +211,7 @@ def _theme() -> gr.themes.Base:
         button_primary_background_fill_dark="#b4472f",
         button_primary_text_color="#ffffff",
         block_radius="12px",
+        slider_color="#9a3324",
     )
 
 
@@ -215,11 +228,6 @@ def _phrases() -> str:
         for number, phrase in enumerate(PHRASES)
     )
     return f'<div class="pb-chips" role="group" aria-label="Phrases to try">{buttons}</div>'
-
-
-def _sentence(error) -> str:
-    text = " ".join(str(error).split())
-    return text[:1].upper() + text[1:]
 
 
 __all__ = ["Handlers", "build_page", "launch"]

@@ -47,7 +47,7 @@ class Uploads:
         """
         with self._lock:
             if key not in self._kept:
-                raise UserError("your file is no longer here; drop it again.")
+                raise UserError("Your file is no longer here; drop it again.")
             self._kept.move_to_end(key)
             return self._kept[key]
 

@@ -1,0 +1,170 @@
+"""The page of `pianobind app`, served on the loopback: its answers over HTTP, and what a real browser makes of it."""
+
+import re
+import shutil
+
+import pytest
+
+pytest.importorskip("gradio", reason='the page needs gradio: pip install "pianobind[demo]"')
+
+import gradio
+import httpx
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from modeling_pianobind.app.library import Library
+from modeling_pianobind.app.limits import Limits
+from modeling_pianobind.app.page import PHRASES, Handlers, launch
+from modeling_pianobind.app.synthesis import AdditivePiano
+from modeling_pianobind.cli_support import Checkpoint
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def library(tiny_checkpoint, write_midi, write_audio, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page") / "corpus"
+    folder.mkdir()
+    for seed in range(4):
+        write_midi(folder / f"piece {seed}.mid", seconds=25, seed=seed)
+    write_audio(folder / "rain.wav", seconds=5)
+    limits = Limits(file_megabytes=0.5, running=1, waiting=1, patience_seconds=20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIANOBIND_CACHE", str(folder.parent / "cache"))
+        return Library(folder, Checkpoint(tiny_checkpoint), AdditivePiano(), limits)
+
+
+@pytest.fixture(scope="module")
+def url(library):
+    """Address of a running page, with a slash at its end."""
+    blocks = launch(library, blocking=False)
+    yield blocks.local_url
+    blocks.close()
+
+
+class TestAnswers:
+    def test_the_page_asks_nobody_else_for_anything(self, url):
+        page = httpx.get(url).text
+        loaded = re.findall(r"<(?:script|link|img)\b[^>]*?(?:src|href)=[\"']([^\"']+)", page)
+        assert loaded and not [address for address in loaded if "//" in address]
+        assert "fonts.googleapis" not in page
+
+    def test_sound_is_served_by_key_and_only_by_key(self, url):
+        answer = httpx.get(f"{url}audio/0.flac?middle=nonsense", timeout=60)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "audio/flac")
+        assert answer.content.startswith(b"fLaC")
+        for key in ("99", "..%2F..%2Fetc%2Fpasswd", "nobody"):
+            answer = httpx.get(f"{url}audio/{key}.flac")
+            assert answer.status_code == 404 and "root:" not in answer.text
+
+    def test_files_of_the_corpus_are_not_served(self, url, library):
+        assert httpx.get(f"{url}gradio_api/file={library.paths[0]}").status_code in (403, 404)
+
+    def test_an_upload_above_the_limit_is_refused_while_it_arrives(self, url):
+        answer = httpx.post(f"{url}gradio_api/upload", files={"files": ("x.mid", bytes(600_000))}, timeout=60)
+        assert answer.status_code == 413 and "exceeded" in answer.text
+
+    def test_programs_can_search_and_upload(self, url, library, tmp_path, write_midi):
+        client = Client(url, verbose=False)
+        cards, chart = client.predict("calm", 0.5, api_name="/search")
+        assert cards.count("pb-card") == 5 and chart.count('data-ask="show"') == 5
+        answer = client.predict(handle_file(write_midi(tmp_path / "mine.mid")), api_name="/upload")
+        assert any("mine.mid" in str(part) for part in answer)
+        (tmp_path / "bad.mid").write_bytes(b"MThd" + bytes(40))
+        with pytest.raises(AppError, match=r"bad\.mid: its time division is zero"):
+            client.predict(handle_file(tmp_path / "bad.mid"), api_name="/upload")
+
+    def test_when_all_places_are_taken_it_says_busy(self, url, library):
+        handlers = Handlers(library)
+        with handlers.gate.turn(), handlers.gate._places:
+            with pytest.raises(gradio.Error, match="busy"):
+                handlers.search("calm", "", 0.5)
+            assert handlers._audio("0", "").status_code == 503
+
+    def test_messages_with_names_in_them_are_escaped(self, library, tmp_path):
+        path = tmp_path / "<b>x.txt"
+        path.write_bytes(b"x")
+        with pytest.raises(gradio.Error) as caught:
+            Handlers(library).upload(str(path))
+        assert "&lt;b&gt;x.txt" in caught.value.message and "<b>" not in caught.value.message
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, driven by playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this machine")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, url):
+    """An open page; at the end it must have asked nobody else for anything and have had nothing to complain about."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(60_000)
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(url)
+    page.wait_for_selector("#results .pb-card")
+    yield page
+    page.close()
+    assert [address for address in asked if not address.startswith((url, "data:", "blob:"))] == []
+    assert complaints == []
+
+
+class TestBrowser:
+    def test_words_find_pieces_that_play(self, page):
+        page.fill("#words textarea", "fast happy ragtime")
+        with page.expect_response(lambda response: "queue/data" in response.url):
+            page.keyboard.press("Enter")
+        page.locator("#results .pb-play").first.click()
+        page.wait_for_selector('#results [data-state="playing"]')
+        page.wait_for_function("() => parseFloat(document.querySelector('#results .pb-head').style.left) > 0")
+        page.locator("#results .pb-play").first.click()
+        page.wait_for_selector('#results [data-state="paused"]')
+
+    def test_a_click_on_the_map_shows_a_piece_and_arrow_keys_reach_the_next(self, page):
+        page.locator("#map .pb-point").first.click()
+        page.wait_for_selector("#shown .pb-card")
+        title = page.locator("#shown h3").inner_text()
+        page.evaluate("document.querySelector('#map .pb-point').focus()")
+        for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"):
+            page.keyboard.press(key)
+        assert page.evaluate("document.activeElement.classList.contains('pb-point')")
+        page.locator("#map .pb-point").nth(1).press("Enter")
+        page.wait_for_function("title => document.querySelector('#shown h3').innerText !== title", arg=title)
+
+    def test_a_found_piece_becomes_the_example_and_words_steer_it(self, page):
+        title = page.locator("#results h3").first.inner_text()
+        page.locator("#results [data-ask=like]").first.click()
+        page.wait_for_selector("#example .pb-card")
+        assert page.locator("#example h3").inner_text() == title
+        assert title not in page.locator("#results h3").all_inner_texts()
+        scores = page.locator("#results .pb-score").all_inner_texts()
+        page.fill("#words textarea", "slow calm")
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            "scores => [...document.querySelectorAll('#results .pb-score')].map(s => s.innerText).join() !== scores",
+            arg=",".join(scores),
+        )
+        page.locator("#example [data-ask=clear]").click()
+        page.wait_for_selector("#example .pb-card", state="detached")
+        assert page.input_value("#words textarea") == PHRASES[0]
+
+    def test_a_midi_file_is_taken_and_a_damaged_one_is_refused_by_name(self, page, tmp_path, write_midi):
+        page.set_input_files("#file input[type=file]", write_midi(tmp_path / "<b>mine.mid"))
+        page.wait_for_selector("#example .pb-card")
+        assert "mine.mid" in page.locator("#example h3").inner_text() and page.locator("#example b").count() == 0
+        (tmp_path / "bad.mid").write_bytes(b"MThd" + bytes(40))
+        page.set_input_files("#file input[type=file]", tmp_path / "bad.mid")
+        page.get_by_text("bad.mid: its time division is zero").wait_for()
+
+    def test_a_narrow_screen_needs_no_sideways_scrolling(self, page):
+        page.set_viewport_size({"width": 360, "height": 740})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
