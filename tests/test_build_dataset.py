@@ -544,19 +544,12 @@ def test_links_in_archives_are_not_followed(tmp_path, capsys):
 
 
 def test_the_dataset_loads_saves_and_is_pushed(tmp_path, small_corpus, monkeypatch):
-    calls = []
+    pushed = []
 
-    class FakeApi:
-        def create_repo(self, repo_id, **options):
-            calls.append(("create", repo_id, options))
+    def push_folder(folder, *target, message):
+        pushed.append((*target, {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}))
 
-        def upload_folder(self, *, repo_id, folder_path, **options):
-            from pathlib import Path
-
-            names = sorted(path.relative_to(folder_path).as_posix() for path in Path(folder_path).rglob("*.*"))
-            calls.append(("upload", repo_id, names))
-
-    monkeypatch.setattr("huggingface_hub.HfApi", FakeApi)
+    monkeypatch.setattr(dataset_files, "push_folder", push_folder)
     monkeypatch.setattr(dataset_files, "GROUP_ROWS", 2)
     disk = tmp_path / "disk"
     options = {"save_to_disk": str(disk), "push_to_hub": "me/piano", "test_share": 0.0, "shard_megabytes": 1e-3}
@@ -574,9 +567,8 @@ def test_the_dataset_loads_saves_and_is_pushed(tmp_path, small_corpus, monkeypat
         assert len(read_midi(row["midi"])) == row["notes"]
     shards = sorted(path.name for path in (output / "data").glob("train-*"))
     assert len(shards) > 1 and shards[0] == f"train-00000-of-{len(shards):05d}.parquet"
-    assert calls[0] == ("create", "me/piano", {"repo_type": "dataset", "private": True, "exist_ok": True})
     expected = {"README.md", "report.json", "refused.csv", *(f"data/{name}" for name in shards)}
-    assert calls[1][:2] == ("upload", "me/piano") and expected <= set(calls[1][2])
+    assert pushed[0][:3] == ("me/piano", "dataset", True) and expected <= pushed[0][3]
     assert (disk / "README.md").read_text() == (output / "README.md").read_text()
 
 

@@ -116,7 +116,8 @@ def test_a_stranger_embeds_the_same_from_the_hub(published, stranger, files, exp
 def test_the_package_loads_by_name_without_remote_code(published, client, files, expected):
     found = client.run(
         "from modeling_pianobind import PianoBindModel, PianoBindProcessor\n"
-        "model, processor = PianoBindModel.from_pretrained(name), PianoBindProcessor.from_pretrained(name)\n"
+        "model, processor = AutoModel.from_pretrained(name), AutoProcessor.from_pretrained(name)\n"
+        "assert isinstance(model, PianoBindModel) and isinstance(processor, PianoBindProcessor)\n"
         "output = model(**processor(audio=[audio], midi=[midi], text=[text], return_tensors='pt'))\n"
         "result = {one: output[one + '_embeds'].tolist() for one in ('audio', 'midi', 'text')}",
         name=published,

@@ -123,6 +123,7 @@ def local_adapter(tmp_path_factory):
         (["CHECKPOINT", "--repo-id", "a/b", "--licence", "wtfpl"], "--licence-file"),
         (["CHECKPOINT", "--repo-id", "a/b", "--licence", "cc-by-4.0", "--results", "NC"], "used commercially"),
         (["CHECKPOINT", "--repo-id", "a/b", "--licence", "cc-by-4.0", "--results", "OTHER"], "other weights"),
+        (["CHECKPOINT", "--repo-id", "a/b", "--licence", "cc-by-4.0", "--results", "NONE"], "are no results"),
         (["CHECKPOINT", "--repo-id", "alone", "--licence", "cc-by-4.0"], "OWNER/NAME"),
         (["nowhere", "--repo-id", "a/b"], "is no folder"),
         (["EMPTY", "--repo-id", "a/b"], "has no config.json"),
@@ -141,6 +142,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     for name, changes in (("NC", {}), ("OTHER", {"weights_sha256": "0"})):
         named[name] = tmp_path / f"{name}.json"
         named[name].write_text(json.dumps(results_of(tiny_checkpoint, "CC BY-NC-SA 4.0") | changes))
+    named["NONE"] = tiny_checkpoint / "config.json"
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     assert publish(*(named.get(one, one) for one in arguments)) == 2
     error = capsys.readouterr().err

@@ -1,6 +1,6 @@
 """Folders of piano recordings, MIDI and labels -> a `datasets` dataset on disk or on the Hub.
 
-    python -m training.build_dataset CONFIG.yaml
+    python -m training.build_dataset CONFIG.yaml [--push-to-hub OWNER/NAME]
 
 A small file:
 
@@ -20,6 +20,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -111,9 +112,13 @@ def _rows(pieces, seen, arguments, instruments, report) -> Iterator[dict]:
 def main(command_line: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.build_dataset", description=__doc__.splitlines()[0])
     parser.add_argument("config", help="YAML file; its keys are the fields of training.build_arguments.BuildArguments")
+    parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="in place of the file's `push_to_hub`")
     options = parser.parse_args(command_line)
     try:
         arguments = BuildArguments.from_yaml(options.config)
+        if options.push_to_hub:
+            arguments = replace(arguments, push_to_hub=options.push_to_hub)
+            arguments.check("--push-to-hub")
         report = build(arguments)
     except (ValueError, ImportError, RuntimeError, OSError) as error:
         print(f"build_dataset: {error}", file=sys.stderr)

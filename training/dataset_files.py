@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .dataset_schema import COLUMNS, LABELS, SPLITS
+from .hub_upload import push_folder
 
 CARD_TEMPLATE = Path(__file__).parent.parent / "model_cards" / "dataset_card.md.jinja"
 GROUP_BYTES = 16 << 20  # of audio and MIDI in a row group: what is held in memory, and what a reader fetches at once
@@ -185,20 +186,11 @@ def push_to_hub(folder: Path, dataset_id: str, private: bool) -> None:
     Raises:
         RuntimeError: the Hub refuses it; the folder stays, and the message says how to try again.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    api = HfApi()
     try:
-        api.create_repo(dataset_id, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=dataset_id, repo_type="dataset", folder_path=str(folder), commit_message="Add the dataset"
-        )
-    except (HfHubHTTPError, OSError) as error:
-        raise RuntimeError(
-            f"{dataset_id}: the upload failed ({' '.join(str(error).split())}); the dataset is whole in {folder}: "
-            f"log in with `hf auth login`, then run `hf upload {dataset_id} {folder} . --repo-type dataset`."
-        ) from error
+        push_folder(folder, dataset_id, "dataset", private, message="Add the dataset")
+    except RuntimeError as error:
+        again = f"python -m training.publish {folder} --repo-id {dataset_id}{' --private' if private else ''}"
+        raise RuntimeError(f"{error} The dataset is whole in {folder}; later run `{again}`.") from error
 
 
 __all__ = ["Report", "load_parquet", "push_to_hub", "save_to_disk", "write_card", "write_shards"]

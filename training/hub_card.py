@@ -136,11 +136,14 @@ def _results_of(checkpoint: Path, folder: Path, options: HubOptions):
     digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
     path = options.results
     if path is None:
-        found = (one for one in sorted(RESULTS.glob("*.json")) if _json(one).get("weights_sha256") == digest)
-        path = next(found, None)
+        known = ((one, _json(one)) for one in sorted(RESULTS.glob("*.json")))
+        of_these = (one for one, found in known if found.get("weights_sha256") == digest and "protocols" in found)
+        path = next(of_these, None)
         if path is None:
             return {}, []
     results = _json(path)
+    if "protocols" not in results:
+        raise ValueError(f"{path}: these are no results of evaluation.evaluate_checkpoint; give a file that it wrote.")
     measured = results.get("weights_sha256")
     if measured and digest and measured != digest:
         raise ValueError(f"{path}: these results were measured on other weights than {weights.name} of {checkpoint}.")

@@ -48,6 +48,8 @@ def make_folder(arguments, folder: Path) -> str:
         dataset=arguments.dataset,
     )
     write_checkpoint(Path(source), folder, options)
+    if not (folder / "results.json").is_file():
+        print(f"publish: {source}: no results of these weights are known, so none are published.", file=sys.stderr)
     return "model"
 
 
