@@ -1,4 +1,4 @@
-"""Embeddings of packed corpora for evaluation: whole pieces, without writing files."""
+"""Embeddings of notes for evaluation: whole pieces in large batches, without writing files."""
 
 import numpy as np
 import torch
@@ -32,10 +32,3 @@ def embed_notes(model, processor, pieces, most_windows: int | None = None) -> np
         embeds = model.get_midi_features(ids.to(model.device), mask.to(model.device)).cpu()
         totals.index_add_(0, torch.tensor([owner[window] for window in batch]), embeds)
     return torch.nn.functional.normalize(totals, dim=1).numpy()
-
-
-@torch.inference_mode()
-def embed_captions(model, processor, texts) -> np.ndarray:
-    """`(texts, dim)`, float32, unit rows."""
-    batch = processor.tokenize(texts, return_tensors="pt").to(model.device)
-    return model.get_text_features(**batch).cpu().numpy()

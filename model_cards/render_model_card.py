@@ -1,87 +1,66 @@
-"""Writes a checkpoint's card from measured results: `python -m model_cards.render_model_card CHECKPOINT RESULTS`."""
+"""Writes a checkpoint's card from measured results: nobody types a number.
+
+python -m model_cards.render_model_card CHECKPOINT RESULTS [--plots FOLDER] [--readme README.md]
+"""
 
 import argparse
 import json
+import os
+import re
+import sys
 from pathlib import Path
-from typing import NamedTuple
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor
 
+from .figures import figure_table, figures_of, look_up, model_index
+
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
+CORPUS = "open-piano-corpus"
 STARTS = {
     "audio": "random weights",
     "midi": "random weights",
     "text": "all-MiniLM-L6-v2, adapted with LoRA and merged",
 }
-# name in the card, path in the results, what chance would give
-FIGURES = (
-    ("genre and style tags from MIDI, zero-shot, macro ROC-AUC", "midi.tagging.macro_roc_auc", "0.500"),
-    ("without cues: flat velocity, no pedal, jittered onsets", "midi.tagging_without_cues.macro_roc_auc", "0.500"),
-    ("the same tags from rendered audio, unheard instrument", "audio.tagging_audio.macro_roc_auc", "0.500"),
-    ("EMOPIA quadrant, zero-shot, accuracy", "midi.emopia_zero_shot_published.accuracy", "0.250"),
-    ("EMOPIA quadrant, linear probe, accuracy", "midi.emopia_probe_published.accuracy", "0.250"),
-    ("Pianist8 artist, linear probe, accuracy", "midi.pianist8_probe_published.accuracy", "0.125"),
-    ("caption to MIDI among 200, R@10", "midi.text_to_piece_200.recall@10", "0.050"),
-    ("unheard rendered audio to its MIDI among 200, R@1", "audio.audio_to_midi_200.recall@1", "0.005"),
-    ("unheard rendered audio to its MIDI among 500, R@1", "audio.audio_to_midi_500.recall@1", "0.002"),
-    ("real recording to its transcription among all valid pieces, R@1", "audio.recordings.recall@1", "0.001"),
-)  # fmt: skip
+CAPTIONS = {
+    "tags": "Tags as text, on whole pieces and without cues",
+    "map": "The corpus by genre (t-SNE)",
+    "similarity": "Mean cosine between genres",
+    "robustness": "A piece and itself, changed, against random pairs",
+}
 
 
-def look_up(results: dict, path: str):
-    """`"midi.tagging.macro_roc_auc"` -> the number there; None where the protocol was not run."""
-    for key in path.split("."):
-        if not isinstance(results, dict) or key not in results:
-            return None
-        results = results[key]
-    return results
+def render(checkpoint: Path, results_file: Path, plots: Path | None = None) -> ModelCard:
+    """The card of a checkpoint; every number in it comes from `results_file` or from the weights themselves.
 
-
-class Figure(NamedTuple):
-    """A measured number: its name in a card, its place in the results, its value, and what chance would give."""
-
-    name: str
-    path: str
-    value: float
-    chance: str
-
-
-def figures_of(results: dict) -> list[Figure]:
-    """The figures of a card, in its order; what was not measured is left out."""
-    figures = [Figure(name, path, look_up(results, path), chance) for name, path, chance in FIGURES]
-    return [figure for figure in figures if figure.value is not None]
-
-
-def model_index(figures: list[Figure], dataset_id: str, split: str) -> list[EvalResult]:
-    """What huggingface_hub writes the `model-index` of a card from."""
-    return [
-        EvalResult("retrieval", "open piano corpus", dataset_id, figure.name, figure.value, dataset_split=split)
-        for figure in figures
-    ]
-
-
-def render(checkpoint: Path, results_file: Path) -> ModelCard:
-    """The card of a checkpoint; every number in it comes from `results_file` or from the weights themselves."""
-    results = json.loads(results_file.read_text())
+    Args:
+        plots (`Path`, *optional*): folder of PNG files of `model_cards.plots`; the card links to them.
+    """
+    results = json.loads(results_file.read_text(encoding="utf-8"))
+    if "protocols" not in results:
+        raise ValueError(
+            f"{results_file}: no results of evaluation.evaluate_checkpoint; measure the checkpoint again."
+        )
     model, processor = PianoBindModel.from_pretrained(checkpoint), PianoBindProcessor.from_pretrained(checkpoint)
-    measured = figures_of(results)
+    figures = figures_of(results)
+    bound = any(re.search(r"\bNC\b", source["licence"]) for source in results["sources"])
     data = ModelCardData(
         model_name=checkpoint.name,
-        license="cc-by-nc-sa-4.0",
+        license="cc-by-nc-sa-4.0" if bound else "cc-by-sa-4.0",
         language="en",
         library_name="transformers",
         pipeline_tag="feature-extraction",
         base_model="sentence-transformers/all-MiniLM-L6-v2",
         tags=["piano", "music", "midi", "audio", "retrieval", "contrastive"],
-        eval_results=model_index(measured, "open-piano-corpus", "valid"),
+        eval_results=model_index(figures, CORPUS, results["split"]),
     )
     towers = [
         {"name": name, "parameters": f"{sum(p.numel() for p in tower.parameters()):,}", "start": STARTS[name]}
         for name in ("audio", "midi", "text")
         if (tower := getattr(model, f"{name}_model")) is not None
     ]
+    protocols = results["protocols"]
     return ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
@@ -91,20 +70,71 @@ def render(checkpoint: Path, results_file: Path) -> ModelCard:
         window_seconds=f"{processor.midi_processor.window_seconds:g}",
         hop_seconds=f"{processor.midi_processor.hop_seconds:g}",
         results_file=results_file.name,
-        commit=results["commit"],
-        figures=[figure._asdict() | {"value": f"{figure.value:.3f}"} for figure in measured],
+        split=results["split"],
+        commits=", ".join(sorted({one["code_commit"] for one in protocols.values()})),
+        table=figure_table(figures),
+        tags=tag_table(protocols),
+        recordings=look_up(protocols, "recordings.scores.plain"),
+        negation=look_up(protocols, "prompts.scores.negation"),
+        plots=_plots(plots, checkpoint) if plots else [],
         sources=results["sources"],
+        non_commercial=bound,
     )
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def tag_table(protocols: dict) -> list[dict]:
+    """Each tag's ROC-AUC in MIDI, without cues and in audio; None where a view has too few pieces of it."""
+    views = {
+        view: look_up(protocols, f"{protocol}.scores.per_tag") or {}
+        for view, protocol in (("midi", "tagging"), ("twin", "tagging_without_cues"), ("audio", "tagging_audio"))
+    }
+    return [
+        {"tag": tag} | {view: one.get(tag, {}).get("roc_auc") for view, one in views.items()}
+        for tag in sorted(set().union(*views.values()))
+    ]
+
+
+def _plots(folder: Path, checkpoint: Path) -> list[dict]:
+    """The plots of a folder in their order, as paths seen from the checkpoint."""
+    known = [(folder / f"{name}.png", caption) for name, caption in CAPTIONS.items()]
+    return [
+        {"path": os.path.relpath(path, checkpoint), "caption": caption} for path, caption in known if path.exists()
+    ]
+
+
+def with_table(readme: str, table: str) -> str:
+    """A README whose table of protocols is `table`.
+
+    Raises:
+        ValueError: it has no such table.
+    """
+    replaced, count = re.subn(r"(?m)^\| protocol \|.*\n(?:\|.*\n)+", lambda _: table + "\n", readme, count=1)
+    if not count:
+        raise ValueError("the README has no table that begins with `| protocol |`; put one where the figures belong.")
+    return replaced
+
+
+def main(arguments=None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m model_cards.render_model_card", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("results", type=Path)
-    arguments = parser.parse_args()
-    card = render(arguments.checkpoint, arguments.results)
-    (arguments.checkpoint / "README.md").write_text(str(card))
+    parser.add_argument("results", type=Path, help="JSON of evaluation.evaluate_checkpoint")
+    parser.add_argument("--plots", type=Path, help="folder of model_cards.plots; the card links to what is there")
+    parser.add_argument("--readme", type=Path, help="also renew this file's table of protocols")
+    given = parser.parse_args(arguments)
+    try:
+        card = render(given.checkpoint, given.results, given.plots)
+        (given.checkpoint / "README.md").write_text(str(card), encoding="utf-8")
+        if given.readme:
+            table = figure_table(figures_of(json.loads(given.results.read_text(encoding="utf-8"))))
+            given.readme.write_text(with_table(given.readme.read_text(encoding="utf-8"), table), encoding="utf-8")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Protocols on audio: rendered by an instrument and in a room that training has not heard, and real recordings."""
+
+import numpy as np
+
+from .bench import Bench, UnsuitableError
+from .changes import NOISE_DB, excerpt, faster, in_a_room, through_mp3, transposed, with_noise
+from .midi_protocols import zero_shot_tagging
+from .piano_retrieval.ranking import retrieval_metrics
+from .scores import paired_retrieval, random_pairs, stability
+
+AMONG = (200, 500)
+STABLE_PIECES, STABLE_SECONDS = 100, 20.0
+SEMITONES, TEMPO_RATIOS = (-3, 3), (0.9, 1.1)
+
+
+def tagging_audio(bench: Bench) -> dict:
+    """Genre and style tags as text, on rendered audio."""
+    places, _, views = bench.rendered
+    found = zero_shot_tagging(bench, places, views["plain"])
+    return found | {"settings": found["settings"] | _rendering(bench, len(places))}
+
+
+def audio_midi(bench: Bench) -> dict:
+    """Rendered audio seeks the MIDI of the same stretch; `reverse_` figures are MIDI that seeks audio."""
+    places, notes, views = bench.rendered
+    midi = bench.embed_notes(notes)
+    sizes = [size for size in AMONG if size <= len(places)] or [len(places)]
+    scores, chance = {}, {}
+    for view, audio in views.items():
+        for size in sizes:
+            name = f"among_{size}" + ("" if view == "plain" else f"_{view}")
+            scores[name] = paired_retrieval(audio @ midi.T, size, bench.bootstrap)
+            chance[name] = _chance(size, size)
+        scores[f"cosine_{view}"] = float((audio * midi).sum(1).mean())
+    return {"scores": scores, "baselines": {"chance": chance}, "settings": _rendering(bench, len(places))}
+
+
+def recordings(bench: Bench) -> dict:
+    """Real recordings seek their own MIDI, or transcription, among all pieces that are measured."""
+    heard = [place for place in bench.places if bench.corpus.rows[place].get("audio")]
+    if not heard:
+        raise UnsuitableError("no row of this split has a recording.")
+    if bench.recordings is None and isinstance(bench.corpus.rows[heard[0]]["audio"], str):
+        raise UnsuitableError("needs the folder below which the corpus's recordings lie: name it with --recordings.")
+    midi = bench.midi_at(bench.places)
+    relevant = [bench.places.index(place) for place in heard]
+    options = {"bootstrap_samples": bench.bootstrap.samples, "seed": bench.bootstrap.seed}
+    scores = {}
+    for view, audio in bench.audio_views(map(bench.recording, heard)).items():
+        similarity = audio @ midi.T
+        scores[view] = retrieval_metrics(similarity, relevant, **options)
+        own = similarity[np.arange(len(heard)), relevant]
+        scores[view]["ranks"] = [1 + int((row > best).sum()) for row, best in zip(similarity, own, strict=True)]
+    chance = _chance(len(heard), len(midi))
+    return {"scores": scores, "baselines": {"chance": dict.fromkeys(scores, chance)}, "settings": {}}
+
+
+def robustness_audio(bench: Bench) -> dict:
+    """How near rendered audio stays to itself under other sound and other keys and tempi."""
+    places = bench.some(bench.places, STABLE_PIECES)
+    notes, songs = [excerpt(one, STABLE_SECONDS) for one in bench.notes_at(places)], bench.songs_at(places)
+    rate, (first, *others) = bench.sampling_rate, bench.need_instruments()
+
+    def played(name, pieces):
+        return (bench.instruments[name].render(one, rate) for one in pieces)
+
+    clean = list(played(first, notes))
+    random = np.random.default_rng(bench.bootstrap.seed)
+    changed = {
+        "room": (in_a_room(one, rate, seed=place) for place, one in zip(places, clean, strict=True)),
+        f"noise {-NOISE_DB:g} dB below": (with_noise(one, random) for one in clean),
+        "MP3": (through_mp3(one, rate) for one in clean),
+    }
+    changed |= {f"played by {name}": played(name, notes) for name in others}
+    for step in SEMITONES:
+        changed[f"{step:+d} semitones"] = played(first, [transposed(one, step) for one in notes])
+    for ratio in TEMPO_RATIOS:
+        changed[f"tempo x {ratio:g}"] = played(first, [faster(one, ratio) for one in notes])
+    originals = bench.audio_views(clean)["plain"]
+    return {
+        "scores": {
+            name: stability(originals, bench.audio_views(others)["plain"], songs, bench.bootstrap)
+            for name, others in changed.items()
+        },
+        "baselines": {"random pairs": random_pairs(originals), "chance": {"recall@1": 1 / len(places)}},
+        "settings": {"pieces": len(places), "seconds": STABLE_SECONDS, "instruments": [first, *others]},
+    }
+
+
+def _chance(queries: int, items: int) -> dict:
+    """What the metric gives where all scores are equal."""
+    found = retrieval_metrics(np.zeros((queries, items)), range(queries), bootstrap_samples=0)
+    return found | {f"reverse_{name}": value for name, value in found.items()} if queries == items else found
+
+
+def _rendering(bench: Bench, pieces: int) -> dict:
+    return {"pieces": pieces, "seconds": bench.audio_seconds, "instrument": bench.need_instruments()[0], "room": True}

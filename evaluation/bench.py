@@ -1,0 +1,175 @@
+"""What protocols measure: the embeddings that one checkpoint gives one corpus, each made once."""
+
+import io
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from tqdm import tqdm
+
+from training.captions import write_caption
+from training.corpus import PackedCorpus
+from training.dataset import FactVocabulary
+from training.facts import label_facts
+
+from .baselines import feature_matrix
+from .changes import excerpt, in_a_room
+from .scores import Bootstrap
+
+FACTS_OF_A_CAPTION = 8
+WAVEFORMS_HELD = 16
+
+
+class UnsuitableError(ValueError):
+    """A protocol cannot run: the corpus, the checkpoint or the options lack what it needs."""
+
+
+@dataclass
+class Bench:
+    """A corpus, and functions that embed.
+
+    Attributes:
+        embed_text, embed_notes, embed_audio: list of texts, `PianoNotes` or waveforms -> `(n, dim)` unit rows;
+            `embed_audio` also takes `transcribe`.
+        sampling_rate (`int`): of these waveforms, in Hz.
+        split (`str`): the rows that are measured; only probes and baselines see `train` rows.
+        instruments (`dict`): what renders MIDI, by name; training should have heard none of them.
+        recordings (`Path`, *optional*): folder below which the corpus's recordings lie.
+        sentence_embedder (`Callable`, *optional*): list of texts -> `(n, dim)` unit rows, for the MiniLM baseline.
+        audio_pieces, audio_seconds: how many pieces are rendered, and how much of each, around its middle.
+        transcribe (`bool`): measure audio with transcription as well.
+    """
+
+    corpus: PackedCorpus
+    embed_text: Callable
+    embed_notes: Callable
+    embed_audio: Callable
+    sampling_rate: int
+    split: str = "valid"
+    instruments: dict = field(default_factory=dict)
+    recordings: Path | None = None
+    sentence_embedder: Callable | None = None
+    audio_pieces: int = 1000
+    audio_seconds: float = 40.0
+    transcribe: bool = False
+    bootstrap: Bootstrap = field(default_factory=Bootstrap)
+
+    @cached_property
+    def places(self) -> list[int]:
+        """Corpus positions of the rows that are measured."""
+        places = self.corpus.select(lambda row: row["split"] == self.split)
+        if not places:
+            known = sorted({row["split"] for row in self.corpus.rows})
+            raise ValueError(f"the corpus has no row of split {self.split!r}; its splits are {', '.join(known)}.")
+        return places
+
+    @cached_property
+    def rows(self) -> list[dict]:
+        return self.rows_at(self.places)
+
+    def rows_at(self, places) -> list[dict]:
+        return [self.corpus.rows[place] for place in places]
+
+    def notes_at(self, places) -> list:
+        return [self.corpus.notes(place) for place in places]
+
+    def songs_at(self, places) -> list[str]:
+        """The song of each piece; a piece without one is a song of its own."""
+        return [row.get("song") or row["id"] for row in self.rows_at(places)]
+
+    def midi_at(self, places) -> np.ndarray:
+        """`(places, dim)` embeddings of whole pieces."""
+        return self._kept("midi", self.embed_notes, places)
+
+    def features_at(self, places) -> np.ndarray:
+        """`(places, features)` hand-made features of whole pieces, for baselines."""
+        return self._kept("features", feature_matrix, places)
+
+    @cached_property
+    def _memory(self) -> dict[tuple[str, int], np.ndarray]:
+        return {}
+
+    def _kept(self, kind: str, make, places) -> np.ndarray:
+        """What `make` makes of pieces, each piece once."""
+        missing = [place for place in places if (kind, place) not in self._memory]
+        if missing:
+            made = make(self.notes_at(missing))
+            self._memory.update({(kind, place): row for place, row in zip(missing, made, strict=True)})
+        return np.stack([self._memory[kind, place] for place in places])
+
+    @cached_property
+    def creators(self) -> set[str]:
+        """Names that captions may use: those with enough `train` pieces."""
+        return FactVocabulary([row for row in self.corpus.rows if row["split"] == "train"]).creators
+
+    def caption(self, place: int, wording: int = 0) -> str | None:
+        """A caption of the dataset's, or one of all that a row's human or provenance labels say, or None.
+
+        Args:
+            place (`int`): the row.
+            wording (`int`): another number gives another caption, or other words for the same.
+        """
+        row = self.corpus.rows[place]
+        if row.get("captions"):
+            return row["captions"][wording % len(row["captions"])]
+        facts = sorted(self.signed_facts(row)[0])
+        words = random.Random(f"{row['id']} {self.bootstrap.seed} {wording}")
+        return write_caption(facts[:FACTS_OF_A_CAPTION], self.creators, words) if facts else None
+
+    def signed_facts(self, row: dict) -> tuple[set[str], set[str]]:
+        """What holds and what does not by a row's labels; nothing is certain where they are weak."""
+        return (set(), set()) if row["tier"] == "weak" else label_facts(row, self.creators)
+
+    @cached_property
+    def described(self) -> list[int]:
+        """The measured rows that have a caption."""
+        return [place for place in self.places if self.caption(place)]
+
+    def some(self, places, count: int) -> list[int]:
+        """At most `count` of some places, by the seed."""
+        return sorted(np.random.default_rng(self.bootstrap.seed).permutation(places)[:count].tolist())
+
+    def need_instruments(self) -> list[str]:
+        """Names of the instruments; at least one."""
+        if not self.instruments:
+            raise UnsuitableError("needs an instrument that training has not heard: name one with --soundfont.")
+        return list(self.instruments)
+
+    def room_audio(self, places, notes) -> Iterator[np.ndarray]:
+        """Stretches of pieces as the first instrument sounds in a room, each with its own noise."""
+        instrument = self.instruments[self.need_instruments()[0]]
+        for place, one in zip(places, tqdm(notes, desc="rendering"), strict=True):
+            yield in_a_room(instrument.render(one, self.sampling_rate), self.sampling_rate, seed=place)
+
+    @cached_property
+    def rendered(self) -> tuple[list[int], list, dict[str, np.ndarray]]:
+        """Some pieces, what is heard of them, and its embeddings as `audio_views` gives them."""
+        places = self.some(self.places, self.audio_pieces)
+        notes = [excerpt(one, self.audio_seconds) for one in self.notes_at(places)]
+        return places, notes, self.audio_views(self.room_audio(places, notes))
+
+    def audio_views(self, waveforms: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+        """Embeddings of audio, a few waveforms at a time: `plain` and, if that is asked for, `transcribed`."""
+        waveforms, views = iter(waveforms), {"plain": []} | ({"transcribed": []} if self.transcribe else {})
+        while chunk := list(islice(waveforms, WAVEFORMS_HELD)):
+            for view, embeds in views.items():
+                embeds.append(self.embed_audio(chunk, transcribe=view == "transcribed"))
+        return {view: np.concatenate(embeds) for view, embeds in views.items()}
+
+    def recording(self, place: int) -> np.ndarray | None:
+        """A row's own recording as a mono waveform, or None."""
+        audio = self.corpus.rows[place].get("audio")
+        if isinstance(audio, bytes):
+            audio = io.BytesIO(audio)
+        elif audio and self.recordings:
+            audio = self.recordings / audio
+        else:
+            return None
+        waveform, rate = soundfile.read(audio, dtype="float32", always_2d=True)
+        return soxr.resample(waveform.mean(1), rate, self.sampling_rate)

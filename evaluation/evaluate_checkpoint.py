@@ -1,0 +1,213 @@
+"""Measures a checkpoint on a corpus: the one command behind every figure of the project.
+
+    python -m evaluation.evaluate_checkpoint CHECKPOINT DATASET --output results.json [--protocols tagging,emotion]
+
+DATASET is a packed corpus (training.corpus) or a folder of training.build_dataset. Protocols may be run one at a time:
+their figures are added to the same file, as long as it is of the same weights, the same data and the same split.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_audio, embed_text
+from training.arguments import InstrumentArguments
+from training.corpus import PackedCorpus
+from training.rendering import make_instruments
+
+from .audio_protocols import audio_midi, recordings, robustness_audio, tagging_audio
+from .baselines import sentence_embedder
+from .bench import Bench, UnsuitableError
+from .corpora import corpus_sha256, load_corpus
+from .embedding import embed_notes
+from .midi_protocols import corpus_map, emotion, probes, robustness_midi, tagging, tagging_without_cues
+from .scores import Bootstrap
+from .text_protocols import paper, prompts, text_to_piece
+
+PROTOCOLS = {
+    protocol.__name__: protocol
+    for protocol in (
+        paper, text_to_piece, prompts, tagging, tagging_without_cues, emotion, probes, robustness_midi, corpus_map,
+        tagging_audio, audio_midi, recordings, robustness_audio,
+    )
+}  # fmt: skip
+RENDER_RATE = 44_100
+ROOT = Path(__file__).parent.parent
+
+
+def tower(model, name: str, embed):
+    """An embedding function of a model; one that says so where the model lacks the tower."""
+    if getattr(model, f"{name}_model") is not None:
+        return embed
+
+    def refuse(*_, **__):
+        raise UnsuitableError(f"the checkpoint has no {name} tower.")
+
+    return refuse
+
+
+def make_bench(given, model, processor) -> Bench:
+    """The bench of a command line."""
+    rate = processor.feature_extractor.sampling_rate
+    named = [_instrument(text) for text in given.soundfont]
+    return Bench(
+        corpus=load_corpus(given.dataset),
+        embed_text=tower(model, "text", partial(embed_text, model, processor)),
+        embed_notes=tower(model, "midi", partial(embed_notes, model, processor, most_windows=given.most_windows)),
+        embed_audio=tower(model, "audio", partial(embed_audio, model, processor, sampling_rate=rate)),
+        sampling_rate=rate,
+        split=given.split,
+        instruments=dict(zip(map(_instrument_name, named), make_instruments(named), strict=True)),
+        recordings=given.recordings,
+        sentence_embedder=sentence_embedder(given.minilm, given.device) if given.minilm else None,
+        audio_pieces=given.audio_pieces,
+        audio_seconds=given.audio_seconds,
+        transcribe=given.transcribe,
+        bootstrap=Bootstrap(given.bootstrap_samples, given.seed),
+    )
+
+
+def _instrument(text: str) -> InstrumentArguments:
+    """`FILE` or `FILE:PROGRAM`."""
+    path, _, program = text.rpartition(":")
+    return InstrumentArguments(*((path, int(program)) if path and program.isdigit() else (text,)), RENDER_RATE)
+
+
+def _instrument_name(instrument: InstrumentArguments) -> str:
+    return f"{Path(instrument.path).name}, program {instrument.program}"
+
+
+def subject(checkpoint: Path, corpus_folder: Path, corpus: PackedCorpus, split: str) -> dict:
+    """What is measured on what: names and checksums, and the sources of the corpus's `train` rows."""
+    trained = Counter((row["source"], row["licence"]) for row in corpus.rows if row["split"] == "train")
+    return {
+        "checkpoint": checkpoint.resolve().name,
+        "weights_sha256": hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest(),
+        "corpus": {"name": corpus_folder.resolve().name, "sha256": corpus_sha256(corpus), "rows": len(corpus)},
+        "split": split,
+        "sources": [
+            {"name": source, "pieces": pieces, "licence": licence}
+            for (source, licence), pieces in sorted(trained.items())
+        ],
+    }
+
+
+def code_commit() -> str:
+    """The commit that runs, marked where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return found or "unknown"
+
+
+def open_results(path: Path, measured: dict) -> dict:
+    """What `path` holds already, or the frame of new results.
+
+    Raises:
+        ValueError: its figures are of other weights, other data or another split.
+    """
+    if not path.exists():
+        return measured | {"protocols": {}}
+    results = json.loads(path.read_text(encoding="utf-8"))
+    for what, words in (("weights_sha256", "other weights"), ("corpus", "another corpus"), ("split", "another split")):
+        if results.get(what) != measured[what]:
+            raise ValueError(f"{path}: holds figures of {words}; name another --output, or delete it.")
+    return measured | {"protocols": results["protocols"]}
+
+
+def save_results(path: Path, results: dict) -> None:
+    """Writes results whole or not at all; a list of numbers stands on one line."""
+    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
+    text = re.sub(r"\[[\s\d.,eE+-]*\]", lambda numbers: " ".join(numbers[0].split()), text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = path.with_name(path.name + ".partial")
+    partial_path.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial_path, path)
+
+
+def evaluate(bench: Bench, names: list[str], output: Path, measured: dict, strict: bool) -> dict:
+    """Runs protocols and adds each to the results as soon as it is done.
+
+    Args:
+        measured (`dict`): as `subject` gives it.
+        strict (`bool`): raise where a protocol does not suit the data; otherwise say so and go on.
+    Returns:
+        `dict`: all results in `output`.
+    """
+    results = open_results(output, measured)
+    made = {"code_commit": code_commit(), "seed": bench.bootstrap.seed, "bootstrap_samples": bench.bootstrap.samples}
+    for name in names:
+        try:
+            found = PROTOCOLS[name](bench)
+        except UnsuitableError as error:
+            if strict:
+                raise UnsuitableError(f"{name}: {error}") from error
+            print(f"{name}: left out, {error}", file=sys.stderr)
+            continue
+        results["protocols"][name] = {"protocol": PROTOCOLS[name].__doc__.splitlines()[0], **made, **found}
+        save_results(output, results)
+        print(f"{name}: {summary(found['scores'])}")
+    return results
+
+
+def summary(scores: dict, prefix: str = "") -> str:
+    """The main figures of a protocol on one line."""
+    parts = []
+    for name, value in scores.items():
+        if isinstance(value, dict) and name not in ("per_tag", "retrieval"):
+            parts.append(summary(value, f"{prefix}{name} "))
+        elif name in ("macro_roc_auc", "accuracy", "recall@1", "recall@10", "cosine"):
+            parts.append(f"{prefix}{name} {value:.3f}" if isinstance(value, float) else f"{prefix}{name} {value}")
+    return ", ".join(filter(None, parts))
+
+
+def main(arguments=None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.evaluate_checkpoint", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint")
+    parser.add_argument("dataset", type=Path, help="folder of a packed corpus, or of a built dataset")
+    parser.add_argument("--output", type=Path, required=True, help="results JSON, new or to be added to")
+    parser.add_argument("--split", default="valid", help="rows to measure on (default: valid)")
+    parser.add_argument(
+        "--protocols", help=f"comma-separated; all that suit the data by default: {', '.join(PROTOCOLS)}"
+    )
+    parser.add_argument("--most-windows", type=int, help="windows of a piece of MIDI, evenly spread (default: all)")
+    parser.add_argument(
+        "--soundfont", action="append", default=[], metavar="FILE[:PROGRAM]",
+        help="instrument that training has not heard; give it again for more, against which robustness is measured",
+    )  # fmt: skip
+    parser.add_argument("--recordings", type=Path, help="folder below which the corpus's recordings lie")
+    parser.add_argument("--transcribe", action="store_true", help="measure audio with transcription too; takes hours")
+    parser.add_argument("--audio-pieces", type=int, default=1000, help="pieces that are rendered (default: 1000)")
+    parser.add_argument("--audio-seconds", type=float, default=40.0, help="of each, from its middle (default: 40)")
+    parser.add_argument("--minilm", help="folder or Hub id of all-MiniLM-L6-v2, for the baseline of that name")
+    parser.add_argument("--seed", type=int, default=0, help="of draws, folds and bootstrap (default: 0)")
+    parser.add_argument("--bootstrap-samples", type=int, default=500, help="for intervals (default: 500; 0 for none)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    given = parser.parse_args(arguments)
+    names = given.protocols.split(",") if given.protocols else list(PROTOCOLS)
+    if unknown := [name for name in names if name not in PROTOCOLS]:
+        parser.error(f"no protocol is called {', '.join(unknown)}; there are {', '.join(PROTOCOLS)}")
+    try:
+        model = PianoBindModel.from_pretrained(given.checkpoint, dtype=torch.float32).to(given.device).eval()
+        bench = make_bench(given, model, PianoBindProcessor.from_pretrained(given.checkpoint))
+        measured = subject(given.checkpoint, given.dataset, bench.corpus, given.split)
+        evaluate(bench, names, given.output, measured, strict=bool(given.protocols))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Scores with 95 % intervals: embeddings and labels in, numbers out. Nothing here reads files or runs towers."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from .piano_retrieval.ranking import macro_average_precision, macro_roc_auc, retrieval_metrics
+
+PROBE_STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+PROBE_FOLDS = 5
+TAILS = (0.025, 0.975)
+AREAS = {"roc_auc": macro_roc_auc, "pr_auc": macro_average_precision}
+COSINE_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are drawn: whole songs with replacement, since the pieces of a song are not independent."""
+
+    samples: int = 500
+    seed: int = 0
+
+    def draws(self, songs) -> Iterator[np.ndarray]:
+        """Yields the positions of the pieces of each draw; `songs` holds the song of each piece."""
+        members = {}
+        for position, song in enumerate(songs):
+            members.setdefault(song, []).append(position)
+        members = [np.array(positions) for positions in members.values()]
+        random = np.random.default_rng(self.seed)
+        for _ in range(self.samples):
+            yield np.concatenate([members[song] for song in random.integers(len(members), size=len(members))])
+
+    def intervals(self, figures: Callable[[np.ndarray], dict], songs) -> dict:
+        """Figures of all pieces, and `<name>_interval` = [low, high] beside each.
+
+        Args:
+            figures: positions of pieces, some of them repeatedly -> numbers by name; NaN where one is not defined.
+            songs: the song of each piece.
+        """
+        scores = figures(np.arange(len(songs)))
+        drawn = [figures(positions) for positions in self.draws(songs)]
+        for name in list(scores) if drawn else ():
+            scores[f"{name}_interval"] = np.nanquantile([draw[name] for draw in drawn], TAILS).tolist()
+        return scores
+
+
+def tag_scores(scores: np.ndarray, labels: np.ndarray, tags: list[str], songs, bootstrap: Bootstrap) -> dict:
+    """Tagging and tag retrieval.
+
+    Args:
+        scores, labels (`np.ndarray` of shape `(pieces, tags)`): how well a tag fits a piece, and whether it has it.
+        songs: the song of each piece.
+    Returns:
+        `dict`: macro ROC-AUC and PR-AUC; `retrieval`, in which tags are queries for pieces; `per_tag`.
+    """
+
+    def figures(positions):
+        found = {}
+        for name in AREAS:
+            areas = tag_areas(scores[positions], labels[positions], name)
+            found[f"macro_{name}"] = mean_of_defined(areas)
+            found |= {f"{name} {number}": float(area) for number, area in enumerate(areas)}
+        return found
+
+    found = bootstrap.intervals(figures, songs)
+    per_tag = {
+        tag: {"pieces": int(labels[:, number].sum())}
+        | {
+            name + suffix: found[f"{name} {number}{suffix}"]
+            for name in AREAS
+            for suffix in ("", "_interval")
+            if f"{name} {number}{suffix}" in found
+        }
+        for number, tag in enumerate(tags)
+    }
+    relevant = [np.flatnonzero(column) for column in labels.T]
+    options = {"bootstrap_samples": bootstrap.samples, "seed": bootstrap.seed}
+    return {name: value for name, value in found.items() if name.startswith("macro_")} | {
+        "retrieval": retrieval_metrics(scores.T, relevant, **options),
+        "per_tag": per_tag,
+        "pieces": len(labels),
+    }
+
+
+def tag_areas(scores: np.ndarray, labels: np.ndarray, name: str) -> np.ndarray:
+    """The area called `name` of each column; NaN where all pieces are of one class."""
+    usable = labels.any(0) & ~labels.all(0)
+    areas = np.full(labels.shape[1], np.nan)
+    if usable.any():
+        areas[usable] = AREAS[name](scores[:, usable], labels[:, usable]).per_column
+    return areas
+
+
+def mean_of_defined(values: np.ndarray) -> float:
+    """The mean without NaN; NaN where nothing is left."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else np.nan
+
+
+def macro_area(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Macro ROC-AUC over the columns that have both classes."""
+    return mean_of_defined(tag_areas(scores, labels, "roc_auc"))
+
+
+def accuracy_scores(guess, truth, songs, bootstrap: Bootstrap) -> dict:
+    """Accuracy, and the confusion of true classes (rows) with guessed ones (columns)."""
+    guess, truth = np.asarray(guess), np.asarray(truth)
+    right = guess == truth
+    classes = sorted({*truth.tolist(), *guess.tolist()})
+    return bootstrap.intervals(lambda positions: {"accuracy": float(right[positions].mean())}, songs) | {
+        "pieces": len(truth),
+        "classes": classes,
+        "confusion": [[int(((truth == a) & (guess == b)).sum()) for b in classes] for a in classes],
+    }
+
+
+def linear_probe(train, train_labels, train_songs, test, test_labels, test_songs, bootstrap: Bootstrap) -> dict:
+    """Logistic regression on frozen embeddings.
+
+    Its strength is chosen by five folds of the training pieces, split by song.
+
+    Args:
+        train, test (`np.ndarray` of shape `(pieces, dim)`), with one label and one song a piece.
+    """
+    random = np.random.default_rng(bootstrap.seed)
+    songs = sorted(set(train_songs))
+    fold_of = dict(zip(songs, random.permutation(len(songs)) % PROBE_FOLDS, strict=True))
+    folds = PredefinedSplit([fold_of[song] for song in train_songs])
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    search = GridSearchCV(classifier, {"logisticregression__C": list(PROBE_STRENGTHS)}, cv=folds)
+    search.fit(train, train_labels)
+    return accuracy_scores(search.predict(test), test_labels, test_songs, bootstrap) | {
+        "cross_validated": float(search.best_score_),
+        "strength": float(search.best_params_["logisticregression__C"]),
+        "train_pieces": len(train),
+    }
+
+
+def paired_retrieval(scores: np.ndarray, among: int, bootstrap: Bootstrap, draws: int = 1) -> dict:
+    """Row `i` seeks column `i`, and the reverse, among `among` random pairs.
+
+    Args:
+        scores (`np.ndarray` of shape `(pairs, pairs)`).
+        draws (`int`): random choices of pairs; figures and the ends of their intervals are means over them.
+    """
+    options = {"bootstrap_samples": bootstrap.samples, "seed": bootstrap.seed, "reverse": True}
+    found = []
+    for draw in range(draws):
+        chosen = np.random.default_rng(bootstrap.seed + draw).permutation(len(scores))[:among]
+        found.append(retrieval_metrics(scores[np.ix_(chosen, chosen)], range(len(chosen)), **options))
+    return {name: np.mean([one[name] for one in found], axis=0).tolist() for name in found[0]}
+
+
+def stability(originals: np.ndarray, changed: np.ndarray, songs, bootstrap: Bootstrap) -> dict:
+    """How near changed pieces stay to what they were: cosine, and how often a changed piece finds its own original."""
+    cosines = (originals * changed).sum(1)
+    options = {"top_k": (1,), "bootstrap_samples": bootstrap.samples, "seed": bootstrap.seed}
+    ranking = retrieval_metrics(changed @ originals.T, range(len(originals)), **options)
+    return bootstrap.intervals(lambda positions: {"cosine": float(cosines[positions].mean())}, songs) | {
+        "cosine_quantiles": np.quantile(cosines, COSINE_QUANTILES).tolist(),
+        **{name: value for name, value in ranking.items() if name.startswith("recall@1")},
+    }
+
+
+def random_pairs(embeddings: np.ndarray) -> dict:
+    """The cosine of two pieces at random, for scale."""
+    cosines = (embeddings @ embeddings.T)[np.triu_indices(len(embeddings), k=1)]
+    return {"cosine": float(cosines.mean()), "cosine_quantiles": np.quantile(cosines, COSINE_QUANTILES).tolist()}

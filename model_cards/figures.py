@@ -1,0 +1,101 @@
+"""The figures that cards and the README quote, and where they stand in a results file."""
+
+from typing import NamedTuple
+
+from huggingface_hub import EvalResult
+
+# name in the card, protocol, place among its scores
+FIGURES = (
+    ("genre and style tags from MIDI, zero-shot, macro ROC-AUC", "tagging", "macro_roc_auc"),
+    ("without cues: flat velocity, no pedal, jittered onsets", "tagging_without_cues", "macro_roc_auc"),
+    ("the same tags from rendered audio, unheard instrument", "tagging_audio", "macro_roc_auc"),
+    ("EMOPIA quadrant, zero-shot, accuracy", "emotion", "emopia_published.accuracy"),
+    ("EMOPIA quadrant, linear probe, accuracy", "probes", "emopia_published.accuracy"),
+    ("Pianist8 artist, linear probe, accuracy", "probes", "pianist8_published.accuracy"),
+    ("genre, linear probe, accuracy", "probes", "genre.accuracy"),
+    ("caption to MIDI among 200, R@10", "text_to_piece", "recall@10"),
+    ("the paper's protocol: caption to audio and MIDI among 199, R@10", "paper", "fused.recall@10"),
+    ("unheard rendered audio to its MIDI among 200, R@1", "audio_midi", "among_200.recall@1"),
+    ("unheard rendered audio to its MIDI among 500, R@1", "audio_midi", "among_500.recall@1"),
+    ("real recording to its transcription among all valid pieces, R@1", "recordings", "plain.recall@1"),
+    ("the same, transcribed first", "recordings", "transcribed.recall@1"),
+)
+
+
+class Figure(NamedTuple):
+    """A measured number: its name in a card, its place in the results, its value, and what stands beside it.
+
+    `interval` is the 95 % interval, `chance` what chance gives, `baseline` the best simple means and their name; each
+    is empty where it was not measured.
+    """
+
+    name: str
+    path: str
+    value: float
+    chance: str
+    interval: str
+    baseline: str
+
+
+def look_up(results: dict, path: str):
+    """`"tagging.scores.macro_roc_auc"` -> what stands there, or None."""
+    for key in path.split("."):
+        if not isinstance(results, dict) or key not in results:
+            return None
+        results = results[key]
+    return results
+
+
+def figures_of(results: dict) -> list[Figure]:
+    """The figures of a card, in its order; what was not measured is left out."""
+    figures = []
+    for name, protocol, place in FIGURES:
+        found = results["protocols"].get(protocol, {})
+        value = look_up(found.get("scores", {}), place)
+        if value is None:
+            continue
+        interval = look_up(found["scores"], f"{place}_interval")
+        beside = {baseline: look_up(scores, place) for baseline, scores in found["baselines"].items()}
+        chance = beside.pop("chance", None)
+        best = max(((one, baseline) for baseline, one in beside.items() if one is not None), default=None)
+        figures.append(
+            Figure(
+                name,
+                f"{protocol}.{place}",
+                value,
+                "" if chance is None else f"{chance:.3f}",
+                "{:.3f} to {:.3f}".format(*interval) if interval else "",
+                "{:.3f} ({})".format(*best) if best else "",
+            )
+        )
+    return figures
+
+
+def model_index(figures: list[Figure], dataset_id: str, split: str) -> list[EvalResult]:
+    """What huggingface_hub writes the `model-index` of a card from."""
+    return [
+        EvalResult(
+            task_type="retrieval",
+            dataset_name="open piano corpus",
+            dataset_type=dataset_id,
+            dataset_split=split,
+            metric_type=figure.path.rsplit(".", 1)[-1],
+            metric_name=figure.name,
+            metric_value=figure.value,
+        )
+        for figure in figures
+    ]
+
+
+def figure_table(figures: list[Figure]) -> str:
+    """Markdown of the figures: with 95 % intervals, chance and the best simple means, where any figure has them."""
+    columns = {
+        "protocol": [one.name for one in figures],
+        "figure": [f"{one.value:.3f}" for one in figures],
+        "95 % interval": [one.interval for one in figures],
+        "chance": [one.chance for one in figures],
+        "best simple means": [one.baseline for one in figures],
+    }
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    rows = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
