@@ -164,6 +164,8 @@ class TestBrowser:
         (tmp_path / "bad.mid").write_bytes(b"MThd" + bytes(40))
         page.set_input_files("#file input[type=file]", tmp_path / "bad.mid")
         page.get_by_text("bad.mid: its time division is zero").wait_for()
+        page.wait_for_selector("body:not(.pb-waiting)")
+        page.wait_for_selector("#file input[type=file]", state="attached")  # the next file can be dropped
 
     def test_a_narrow_screen_needs_no_sideways_scrolling(self, page):
         page.set_viewport_size({"width": 360, "height": 740})

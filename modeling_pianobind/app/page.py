@@ -83,9 +83,11 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
                 api_visibility="public" if name else "private",
                 show_progress="hidden",  # it would lay a badge over each output; the page has a sign of its own
                 concurrency_limit=None,  # the gate refuses what is too much; gradio would let it wait without end
-            ).then(None, js="() => pianobind.waiting(false)")
-            if handler == page.upload:
-                answered.then(lambda: None, None, file, api_visibility="private")  # ready for the next file
+            )
+            for after in (answered.success, answered.failure):  # `then` does not come after a failure
+                after(None, js="() => pianobind.waiting(false)")
+                if handler == page.upload:
+                    after(lambda: None, None, file, api_visibility="private")  # ready for the next file
     return blocks
 
 
@@ -176,7 +178,7 @@ def launch(library: Library, host: str | None = None, port: int | None = None, b
         server_port=port,
         share=False,
         prevent_thread_lock=True,
-        show_error=True,
+        show_error=False,  # of errors that nobody foresaw: their text may name folders
         quiet=True,
         footer_links=[],
         run_history=False,
