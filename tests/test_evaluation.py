@@ -14,6 +14,7 @@ from evaluation.changes import faster, through_mp3, transposed, with_noise, with
 from evaluation.corpora import load_corpus
 from evaluation.scores import Bootstrap, paired_retrieval, tag_scores
 from model_cards import plots, render_model_card
+from model_cards.figures import figure_table, figures_of
 from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS
 from modeling_pianobind.notes_pianobind import PianoNotes
 from training.corpus import PackedCorpus
@@ -177,6 +178,14 @@ def test_the_papers_item_is_the_mean_of_its_audio_and_midi(described):
     scores = text_protocols.paper(described)["scores"]
     assert scores["midi"]["recall@1"] == pytest.approx(0.1)
     assert scores["audio"]["recall@1"] == scores["fused"]["recall@1"] == scores["fused"]["reverse_recall@1"] == 1.0
+
+
+def test_the_papers_audio_is_the_recording_where_every_piece_has_one():
+    rows = [row(number, captions=[f"piece {number}"], audio=wav(number)) for number in range(10)]
+    scores = text_protocols.paper(make_bench(rows))["scores"]
+    assert scores["audio"]["recall@1"] == 1.0
+    del rows[0]["audio"]
+    assert list(text_protocols.paper(make_bench(rows))["scores"]) == ["midi"]
 
 
 def test_audio_finds_the_midi_of_its_own_stretch_with_and_without_transcription(described):
@@ -354,6 +363,14 @@ def test_card_and_plots_are_made_of_the_results_alone(evaluated, tiny_checkpoint
     assert card.data.license == "cc-by-nc-sa-4.0"
     assert f"| {area:.3f} | " in card.text and "| jazz | " in card.text and "| x | 12 | CC BY-NC 4.0 |" in card.text
     assert card.text.count("![") == 4
+
+
+def test_the_readme_quotes_the_results_of_the_embedded_checkpoint():
+    root = evaluate_checkpoint.ROOT
+    results = json.loads((root / "evaluation" / "results" / "pianobind-mini.json").read_text())
+    table = figure_table(figures_of(results))
+    assert table.count("\n") >= 8
+    assert table in (root / "README.md").read_text()
 
 
 def test_a_readme_gets_a_new_table_and_nothing_else():
