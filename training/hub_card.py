@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from safetensors import SafetensorError, safe_open
 
-from model_cards.render_model_card import figures_of, model_index
+from model_cards.figures import figure_table, figures_of, model_index
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "model_cards" / "hub_card.md.jinja"
@@ -105,8 +105,8 @@ def write_card(checkpoint: Path, folder: Path, settings: dict, options: HubOptio
         adapter=settings if base else None,
         dim=settings.get("projection_dim"),
         towers=_towers(folder),
-        figures=figures,
-        results=results,
+        table=figure_table(figures) if figures else None,
+        split=results.get("split"),
         licence=licence if licence not in LICENCES else LICENCES[licence][0],
         has_processor=(folder / "processor_config.json").is_file(),
         has_code=any(folder.glob("*.py")),
