@@ -222,6 +222,18 @@ class TestUploads:
         recording = Recording(flac(np.zeros((SAMPLING_RATE * 4, 2), np.float32)))
         assert recording.sound(Excerpt(1, 3)).shape == (2 * SAMPLING_RATE, 2)
 
+    def test_more_channels_than_anybody_records_are_refused(self, tmp_path):
+        soundfile.write(tmp_path / "wide.wav", np.zeros((100, 9), np.int16), 8_000)
+        assert "9 channels at 8000 Hz" in self.refused(tmp_path / "wide.wav")
+
+    def test_an_excerpt_read_in_blocks_equals_the_whole_resampled(self, tmp_path):
+        waves = np.random.default_rng(0).standard_normal((44_100 * 12, 3)).astype(np.float32) / 9
+        soundfile.write(tmp_path / "noise.wav", waves, 44_100, subtype="FLOAT")
+        samples = Recording(tmp_path / "noise.wav").samples(Excerpt(0, 12), 16_000, channels=1)
+        whole = soxr.resample(waves.mean(axis=1), 44_100, 16_000)
+        np.testing.assert_allclose(samples[:, 0], whole[: len(samples)], atol=1e-4)
+        assert abs(len(samples) - len(whole)) <= 1
+
     def test_a_damaged_midi_of_the_corpus_is_an_error_of_one_line(self, tmp_path):
         (tmp_path / "x.mid").write_bytes(b"MThd")
         with pytest.raises(ValueError, match=r"x\.mid: the file ends within its header"):

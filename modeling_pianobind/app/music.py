@@ -14,6 +14,8 @@ from ..inputs_pianobind import modality_of
 from ..notes_pianobind import PianoNotes, read_midi
 from .synthesis import SAMPLING_RATE, levelled
 
+MAX_CHANNELS, MAX_SAMPLING_RATE = 8, 192_000  # a small file could otherwise unpack to gigabytes
+BLOCK_SECONDS = 5.0  # decoded at a time
 EXCERPT_SECONDS = 180.0  # the longest that is drawn and played at once; it bounds memory, and a roll of more is a blur
 
 
@@ -65,6 +67,11 @@ class Recording:
         with self._open() as sound:
             if not 0 < sound.frames < 2**40:
                 raise ValueError(f"{self._name}: does not say how long it is; convert it to WAV or FLAC.")
+            if sound.channels > MAX_CHANNELS or sound.samplerate > MAX_SAMPLING_RATE:
+                raise ValueError(
+                    f"{self._name}: has {sound.channels} channels at {sound.samplerate} Hz, and at most "
+                    f"{MAX_CHANNELS} at {MAX_SAMPLING_RATE} Hz are taken; mix it down to stereo at 44100 Hz."
+                )
             self.seconds = sound.frames / sound.samplerate
 
     @cached_property
@@ -90,9 +97,13 @@ class Recording:
         with self._open() as sound:
             first, last = (round(at * sound.samplerate) for at in (excerpt.start_seconds, excerpt.end_seconds))
             sound.seek(min(first, sound.frames))
-            samples, rate = sound.read(last - first, dtype="float32", always_2d=True), sound.samplerate
-        samples = samples.mean(axis=1, keepdims=True) if channels == 1 else samples[:, [0, -1]]
-        return np.nan_to_num(soxr.resample(samples, rate, sampling_rate)).astype(np.float32)
+            resampler = soxr.ResampleStream(sound.samplerate, sampling_rate, channels, dtype="float32")
+            block, parts = round(BLOCK_SECONDS * sound.samplerate), []
+            for start in range(first, last, block):
+                samples = np.nan_to_num(sound.read(min(block, last - start), dtype="float32", always_2d=True))
+                samples = samples.mean(axis=1, keepdims=True) if channels == 1 else samples[:, [0, -1]]
+                parts.append(resampler.resample_chunk(np.ascontiguousarray(samples), last=start + block >= last))
+        return np.concatenate(parts).reshape(-1, channels)
 
     def sound(self, excerpt: Excerpt, instrument=None) -> np.ndarray:
         """`(samples, 2)` float32 at `SAMPLING_RATE`; no instrument is needed."""

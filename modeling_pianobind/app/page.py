@@ -1,6 +1,8 @@
 """The page itself, in gradio: what is asked, what answers. All else of `pianobind app` works without gradio."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -170,7 +172,9 @@ def launch(library: Library, host: str | None = None, port: int | None = None, b
     Raises:
         OSError: the port is taken.
     """
-    os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="pianobind-"))  # uploads, ours alone
+    if "GRADIO_TEMP_DIR" not in os.environ:  # uploads lie in a folder of our own, which goes when the program ends
+        os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="pianobind-")
+        atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
     handlers, here = Handlers(library), Path(__file__).parent
     blocks = build_page(library, handlers)
     blocks.launch(
@@ -186,7 +190,7 @@ def launch(library: Library, host: str | None = None, port: int | None = None, b
         ssr_mode=False,
         mcp_server=False,
         pwa=False,
-        max_file_size=round(library.limits.file_megabytes * 1e6),
+        max_file_size=round(library.limits.file_megabytes * 2**20),
         theme=_theme(),
         css=(here / "page.css").read_text(encoding="utf-8"),
         head=f"<script>{(here / 'page.js').read_text(encoding='utf-8')}</script>",
