@@ -58,7 +58,7 @@ def tower(model, name: str, embed):
 def make_bench(given, model, processor) -> Bench:
     """The bench of a command line."""
     rate = processor.feature_extractor.sampling_rate
-    named = [_instrument(text) for text in given.soundfont]
+    named = [instrument_of(text) for text in given.soundfont]
     return Bench(
         corpus=load_corpus(given.dataset),
         embed_text=tower(model, "text", partial(embed_text, model, processor)),
@@ -76,10 +76,12 @@ def make_bench(given, model, processor) -> Bench:
     )
 
 
-def _instrument(text: str) -> InstrumentArguments:
+def instrument_of(text: str) -> InstrumentArguments:
     """`FILE` or `FILE:PROGRAM`."""
     path, _, program = text.rpartition(":")
-    return InstrumentArguments(*((path, int(program)) if path and program.isdigit() else (text,)), RENDER_RATE)
+    if not path or not program.isdigit():
+        path, program = text, 0
+    return InstrumentArguments(path, int(program), RENDER_RATE)
 
 
 def _instrument_name(instrument: InstrumentArguments) -> str:

@@ -340,6 +340,14 @@ def test_the_command_adds_protocols_to_one_file(evaluated, tiny_checkpoint, caps
     assert list(evaluated.glob("*.partial")) == []
 
 
+@pytest.mark.parametrize(
+    ("text", "path", "program"), [("a.sf3", "a.sf3", 0), ("a:b.sf3:3", "a:b.sf3", 3), ("C:piano", "C:piano", 0)]
+)
+def test_an_instrument_is_a_file_and_perhaps_a_program(text, path, program):
+    found = evaluate_checkpoint.instrument_of(text)
+    assert (found.path, found.program) == (path, program)
+
+
 def test_the_command_refuses_what_does_not_fit(evaluated, tiny_checkpoint, tmp_path, capsys):
     assert run(evaluated, tiny_checkpoint, "--protocols", "recordings") == 2
     assert "recordings: no row of this split has a recording" in capsys.readouterr().err
