@@ -85,7 +85,7 @@ def instrument_of(text: str) -> InstrumentArguments:
 
 
 def _instrument_name(instrument: InstrumentArguments) -> str:
-    return f"{Path(instrument.path).name}, program {instrument.program}"
+    return Path(instrument.path).name + (f", program {instrument.program}" if instrument.program else "")
 
 
 def subject(checkpoint: Path, corpus_folder: Path, corpus: PackedCorpus, split: str) -> dict:
