@@ -1,4 +1,4 @@
-"""The `pianobind` command: search, index, embed, describe, demo, app.
+"""The `pianobind` command: search, index, embed, describe, export, demo, app.
 
 torch and transformers are imported only where a file has to be embedded, so that `--help` and a search of a saved
 index answer at once.

@@ -15,7 +15,7 @@ KEY_PROFILES = (
 
 def histogram(places: torch.Tensor, weights: torch.Tensor, size: int) -> torch.Tensor:
     """Sums `weights (windows, entries)` at `places (windows, entries)` and divides by their sum: `(windows, size)`."""
-    counts = torch.zeros(len(places), size, device=places.device).scatter_add(1, places, weights)
+    counts = torch.zeros(places.shape[0], size, device=places.device).scatter_add(1, places, weights)
     return counts / weights.sum(1, keepdim=True).clamp(min=1)
 
 
@@ -60,7 +60,7 @@ class NoteStatistics(nn.Module):
         heard = (midi_attention_mask != 0).float()
         sizes = torch.tensor(self.field_sizes, device=midi_ids.device)
         places = (midi_ids + (sizes.cumsum(0) - sizes)).flatten(1)
-        per_field = histogram(places, heard.repeat_interleave(len(sizes), 1), int(sizes.sum())) * len(sizes)
+        per_field = histogram(places, heard.repeat_interleave(len(sizes), 1), sum(self.field_sizes)) * len(sizes)
 
         keys = midi_ids[..., 0]
         step = (keys[:, 1:] - keys[:, :-1]).clamp(-LARGEST_INTERVAL, LARGEST_INTERVAL) + LARGEST_INTERVAL

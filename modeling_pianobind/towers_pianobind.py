@@ -261,7 +261,7 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
         hidden = self.input_norm(hidden.transpose(1, 2))
         places = torch.arange(hidden.shape[1], device=hidden.device, dtype=torch.float32)
         seconds = places * self.config.frame_seconds * self.stride
-        return self.encoder(hidden, self.token_mask(audio_attention_mask), seconds.expand(len(hidden), -1))
+        return self.encoder(hidden, self.token_mask(audio_attention_mask), seconds.expand(hidden.shape[0], -1))
 
     @property
     def stride(self) -> int:

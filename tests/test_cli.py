@@ -364,7 +364,7 @@ class TestCommand:
         program = [sys.executable, "-m", "modeling_pianobind.cli", *map(str, arguments)]
         return subprocess.run(program, capture_output=True, text=True, **settings)
 
-    @pytest.mark.parametrize("command", ["search", "index", "embed", "describe", "demo"])
+    @pytest.mark.parametrize("command", ["search", "index", "embed", "describe", "export", "demo"])
     def test_every_command_has_help_device_and_checkpoint(self, command, capsys):
         with pytest.raises(SystemExit) as stop:
             cli.main([command, "--help"])

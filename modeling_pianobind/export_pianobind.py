@@ -1,0 +1,313 @@
+"""The towers as ONNX files, and what int8 costs the text and MIDI towers (extra `[onnx]`)."""
+
+import json
+import logging
+import os
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import nn
+
+from .embedding_pianobind import embed_midi, embed_text
+
+INPUTS = {
+    "text": ("input_ids", "attention_mask"),
+    "midi": ("midi_ids", "midi_attention_mask"),
+    "audio": ("input_features", "audio_attention_mask"),
+}
+INT8_TOWERS = ("text", "midi")
+REPORT = "export.json"
+TOLERANCE = 1e-4  # largest difference to PyTorch that an export may have
+CHECKED_SHAPES = ((1, 9), (3, 40), (2, 101))  # (batch, length), none of them the one that is traced
+TRACED_SHAPE = (2, 49)
+RECALL_AT = 10
+
+
+class TowerEmbedding(nn.Module):
+    """One tower with its projection: single windows (or texts) -> `(batch, dim)`, unit length."""
+
+    def __init__(self, model, modality: str):
+        super().__init__()
+        self.model, self.modality = model, modality
+
+    def forward(self, inputs, mask):
+        if self.modality == "text":
+            return self.model.get_text_features(inputs, mask)
+        tower = self.model._tower(self.modality)
+        return self.model._project(self.modality, tower.pool(tower(inputs, mask), mask))
+
+
+class OnnxModel:
+    """Exported towers behind those methods of `PianoBindModel` that embedding uses.
+
+    `embed_text(OnnxModel(folder), processor, ["calm"])`; likewise `embed_midi`, `embed_audio` and `describe`.
+
+    Args:
+        folder: what `export_onnx` wrote.
+        int8 (`bool`): use the int8 towers where there are any.
+    Raises:
+        ImportError: the extra is not installed.
+        ValueError: the folder is no export.
+        OSError: it cannot be read.
+    """
+
+    device, dtype, training = torch.device("cpu"), torch.float32, False
+
+    def __init__(self, folder, int8: bool = False):
+        onnxruntime = _extra("onnxruntime")
+        try:
+            report = json.loads((Path(folder) / REPORT).read_bytes())
+            self.config = SimpleNamespace(projection_dim=report["projection_dim"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{folder}: its {REPORT} cannot be read ({error}); export the checkpoint again."
+            ) from error
+        for modality in INPUTS:
+            file = _file(folder, modality, int8=int8 and modality in report["int8"])
+            session = None
+            if modality in report["towers"]:
+                session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+            setattr(self, f"{modality}_model", session)
+
+    def eval(self):
+        return self
+
+    def train(self, mode: bool = True):
+        return self
+
+    def get_text_features(self, input_ids, attention_mask):
+        return self._run("text", input_ids, attention_mask)
+
+    def get_midi_features(self, midi_ids, midi_attention_mask):
+        return self._run("midi", midi_ids, midi_attention_mask)
+
+    def get_audio_features(self, input_features, audio_attention_mask):
+        return self._run("audio", input_features, audio_attention_mask)
+
+    def _run(self, modality, *tensors):
+        session = getattr(self, f"{modality}_model")
+        if session is None:
+            raise ValueError(f"this export has no {modality} tower; export a checkpoint that has it.")
+        feed = {name: tensor.numpy() for name, tensor in zip(INPUTS[modality], tensors, strict=True)}
+        return torch.from_numpy(session.run(None, feed)[0])
+
+
+def export_onnx(model, folder, int8: bool = False) -> dict:
+    """Writes each tower as `text.onnx`, `midi.onnx` and `audio.onnx`, for any batch and length, and checks it.
+
+    A file takes single windows (texts) as the processor cuts them, with their mask, and gives unit embeddings; the
+    mean over a piece's windows is left to the caller: `embed_midi` does it for an `OnnxModel`.
+
+    Args:
+        model (`PianoBindModel`): of the default family.
+        folder: made where it is missing.
+        int8 (`bool`): also `text.int8.onnx` and `midi.int8.onnx`, whose weights are quantised, and activations as
+            they come (dynamic quantisation).
+    Returns:
+        `dict`, also saved as `export.json`: `projection_dim`, and in `towers` and `int8` what was written, with its
+        size in bytes and, of a tower, its largest difference to PyTorch.
+    Raises:
+        ImportError: the extra is not installed.
+        ValueError: a tower cannot be exported, or differs from PyTorch by more than 1e-4.
+        OSError: a file cannot be written.
+    """
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        _extra(name)
+    model = model.eval().to("cpu", torch.float32)
+    towers = [modality for modality in INPUTS if getattr(model, f"{modality}_model") is not None]
+    for modality in towers:
+        _check_exportable(model, modality)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    report = {"projection_dim": model.config.projection_dim, "towers": {}, "int8": {}}
+    for modality in towers:
+        file = _file(folder, modality)
+        difference = _export_tower(TowerEmbedding(model, modality), file)
+        report["towers"][modality] = {"bytes": file.stat().st_size, "largest_difference": difference}
+        if int8 and modality in INT8_TOWERS:
+            report["int8"][modality] = {"bytes": _quantise(file, _file(folder, modality, int8=True))}
+    temporary = folder / f".{REPORT}.{os.getpid()}"
+    temporary.write_text(json.dumps(report, indent=1))
+    os.replace(temporary, folder / REPORT)
+    return report
+
+
+def _export_tower(tower: TowerEmbedding, file: Path) -> float:
+    """Writes one tower and returns its largest difference to PyTorch."""
+    names = INPUTS[tower.modality]
+    dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    temporary = file.with_name(f".{os.getpid()}.{file.name}")
+    try:
+        with _quiet(), torch.inference_mode():
+            torch.onnx.export(
+                tower,
+                _example(tower, *TRACED_SHAPE),
+                temporary,
+                input_names=list(names),
+                output_names=[f"{tower.modality}_embeds"],
+                dynamic_shapes={"inputs": dynamic, "mask": dynamic},
+                external_data=False,
+                dynamo=True,
+                verbose=False,
+            )
+        difference = _difference(tower, temporary)
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"the {tower.modality} tower's ONNX file differs from PyTorch by {difference:.1e}, more than "
+                f"{TOLERANCE:g}; report it with the versions of torch and onnxruntime."
+            )
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return difference
+
+
+def _difference(tower: TowerEmbedding, file: Path) -> float:
+    """The largest difference of any output to PyTorch's, over several shapes, with padding."""
+    session = _extra("onnxruntime").InferenceSession(file, providers=["CPUExecutionProvider"])
+    largest = 0.0
+    for shape in CHECKED_SHAPES:
+        inputs = _example(tower, *shape)
+        with torch.inference_mode():
+            expected = tower(*inputs).numpy()
+        feed = {name: tensor.numpy() for name, tensor in zip(INPUTS[tower.modality], inputs, strict=True)}
+        largest = max(largest, float(np.abs(session.run(None, feed)[0] - expected).max()))
+    return largest
+
+
+def _example(tower: TowerEmbedding, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random inputs of a tower; every row but the first ends in padding."""
+    random = torch.Generator().manual_seed(0)
+    config = getattr(tower.model.config, f"{tower.modality}_config")
+    if tower.modality == "text":
+        inputs = torch.randint(0, config.vocab_size, (batch, length), generator=random)
+    elif tower.modality == "midi":
+        fields = [torch.randint(0, size - 2, (batch, length), generator=random) for size in config.field_sizes]
+        inputs = torch.stack(fields, dim=-1)
+    else:
+        inputs = torch.rand(batch, length, config.num_mel_bins, generator=random)
+    mask = torch.ones(batch, length, dtype=torch.long)
+    mask[1:, -(length // 3) :] = 0
+    return inputs, mask
+
+
+def _quantise(source: Path, target: Path) -> int:
+    """Writes a tower with int8 weights and returns its size in bytes."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = _extra("onnx").load(source)
+    del model.graph.value_info[:]  # the exporter's shapes of inner values, which do not survive the rewriting
+    temporary = target.with_name(f".{os.getpid()}.{target.name}")
+    try:
+        with _quiet():
+            quantize_dynamic(model, temporary, weight_type=QuantType.QInt8, per_channel=True)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target.stat().st_size
+
+
+def measure_int8(folder, processor, texts: list[str], midi_files: list, paired: bool = False) -> dict:
+    """What int8 costs, on texts and MIDI files.
+
+    Args:
+        folder: what `export_onnx` wrote with `int8=True`.
+        processor (`PianoBindProcessor`): the checkpoint's.
+        paired (`bool`): text `i` describes file `i`.
+    Returns:
+        `dict`: of each tower the `mean` and the `least` cosine between its int8 and float embeddings; with `paired`
+        also `recall@10` of finding a file by its text, of the `float` and of the `int8` towers.
+    Raises:
+        ValueError, OSError: a file cannot be read.
+    """
+    embeds = {}
+    for name, int8 in (("float", False), ("int8", True)):
+        model = OnnxModel(folder, int8)
+        embeds[name] = {"text": embed_text(model, processor, texts), "midi": embed_midi(model, processor, midi_files)}
+    result = {"texts": len(texts), "midi_files": len(midi_files), "cosine": {}}
+    for tower in INT8_TOWERS:
+        cosines = (embeds["float"][tower] * embeds["int8"][tower]).sum(axis=1)
+        result["cosine"][tower] = {"mean": float(cosines.mean()), "least": float(cosines.min())}
+    if paired:
+        result["recall@10"] = {name: _recall(part["text"] @ part["midi"].T) for name, part in embeds.items()}
+    return result
+
+
+def _recall(scores: np.ndarray) -> float:
+    """The share of rows whose own column is among the ten highest; a tie counts as half ahead of it."""
+    own = np.diag(scores)[:, None]
+    ahead = (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) - 1) / 2
+    return float((ahead < RECALL_AT).mean())
+
+
+def read_pairs(path) -> tuple[list[str], list[Path]]:
+    """Texts and MIDI files of a JSON-lines file with `{"text": ..., "file": ...}` rows, paths counted from its folder.
+
+    Raises:
+        ValueError: a row is not of this form, or there is none.
+        OSError: it cannot be read.
+    """
+    path, texts, files = Path(path), [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            texts.append(str(row["text"]))
+            files.append(path.parent / row["file"])
+            if not files[-1].is_file():
+                raise ValueError("there is no such file")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f'{path}: line {number} is no {{"text": ..., "file": ...}} row of a MIDI file ({error}); correct it.'
+            ) from error
+    if not texts:
+        raise ValueError(f"{path}: it holds no row; give texts and the MIDI files that they describe.")
+    return texts, files
+
+
+def _check_exportable(model, modality: str) -> None:
+    config = getattr(model.config, f"{modality}_config")
+    ours = {
+        "text": not model.config.pool_text_padding,
+        "midi": getattr(config, "position_embedding_type", "") == "rotary" and not getattr(config, "pool_padding", 0),
+        "audio": config.model_type == "pianobind_audio" and config.architecture == "transformer",
+    }
+    if not ours[modality]:
+        raise ValueError(
+            f"the {modality} tower is not of PianoBind's default family, and only that is exported; "
+            "export a checkpoint such as the package's own."
+        )
+
+
+def _file(folder, modality: str, int8: bool = False) -> Path:
+    return Path(folder) / f"{modality}{'.int8' if int8 else ''}.onnx"
+
+
+def _extra(name: str):
+    try:
+        return __import__(name)
+    except ImportError as error:
+        raise ImportError(
+            f'ONNX files need {name}, which cannot be imported ({error}); run pip install "pianobind[onnx]".'
+        ) from error
+
+
+@contextmanager
+def _quiet():
+    """Exporter and quantiser report their progress as warnings and log lines; errors are raised all the same."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+__all__ = ["OnnxModel", "TowerEmbedding", "export_onnx", "measure_int8", "read_pairs"]
