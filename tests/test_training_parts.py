@@ -6,17 +6,26 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_pianobind import PianoBindFeatureExtractor, PianoBindMidiProcessor
+from modeling_pianobind import PianoBindFeatureExtractor
 from modeling_pianobind.notes_pianobind import PianoNotes
 from training.arguments import TrainingArguments
 from training.audio_bank import AudioBank, augment_log_mel, render_bank
 from training.augmentation import NoteAugmentation, augment_waveforms
+from training.batches import BatchCollator, StepNumbers, mask_notes
 from training.captions import choose_facts, write_caption
 from training.corpus import PackedCorpus
-from training.dataset import BatchCollator, FactVocabulary, WindowSampler
+from training.dataset import WindowSampler
 from training.descriptors import descriptor_facts, measure
 from training.facts import label_facts
-from training.losses import MaskedNoteHeads, StruckKeysHead, caption_relations, same_song
+from training.losses import (
+    MaskedNoteHeads,
+    StruckKeysHead,
+    caption_relations,
+    given_caption_relations,
+    mean_of_sums,
+    same_song,
+)
+from training.sources import TrainingCorpus
 
 
 def scale_notes(seconds=30.0, gap=0.25, velocity=70) -> PianoNotes:
@@ -34,6 +43,7 @@ ROWS = [
     {"id": "c", "source": "emopia", "song": "03", "emotion_quadrant": 3, "title": "x", "velocities": 50},
 ]
 ROWS[1]["creator"] = "Chopin"
+ROWS = [row | {"split": "train"} for row in ROWS]
 
 
 def test_a_caption_fits_where_all_claims_hold_is_wrong_where_one_fails_and_open_elsewhere():
@@ -44,6 +54,24 @@ def test_a_caption_fits_where_all_claims_hold_is_wrong_where_one_fails_and_open_
     positives, ignored = caption_relations(claimed, true, false)
     assert positives.tolist() == [[True, False], [True, True], [False, False]]
     assert ignored.tolist() == [[False, False], [False, False], [True, True]]
+
+
+def test_a_given_caption_is_wrong_for_all_but_equal_captions_versions_and_pieces_with_the_same_tags():
+    text_rows, words = torch.tensor([0, 1, 3]), torch.tensor([5, 5, 6])  # captions of pieces 0, 1 and 3
+    claimed = torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
+    true = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    song = torch.tensor([1, 2, 3, 4, 4])
+    positives, ignored = given_caption_relations(text_rows, words, claimed, true, song)
+    assert positives.T.tolist() == [
+        [True, True, False, False, False],
+        [True, True, False, False, False],
+        [False, False, False, True, False],
+    ]
+    assert ignored.T.tolist() == [
+        [False, False, True, False, False],  # piece 2 has all tags of piece 0
+        [False, False, False, False, False],
+        [False, False, False, False, True],  # piece 4 is a version of piece 3
+    ]
 
 
 def test_versions_of_a_song_are_no_negatives():
@@ -132,19 +160,29 @@ def test_masked_notes_are_replaced_and_predicted_at_their_own_places():
     heads = MaskedNoteHeads(16, sizes)
     torch.manual_seed(0)
     ids = torch.stack([torch.randint(0, size - 2, (4, 64)) for size in sizes], -1)
-    mask = torch.ones(4, 64, dtype=torch.long)
-    mask[:, 50:] = 0
-    changed, masked = heads.mask(ids, mask)
-    assert masked.any() and not masked[:, 50:].any()
+    masked = torch.from_numpy(np.stack([mask_notes(64, number) for number in range(4)]))
+    masked[:, 50:] = False
+    changed = heads.replace(ids, masked)
+    assert masked.any()
     assert torch.equal(changed[~masked], ids[~masked])
     assert (changed[masked] == torch.tensor(sizes) - 1).all()
-    assert torch.isfinite(heads(torch.randn(4, 64, 16), ids, masked))
+    total, count = heads(torch.randn(4, 64, 16), ids, masked)
+    assert torch.isfinite(total) and count == masked.sum()
+
+
+def test_a_quarter_of_the_notes_is_masked_scattered_or_in_stretches():
+    masks = [mask_notes(64, number) for number in range(200)]
+    changes = [np.count_nonzero(np.diff(mask.astype(int))) for mask in masks]
+    assert np.mean(masks) == pytest.approx(0.25, abs=0.03)
+    assert min(changes[:50]) < 8 and max(changes[:50]) > 20
+    assert len(mask_notes(5, 1)) == 5
 
 
 def test_struck_keys_stand_in_the_token_in_which_they_are_struck():
     head = StruckKeysHead(16)
     keys, onsets = torch.tensor([[39, 0, 87, 5, 6, 7]]), torch.tensor([[0.05, 0.1, 19.95, 25.0, -0.2, 1.0]])
-    targets = head.targets(keys, onsets, torch.tensor([[1, 1, 1, 1, 1, 0]]), tokens=200, token_seconds=0.1)
+    onsets[0, 5] = float("nan")  # padding
+    targets = head.targets(keys, onsets, tokens=200, token_seconds=0.1)
     assert targets.shape == (1, 200, 88)
     assert targets.nonzero().tolist() == [[0, 0, 39], [0, 1, 0], [0, 199, 87]]
 
@@ -154,20 +192,17 @@ def test_the_loss_of_struck_keys_is_a_sum_over_keys_and_leaves_padding_out():
     torch.nn.init.zeros_(head.head.weight)
     torch.nn.init.zeros_(head.head.bias)
     hidden, mask = torch.randn(1, 4, 16), torch.tensor([[1, 1, 0, 0]])
-    loss = head(hidden, torch.zeros(1, 4, 88), mask)
-    assert loss.item() == pytest.approx(88 * np.log(2), rel=1e-5)
-    assert head(hidden, torch.nn.functional.pad(torch.zeros(1, 2, 88), (0, 0, 0, 2), value=1.0), mask) == loss
+    sums = head(hidden, torch.zeros(1, 4, 88), mask)
+    assert mean_of_sums(sums[None]).item() == pytest.approx(88 * np.log(2), rel=1e-5)
+    padded = head(hidden, torch.nn.functional.pad(torch.zeros(1, 2, 88), (0, 0, 0, 2), value=1.0), mask)
+    assert torch.equal(padded, sums)
 
 
 @pytest.fixture
-def sampler():
-    corpus = PackedCorpus.pack(ROWS, [scale_notes(60), scale_notes(60, 0.5), scale_notes(25)])
-    pieces = {"ragtime": [0], "asap": [1], "emopia": [2]}
-    weights = {"ragtime": 1.0, "asap": 1.0, "emopia": 2.0}
-    midi, rate = PianoBindMidiProcessor(), 16_000
-    return WindowSampler(
-        corpus, pieces, weights, FactVocabulary(ROWS), NoteAugmentation(), midi, rate, [], 0.0, seed=3
-    )
+def sampler(tiny_processor, tmp_path):
+    PackedCorpus.pack(ROWS, [scale_notes(60), scale_notes(60, 0.5), scale_notes(25)]).save(tmp_path / "packed")
+    corpus = TrainingCorpus.open(str(tmp_path / "packed"), {"ragtime": 1.0, "asap": 1.0, "emopia": 2.0})
+    return WindowSampler(corpus=corpus, processor=tiny_processor, seed=3)
 
 
 def test_an_example_depends_on_its_number_alone(sampler):
@@ -222,13 +257,26 @@ def test_a_claim_of_a_caption_is_true_of_its_own_example(sampler):
 
 
 def test_a_batch_holds_the_models_own_arguments(sampler, tiny_processor):
-    collate = BatchCollator(tiny_processor, sampler.vocabulary, caption_share=0.5, labels=True)
+    collate = BatchCollator(
+        processor=tiny_processor, vocabulary=sampler.vocabulary, batch_size=4, caption_share=0.5, labels=True
+    )
     batch = collate([sampler[index] for index in range(4)])
-    assert batch["midi_ids"].shape[0] == 4 and batch["midi_ids"].shape[2] == 5
-    assert batch["input_ids"].shape[0] == 2 and batch["claimed"].shape[0] == 2
+    blocks = batch["blocks"]
+    assert blocks["midi"]["midi_ids"].shape[0] == 4 and blocks["midi"]["midi_ids"].shape[2] == 5
+    assert blocks["text"]["input_ids"].shape[0] == len(batch["claimed"]) == len(batch["rows"]["text"]) == 2
     assert batch["true"].shape[0] == 4
-    assert torch.equal(batch["label_claimed"].sum(0) > 0, batch["true"].sum(0) > 0)
-    assert batch["label_ids"].shape[0] == len(batch["label_claimed"])
+    assert torch.equal(batch["label_facts"], batch["true"].any(0).nonzero()[:, 0])
+    assert blocks["label"]["input_ids"].shape[0] == len(batch["label_facts"])
+
+
+def test_every_process_makes_its_own_stretch_of_each_batch_and_a_resumed_run_the_steps_that_are_left():
+    whole = list(StepNumbers(100, 0, 3, 4))
+    assert whole == [[100, 101, 102, 103], [104, 105, 106, 107], [108, 109, 110, 111]]
+    halves = [list(StepNumbers(100, 0, 3, 4, rank, 2)) for rank in (0, 1)]
+    assert [first + second for first, second in zip(*halves, strict=True)] == whole
+    assert list(StepNumbers(100, 2, 3, 4)) == whole[2:]
+    with pytest.raises(ValueError, match="cannot share evenly"):
+        StepNumbers(0, 0, 1, 5, 0, 2)
 
 
 def test_a_corpus_comes_back_from_disk_to_the_millisecond(tmp_path):

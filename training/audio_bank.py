@@ -19,8 +19,10 @@ from modeling_pianobind import PianoBindFeatureExtractor, PianoBindProcessor
 
 from .arguments import TrainingArguments
 from .captions import choose_facts, write_caption
-from .dataset import FactVocabulary, WindowSampler, training_pieces
+from .dataset import WindowSampler
 from .rendering import make_instruments
+from .sources import TrainingCorpus
+from .vocabulary import FactVocabulary
 
 LATEST_SECONDS = 0.5
 DEEP_DB = 100.0  # kept below the loudest bin: noise added later needs to reach under the model's own floor
@@ -102,9 +104,12 @@ class AudioBank:
         late = words.randrange(round(LATEST_SECONDS / self.frame_seconds) + 1)
         decibels = self.arrays["decibels"][window]
         return {
+            "number": index,
             "rows": self.arrays["rows"][notes].astype(np.int64),
+            "keys": self.arrays["rows"][notes][:, 0].astype(np.int64),
             "onsets": self.arrays["onsets"][notes] - np.float32(late * self.frame_seconds),
             "caption": write_caption(chosen, self.vocabulary.creators, words),
+            "given": False,
             "claimed": self.vocabulary.encode(chosen),
             "true": self.arrays["true"][window].astype(np.float32),
             "false": self.arrays["false"][window].astype(np.float32),
@@ -126,17 +131,18 @@ def augment_log_mel(decibels: torch.Tensor, extractor: PianoBindFeatureExtractor
         `torch.Tensor` of the same shape: features as `extractor.log_mel` gives them.
     """
     windows, frames, bands = decibels.shape
+    device = decibels.device
     decibels = decibels.float() * (DEEP_DB / 255) - DEEP_DB
     edges = [1127 * np.log1p(edge / 700) for edge in (extractor.min_frequency, extractor.max_frequency)]
-    mels = torch.linspace(*edges, bands + 2, dtype=torch.float32)[1:-1]
+    mels = torch.linspace(*edges, bands + 2, dtype=torch.float32, device=device)[1:-1]
     hertz = 700 * (torch.exp(mels / 1127) - 1)
     octaves = torch.log2(hertz / 700)[None, None]
 
     def uniform(low, high):
-        return torch.rand(windows, 1, 1) * (high - low) + low
+        return torch.rand(windows, 1, 1, device=device) * (high - low) + low
 
     def sometimes(probability):
-        return (torch.rand(windows, 1, 1) < probability).float() * strength
+        return (torch.rand(windows, 1, 1, device=device) < probability).float() * strength
 
     ratio = 2 ** (uniform(-0.4, 0.4) * strength / 12)
     place = (1127 * torch.log1p(hertz * ratio / 700) - mels[0]) / (mels[1] - mels[0])
@@ -154,7 +160,7 @@ def augment_log_mel(decibels: torch.Tensor, extractor: PianoBindFeatureExtractor
 
     power = 10 ** (decibels / 10)
     decay = 10 ** (-6 * extractor.hop_length / extractor.sampling_rate / uniform(0.15, 2.0)[:, 0])
-    tail, wet = torch.zeros(windows, bands), sometimes(0.75)[:, 0] * 10 ** (uniform(-20, -4)[:, 0] / 10)
+    tail, wet = torch.zeros(windows, bands, device=device), sometimes(0.75)[:, 0] * 10 ** (uniform(-20, -4)[:, 0] / 10)
     echoes = []
     for frame in power.unbind(1):  # the room: each band rings on and fades
         tail = tail * decay + frame
@@ -162,7 +168,8 @@ def augment_log_mel(decibels: torch.Tensor, extractor: PianoBindFeatureExtractor
     power = power + (wet * (1 - decay))[:, None] * torch.stack(echoes, 1)
     loudest = power.amax((1, 2), keepdim=True)
     noise = loudest * 10 ** ((uniform(-85, -25) + uniform(-6, 2) * octaves) / 10)
-    pattern = torch.empty(1, frames, bands).exponential_()  # one for all windows of a batch: drawing it is slow
+    # one pattern for all windows of a batch: drawing it is slow
+    pattern = torch.empty(1, frames, bands, device=device).exponential_()
     power = power + sometimes(0.7) * noise * pattern
     decibels = 10 * torch.log10(power.clamp(min=1e-12))
     return ((decibels - decibels.amax((1, 2), keepdim=True)) / extractor.top_db + 1).clamp(min=0)
@@ -176,11 +183,15 @@ def main():
     options = parser.parse_args()
     arguments = TrainingArguments.from_yaml(options.config)
     processor = PianoBindProcessor.from_pretrained(arguments.checkpoint)
-    corpus, pieces, vocabulary = training_pieces(arguments.corpus)
     sampler = WindowSampler(
-        corpus, pieces, arguments.source_weights, vocabulary, arguments.augmentation, processor.midi_processor,
-        processor.feature_extractor.sampling_rate, make_instruments(arguments.instruments), 1.0, arguments.seed + 1,
-    )  # fmt: skip
+        corpus=TrainingCorpus.open(arguments.corpus, arguments.source_weights),
+        processor=processor,
+        augmentation=arguments.augmentation,
+        instruments=make_instruments(arguments.instruments),
+        audio_share=1.0,
+        max_notes=arguments.max_notes,
+        seed=arguments.seed + 1,
+    )
     started = time.monotonic()
     render_bank(sampler, processor.feature_extractor, options.output, options.windows)
     print(f"{options.windows} windows in {time.monotonic() - started:.0f} s -> {options.output}")

@@ -1,13 +1,11 @@
 """Everything that `training.build_dataset` can be told, as dataclass fields; one YAML file holds them."""
 
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args, get_origin
-
-import yaml
 
 from .arguments import InstrumentArguments
 from .melody import SAME_SONG
+from .yaml_arguments import read_yaml
 
 CAPTION_STYLES = ("search", "piast")
 LAYOUTS = ("folder", "rows", "pop909", "asap", "emopia", "pianist8", "pop1k7", "vgmidi", "piast")
@@ -83,12 +81,7 @@ class BuildArguments:
             ValueError: a key is unknown, missing, of another type or out of range; the message names file and key.
             OSError: the file cannot be read.
         """
-        with open(path) as stream:
-            try:
-                values = yaml.safe_load(stream)
-            except yaml.YAMLError as error:
-                raise ValueError(f"{path}: this is no YAML ({' '.join(str(error).split())}); correct it.") from error
-        arguments = parse(cls, values, str(path))
+        arguments = read_yaml(cls, path)
         arguments.check(str(path))
         return arguments
 
@@ -140,35 +133,4 @@ class BuildArguments:
                    "set `private: true` or `keep_unstated_licence: false`.")  # fmt: skip
 
 
-def parse(cls, values, place: str):
-    """A dict -> dataclass, with nested dataclasses and lists of them; types are checked.
-
-    Raises:
-        ValueError: a key is unknown, missing or of another type.
-    """
-    if not isinstance(values, dict):
-        raise ValueError(f"{place}: here must be keys and values, not {values!r}.")
-    known = {item.name: item for item in fields(cls)}
-    if unknown := sorted(map(str, set(values) - set(known))):
-        raise ValueError(f"{place}: unknown key {', '.join(unknown)}; {cls.__name__} knows {', '.join(known)}.")
-    required = [name for name, item in known.items() if item.default is MISSING and item.default_factory is MISSING]
-    if missing := [name for name in required if name not in values]:
-        raise ValueError(f"{place}: {', '.join(missing)} is missing; it has no default.")
-    return cls(**{name: _typed(known[name].type, value, f"{place}: {name}") for name, value in values.items()})
-
-
-def _typed(kind, value, place):
-    if get_origin(kind) is list:
-        if not isinstance(value, list):
-            raise ValueError(f"{place}: must be a list, not {value!r}.")
-        return [_typed(get_args(kind)[0], one, place) for one in value]
-    if is_dataclass(kind):
-        return parse(kind, value, place)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{place}: must be {kind.__name__}, not {value!r}.")
-    return value
-
-
-__all__ = ["CAPTION_STYLES", "LAYOUTS", "BuildArguments", "SourceArguments", "parse"]
+__all__ = ["CAPTION_STYLES", "LAYOUTS", "BuildArguments", "SourceArguments"]

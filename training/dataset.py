@@ -1,19 +1,24 @@
 """Training examples: a random window of a random piece, augmented alike as notes and as audio, with a caption."""
 
+import hashlib
+import io
 import random
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
-import torch
-from torch import nn
+import soundfile
+import soxr
+
+from modeling_pianobind import PianoBindProcessor
+from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNotes
 
 from .augmentation import PERFORMED_VELOCITIES, NoteAugmentation
 from .captions import choose_facts, write_caption
-from .corpus import PackedCorpus
-from .descriptors import KEY_NAMES, THRESHOLDS, descriptor_facts, measure
-from .facts import creator_name, label_facts
+from .descriptors import descriptor_facts, measure
 from .rendering import fit_length
+from .sources import TrainingCorpus, has_audio, has_midi
+from .vocabulary import FactVocabulary
 
 # the same music by another player, or heard by a transcriber: key and tempo stay (about)
 OTHER_TOUCH = NoteAugmentation(
@@ -29,187 +34,249 @@ OTHER_TOUCH = NoteAugmentation(
 LARGEST_SHIFT_SECONDS = 1.0  # between the two views of a window
 LEAD_SECONDS = 2.0  # music before the window, so that its first notes find strings that still ring
 FEWEST_NOTES = 6
-MIN_PIECES_OF_CREATOR = 8
-
-
-class FactVocabulary:
-    """All facts that captions may claim, numbered; `creators` are the names among them."""
-
-    def __init__(self, rows: list[dict]):
-        counts = Counter(filter(None, map(creator_name, rows)))
-        self.creators = {name for name, count in counts.items() if count >= MIN_PIECES_OF_CREATOR}
-        labels = [label_facts(row, self.creators) for row in rows]
-        facts = set().union(*(true | false for true, false in labels)) | set(THRESHOLDS) | {"difficult"}
-        facts |= {f"{name} {mode}" for name in KEY_NAMES for mode in ("major", "minor")}
-        self.facts = sorted(facts)
-        self.number = {fact: number for number, fact in enumerate(self.facts)}
-
-    def encode(self, facts) -> np.ndarray:
-        """Set of facts -> `(facts,)` of 0 and 1."""
-        encoded = np.zeros(len(self.facts), np.float32)
-        encoded[[self.number[fact] for fact in facts]] = 1
-        return encoded
-
-
-def training_pieces(folder) -> tuple[PackedCorpus, dict[str, list[int]], FactVocabulary]:
-    """A packed corpus, the positions of its `train` rows by source, and the facts that these rows know."""
-    corpus = PackedCorpus.load(folder)
-    positions = corpus.select(lambda row: row["split"] == "train")
-    pieces = {}
-    for position in positions:
-        pieces.setdefault(corpus.rows[position]["source"], []).append(position)
-    return corpus, pieces, FactVocabulary([corpus.rows[position] for position in positions])
+SILENT_PEAK = 1e-3
+MOST_TRIES = 1000
+FULL_FACTS = 8  # what the caption of a row that is measured says at most
 
 
 @dataclass
+class Window:
+    """A stretch of music; `notes` begin at its start and none starts after its end.
+
+    Attributes:
+        seconds (`float`): how long it is.
+        notes (`PianoNotes`, *optional*).
+        waveform (`np.ndarray` of shape `(samples,)`, int16, *optional*): the same stretch as audio.
+        view (`PianoNotes`, *optional*): about the same notes, played in another way.
+    """
+
+    seconds: float
+    notes: PianoNotes | None = None
+    waveform: np.ndarray | None = None
+    view: PianoNotes | None = None
+
+
+@dataclass(kw_only=True)
 class WindowSampler:
     """Draws the example number `index` of a run: the same number gives the same example on any machine.
 
     Attributes:
-        pieces (`dict[str, list[int]]`): the corpus positions of each source.
-        source_weights (`dict[str, float]`): share of each source among the examples.
-        instruments (`list`): what may play a rendered window; empty for no audio.
-        audio_share (`float`): share of examples that get audio.
+        corpus (`TrainingCorpus`): what is drawn from.
+        processor (`PianoBindProcessor`): of the model that is trained.
+        batch_size (`int`): over all processes; every batch holds the corpora in the same ratio.
+        augmentation (`NoteAugmentation`).
+        instruments (`list`): what may play a window of notes; empty for no rendered audio.
+        audio_share (`float`): share of examples that are rendered.
+        hears_recordings (`bool`): whether rows with audio bring it.
+        recording_semitones (`int`), given_caption_share (`float`): see `TrainingArguments`.
         view_share (`float`): share of examples that get a second view: the same notes played in another way.
+        max_notes (`int`): a window with more notes ends earlier.
     """
 
-    corpus: PackedCorpus
-    pieces: dict[str, list[int]]
-    source_weights: dict[str, float]
-    vocabulary: FactVocabulary
-    augmentation: NoteAugmentation
-    midi_processor: object
-    sampling_rate: int
-    instruments: list
-    audio_share: float
-    seed: int
+    corpus: TrainingCorpus
+    processor: PianoBindProcessor
+    batch_size: int = 1
+    augmentation: NoteAugmentation = field(default_factory=NoteAugmentation)
+    instruments: list = field(default_factory=list)
+    audio_share: float = 0.0
+    hears_recordings: bool = False
+    recording_semitones: int = 0
+    given_caption_share: float = 1.0
     view_share: float = 0.0
+    max_notes: int = 10_000
+    seed: int = 0
 
-    def __post_init__(self):
-        self.sources = sorted(source for source, pieces in self.pieces.items() if pieces)
-        weights = np.array([self.source_weights.get(source, 0.0) for source in self.sources])
-        self.shares = weights / weights.sum()
-        self.labels = {}
+    @cached_property
+    def slots(self) -> list[int]:
+        return self.corpus.slots(self.batch_size)
+
+    @property
+    def vocabulary(self) -> FactVocabulary:
+        return self.corpus.vocabulary
+
+    @property
+    def sampling_rate(self) -> int:
+        return self.processor.feature_extractor.sampling_rate
+
+    @cached_property
+    def window_seconds(self) -> float:
+        """What both towers see of a window at most."""
+        return min(self.processor.midi_processor.window_seconds, self.processor.feature_extractor.window_seconds)
 
     def __getitem__(self, index: int) -> dict:
+        part = self.corpus.parts[self.slots[index % self.batch_size]]
         generator = np.random.default_rng((self.seed, index))
-        while True:
-            piece = int(generator.choice(self.pieces[generator.choice(self.sources, p=self.shares)]))
-            example = self.example(piece, generator)
+        for _ in range(MOST_TRIES):
+            piece = part.draw(generator)
+            try:
+                example = self.example(part.corpus, piece, generator)
+            except Exception as error:
+                error.add_note(f"in row {part.corpus.rows[piece]['id']}, example {index}")
+                raise
             if example is not None:
-                return example
+                return example | {"number": index}
+        raise ValueError(
+            f"{part.corpus.rows[piece]['id']} and {MOST_TRIES - 1} other rows drawn have no window with "
+            f"{FEWEST_NOTES} notes or with sound; check the corpus."
+        )
 
-    def labels_of(self, piece: int):
-        if piece not in self.labels:
-            self.labels[piece] = label_facts(self.corpus.rows[piece], self.vocabulary.creators)
-        return self.labels[piece]
+    def example(self, corpus, piece: int, generator: np.random.Generator) -> dict | None:
+        """One window of a row, or None where it has too few notes or is silent."""
+        row = corpus.rows[piece]
+        if self.hears_recordings and has_audio(row):
+            window = self._recorded_window(corpus, piece, generator)
+        elif has_midi(row):
+            window = self._played_window(corpus.notes(piece), row, generator)
+        else:
+            return None
+        return window and self._described(window, row, generator)
 
-    def example(self, piece: int, generator: np.random.Generator) -> dict | None:
-        """One window of a piece, or None where it has too few notes."""
-        notes, row = self.corpus.notes(piece), self.corpus.rows[piece]
-        window = self.midi_processor.window_seconds
-        seconds = window if generator.random() < 0.85 else generator.uniform(0.4, 1.0) * window
+    def plain_example(self, corpus, piece: int) -> dict | None:
+        """The middle of a row as it is, with a caption of all that its labels say; for measuring."""
+        row = corpus.rows[piece]
+        start, window = max(row["seconds"] - self.window_seconds, 0.0) / 2, Window(self.window_seconds)
+        if has_midi(row):
+            notes = corpus.notes(piece).crop(start, start + self.window_seconds)
+            window.notes = notes.take(slice(0, self.max_notes))
+        if self.hears_recordings and has_audio(row):
+            window.waveform = self._read(corpus.recording(piece), start, self.window_seconds)
+        elif window.notes and self.instruments and len(window.notes):
+            window.waveform = self._render(self.instruments[0], window.notes, 0.0, window.seconds)
+        if window.notes is not None and not len(window.notes):
+            return None
+        return self._described(window, row, random_generator(row["id"]), plain=True)
+
+    def _seconds(self, generator) -> float:
+        """How long a window is: the full length most of the time."""
+        return self.window_seconds * (1.0 if generator.random() < 0.85 else generator.uniform(0.4, 1.0))
+
+    def _played_window(self, notes, row, generator) -> Window | None:
+        seconds = self._seconds(generator)
         start = generator.uniform(0, max(notes.seconds - 0.6 * seconds, 0.0))
         lead = min(start, LEAD_SECONDS)
-        stretch = self.augmentation.tempo_ratio * 1.05
-        stretch_of_music = notes.crop(start - lead, start + seconds * stretch)
+        stretch_of_music = notes.crop(start - lead, start + seconds * self.augmentation.tempo_ratio * 1.05)
         if len(stretch_of_music) < FEWEST_NOTES:
             return None
-        played = row["velocities"] >= PERFORMED_VELOCITIES
-        notes = self.augmentation(stretch_of_music, generator, played)
+        notes = self.augmentation(stretch_of_music, generator, row["velocities"] >= PERFORMED_VELOCITIES)
         inside = notes.crop(lead, lead + seconds)
         if len(inside) < FEWEST_NOTES:
             return None
-        if len(inside) > self.midi_processor.max_notes:
-            inside = inside.take(slice(0, self.midi_processor.max_notes))
+        if len(inside) > self.max_notes:
+            inside = inside.take(slice(0, self.max_notes))
             seconds = float(inside.onset[-1]) + 0.01
-        true, false = (set(facts) for facts in self.labels_of(piece))
-        heard, unheard = descriptor_facts(measure(inside, min(seconds, inside.seconds)))
-        true, false = true | heard, (false | unheard) - true
-        words = random.Random(int(generator.integers(1 << 62)))
-        chosen = choose_facts(true, self.vocabulary.creators, words)
-        example = {
-            "rows": self.midi_processor.rows(inside),
-            "onsets": inside.onset.astype(np.float32),
-            "caption": write_caption(chosen, self.vocabulary.creators, words),
-            "claimed": self.vocabulary.encode(chosen),
-            "true": self.vocabulary.encode(true),
-            "false": self.vocabulary.encode(false),
-            "song": int(row["song"], 16) if row.get("song") else piece,
-            "id": row["id"],
-        }
+        window = Window(seconds, inside)
         if self.instruments and generator.random() < self.audio_share:
-            example["waveform"], example["samples"] = self.render(notes, lead, seconds, generator)
+            instrument = self.instruments[generator.integers(len(self.instruments))]
+            window.waveform = self._render(instrument, notes, lead, seconds)
         if self.view_share and generator.random() < self.view_share:
-            view = self.second_view(notes, lead, seconds, generator)
-            if len(view) >= FEWEST_NOTES:
-                example["view"] = self.midi_processor.rows(view)
-        return example
+            view = self._second_view(notes, lead, seconds, generator)
+            window.view = view if len(view) >= FEWEST_NOTES else None
+        return window
 
-    def second_view(self, notes, lead, seconds, generator):
-        """About the same stretch of `notes`, played in another way."""
+    def _recorded_window(self, corpus, piece, generator) -> Window | None:
+        """A stretch of a recording and of its MIDI, cut at the same seconds and played at the same other speed."""
+        row, seconds = corpus.rows[piece], self._seconds(generator)
+        semitones = int(generator.integers(-self.recording_semitones, self.recording_semitones + 1))
+        speed = 2 ** (semitones / 12)
+        start = generator.uniform(0, max(row["seconds"] - 0.6 * seconds * speed, 0.0))
+        window = Window(seconds)
+        if has_midi(row):
+            notes = faster(corpus.notes(piece).crop(start, start + seconds * speed), speed, semitones)
+            if len(notes) < FEWEST_NOTES:
+                return None
+            touch = replace(self.augmentation, transpose_semitones=0, tempo_ratio=1.0, quantise_probability=0.0)
+            window.notes = touch(notes, generator, row["velocities"] >= PERFORMED_VELOCITIES)
+            if len(window.notes) > self.max_notes:
+                window.notes = window.notes.take(slice(0, self.max_notes))
+                window.seconds = float(window.notes.onset[-1]) + 0.01
+            if self.view_share and generator.random() < self.view_share:
+                window.view = self._second_view(notes, 0.0, window.seconds, generator)
+                window.view = window.view if len(window.view) >= FEWEST_NOTES else None
+        window.waveform = self._read(corpus.recording(piece), start, window.seconds, speed)
+        return window if window.waveform is not None else None
+
+    def _second_view(self, notes, lead, seconds, generator):
         other = OTHER_TOUCH(notes, generator, played=True)
         start = lead + generator.uniform(-1, 1) * min(lead, LARGEST_SHIFT_SECONDS)
-        return other.crop(start, start + seconds).take(slice(0, self.midi_processor.max_notes))
+        return other.crop(start, start + seconds).take(slice(0, self.max_notes))
 
-    def render(self, notes, lead, seconds, generator):
-        """The window as audio, int16; it begins where the window of notes does."""
-        instrument = self.instruments[generator.integers(len(self.instruments))]
+    def _render(self, instrument, notes, lead, seconds):
+        """The window as audio; it begins where the window of notes does."""
         audio = instrument.render(notes, self.sampling_rate)
         first = int(lead * self.sampling_rate)
-        audio = audio[first : first + int(seconds * self.sampling_rate)]
-        audio = np.round(audio / max(np.abs(audio).max(), 1e-4) * 32_000).astype(np.int16)
-        return fit_length(audio, round(self.midi_processor.window_seconds * self.sampling_rate)), max(len(audio), 1)
+        return full_scale(audio[first : first + int(seconds * self.sampling_rate)])
 
+    def _read(self, content: bytes, start, seconds, speed=1.0):
+        """A stretch of an audio file, `speed` times as fast and as high; None where it is silent."""
+        with soundfile.SoundFile(io.BytesIO(content)) as sound:
+            rate = sound.samplerate
+            sound.seek(min(round(start * rate), sound.frames))
+            audio = sound.read(round(seconds * speed * rate), dtype="float32", always_2d=True).mean(1)
+        if not len(audio) or np.abs(audio).max() < SILENT_PEAK:
+            return None
+        return full_scale(soxr.resample(audio, rate * speed, self.sampling_rate)[: int(seconds * self.sampling_rate)])
 
-class BatchCollator:
-    """Examples -> one batch of tensors by the model's argument names; what only the loss needs has other names."""
-
-    def __init__(self, processor, vocabulary: FactVocabulary, caption_share: float = 1.0, labels: bool = False):
-        self.processor, self.vocabulary = processor, vocabulary
-        self.caption_share, self.labels = caption_share, labels
-
-    def __call__(self, examples: list[dict]) -> dict:
-        midi_ids, midi_mask = self.processor.midi_processor.pad([example["rows"] for example in examples])
-        # a caption fits every piece of which it is true, so there may be fewer captions than pieces
-        described = examples[: max(1, round(self.caption_share * len(examples)))]
-        text = self.processor.tokenize([example["caption"] for example in described], return_tensors="pt")
-        batch = {
-            "midi_ids": midi_ids.to(torch.uint8),  # every field has fewer than 256 values; widened on the device
-            "midi_attention_mask": midi_mask.bool(),
-            "input_ids": text["input_ids"],
-            "attention_mask": text["attention_mask"],
-            "song": torch.tensor([example["song"] for example in examples], dtype=torch.int64),
-            "id": [example["id"] for example in examples],
+    def _described(self, window: Window, row: dict, generator, plain: bool = False) -> dict:
+        labelled, false = self.vocabulary.labels(row)
+        true = labelled
+        if window.notes is not None:
+            heard, unheard = descriptor_facts(measure(window.notes, min(window.seconds, window.notes.seconds)))
+            true, false = true | heard, (false | unheard) - labelled - heard
+        words = random.Random(int(generator.integers(1 << 62)))
+        captions = row.get("captions")
+        given = bool(captions) and (plain or words.random() < self.given_caption_share)
+        if given:
+            claimed, caption = labelled, captions[0] if plain else words.choice(captions)
+        else:
+            claimed = sorted(labelled or true)[:FULL_FACTS] if plain else None
+            claimed = claimed or choose_facts(true, self.vocabulary.creators, words)
+            caption = write_caption(claimed, self.vocabulary.creators, words)
+        example = {
+            "caption": caption,
+            "given": given,
+            "claimed": self.vocabulary.encode(claimed),
+            "true": self.vocabulary.encode(true),
+            "false": self.vocabulary.encode(false),
+            "song": int(row["song"], 16) if row.get("song") else digits(row["id"]),
+            "id": row["id"],
         }
-        batch["claimed"] = torch.from_numpy(np.stack([example["claimed"] for example in described]))
-        for key in ("true", "false"):
-            batch[key] = torch.from_numpy(np.stack([example[key] for example in examples]))
-        if self.labels:
-            batch.update(self.label_prompts(batch["true"], random.Random(examples[0]["caption"])))
-        views = [row for row, example in enumerate(examples) if "view" in example]
-        if views:
-            ids, mask = self.processor.midi_processor.pad([examples[row]["view"] for row in views])
-            batch |= {"view_ids": ids.to(torch.uint8), "view_mask": mask.bool(), "view_rows": torch.tensor(views)}
-        for key in ("waveform", "decibels"):
-            rows = [row for row, example in enumerate(examples) if key in example]
-            if rows:
-                batch[key] = torch.from_numpy(np.stack([examples[row][key] for row in rows]))
-                batch["samples"] = torch.tensor([examples[row]["samples"] for row in rows])
-                batch["audio_rows"] = torch.tensor(rows)
-                onsets = [torch.from_numpy(examples[row]["onsets"]) for row in rows]
-                batch["onsets"] = nn.utils.rnn.pad_sequence(onsets, batch_first=True)
-        return batch
+        if window.notes is not None:
+            example["rows"] = self.processor.midi_processor.rows(window.notes)
+            example["keys"] = window.notes.pitch - LOWEST_KEY
+            example["onsets"] = window.notes.onset.astype(np.float32)
+        if window.waveform is not None:
+            example["samples"] = max(len(window.waveform), 1)
+            example["waveform"] = fit_length(window.waveform, self.processor.feature_extractor.window_samples)
+        if window.view is not None:
+            example["view"] = self.processor.midi_processor.rows(window.view)
+        return example
 
-    def label_prompts(self, true: torch.Tensor, words: random.Random) -> dict:
-        """A short text for each fact that holds for a piece of the batch, and which fact it claims."""
-        held = true.any(0).nonzero()[:, 0]
-        prompts = [write_caption([self.vocabulary.facts[fact]], self.vocabulary.creators, words) for fact in held]
-        text = self.processor.tokenize(prompts, return_tensors="pt")
-        claimed = torch.zeros(len(held), true.shape[1])
-        claimed[torch.arange(len(held)), held] = 1
-        return {
-            "label_ids": text["input_ids"],
-            "label_attention_mask": text["attention_mask"],
-            "label_claimed": claimed,
-        }
+
+def faster(notes: PianoNotes, speed: float, semitones: int) -> PianoNotes:
+    """Notes as a recording of them sounds that is played `speed` times as fast, `semitones` higher."""
+    pitch = notes.pitch + semitones
+    moved = PianoNotes(
+        notes.onset / speed,
+        (notes.duration / speed).astype(np.float32),
+        pitch,
+        notes.velocity,
+        (notes.pedal / speed).astype(np.float32),
+    )
+    return moved.take((pitch >= LOWEST_KEY) & (pitch <= HIGHEST_KEY))
+
+
+def full_scale(audio: np.ndarray) -> np.ndarray:
+    """A waveform as int16, its peak near full scale."""
+    return np.round(audio / max(np.abs(audio).max(initial=0.0), 1e-4) * 32_000).astype(np.int16)
+
+
+def digits(text: str) -> int:
+    """A number of 48 bits that stands for a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+def random_generator(text: str) -> np.random.Generator:
+    return np.random.default_rng(digits(text))
+
+
+__all__ = ["FactVocabulary", "Window", "WindowSampler", "digits", "faster"]

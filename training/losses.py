@@ -1,4 +1,4 @@
-"""The losses of training that compare more than the diagonal; the contrastive loss itself is the model's own."""
+"""Who belongs to whom in a batch, and the heads that only training has; the contrastive loss is the model's own."""
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,38 @@ def caption_relations(claimed: torch.Tensor, true: torch.Tensor, false: torch.Te
     return positives, ~(positives | wrong)
 
 
+def given_caption_relations(text_rows, words, claimed, true, song):
+    """Which piece fits which caption, where captions are free text that people wrote.
+
+    A caption is right for the piece that it was written for, and for one that has the very same caption. It is wrong
+    for all others, but for versions of its song and for pieces that share all tags of its own piece.
+
+    Args:
+        text_rows (`torch.Tensor` of shape `(captions,)`): the piece of each caption.
+        words (`torch.Tensor` of shape `(captions,)`): a number that equal captions share.
+        claimed (`torch.Tensor` of shape `(captions, facts)`): what the labels of each caption's piece say.
+        true (`torch.Tensor` of shape `(pieces, facts)`): 1 for each fact that holds for a piece.
+        song (`torch.Tensor` of shape `(pieces,)`): the song of each piece.
+    Returns:
+        As `caption_relations`.
+    """
+    own = text_rows[None] == torch.arange(len(song), device=song.device)[:, None]  # (pieces, captions)
+    same_words = (words[:, None] == words[None]).float()
+    positives = own.float() @ same_words > 0.5
+    tags = claimed.sum(1)[None]
+    shares_tags = (true @ claimed.T >= tags - 0.5) & (tags > 0)
+    return positives, (shares_tags | same_song(song, song[text_rows])) & ~positives
+
+
 def same_song(songs: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """`(songs, others)` bool: other windows and versions of one song are no negatives of each other."""
     return songs[:, None] == others[None]
+
+
+def mean_of_sums(sums: torch.Tensor) -> torch.Tensor:
+    """`(parts, 2)` sums and counts -> the mean over all parts; 0 where nothing was counted."""
+    total, count = sums.sum(0)
+    return total / count.clamp(min=1)
 
 
 class MaskedNoteHeads(nn.Module):
@@ -33,25 +62,18 @@ class MaskedNoteHeads(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(hidden_size, size) for size in field_sizes)
         self.register_buffer("mask_row", torch.tensor(field_sizes) - 1)
 
-    def mask(self, midi_ids, midi_attention_mask, share: float = 0.25):
-        """Replaces random notes by MASK; in half of the rows whole stretches, so that copying neighbours is no help.
-
-        Returns:
-            The changed ids and a bool tensor `(windows, notes)`: what was masked.
-        """
-        windows, notes = midi_ids.shape[:2]
-        scattered = torch.rand(windows, notes, device=midi_ids.device) < share
-        stretch = torch.rand(windows, (notes + 7) // 8, device=midi_ids.device) < share
-        stretch = stretch.repeat_interleave(8, dim=1)[:, :notes]
-        whole = torch.rand(windows, 1, device=midi_ids.device) < 0.5
-        masked = torch.where(whole, stretch, scattered) & midi_attention_mask.bool()
-        return torch.where(masked[..., None], self.mask_row, midi_ids), masked
+    def replace(self, midi_ids, masked):
+        """Puts MASK where `masked (windows, notes)` is true."""
+        return torch.where(masked[..., None], self.mask_row, midi_ids)
 
     def forward(self, hidden, midi_ids, masked):
-        """Mean cross-entropy over the fields of masked notes."""
+        """Cross-entropy, mean over the fields, summed over masked notes, and their count: shape `(2,)`."""
         states, targets = hidden[masked], midi_ids[masked]
-        losses = [F.cross_entropy(head(states).float(), targets[:, field]) for field, head in enumerate(self.heads)]
-        return sum(losses) / len(losses)
+        losses = [
+            F.cross_entropy(head(states).float(), targets[:, place], reduction="sum")
+            for place, head in enumerate(self.heads)
+        ]
+        return torch.stack([sum(losses) / len(losses), masked.sum().float()])
 
 
 class StruckKeysHead(nn.Module):
@@ -68,25 +90,37 @@ class StruckKeysHead(nn.Module):
         self.head = nn.Linear(hidden_size, keys)
         nn.init.constant_(self.head.bias, self.rare)
 
-    def targets(self, keys, onsets, midi_attention_mask, tokens: int, token_seconds: float):
+    def targets(self, keys, onsets, tokens: int, token_seconds: float):
         """`(windows, tokens, keys)` of 0 and 1.
 
         Args:
-            keys, onsets (`torch.Tensor` of shape `(windows, notes)`): piano key and onset in seconds of each note.
-            midi_attention_mask (`torch.Tensor` of shape `(windows, notes)`): 0 on padding.
+            keys, onsets (`torch.Tensor` of shape `(windows, notes)`): piano key, and onset in seconds of each note;
+                an onset outside the window, or NaN, is none.
         """
-        token = (onsets / token_seconds).floor().long()
-        inside = (midi_attention_mask != 0) & (token >= 0) & (token < tokens)
+        token = (onsets / token_seconds).floor().nan_to_num(-1.0).long()
+        inside = (token >= 0) & (token < tokens)
         count = self.head.out_features
         place = torch.where(inside, token * count + keys, tokens * count)  # the last place is thrown away
         struck = torch.zeros(len(keys), tokens * count + 1, device=keys.device).scatter_(1, place, 1.0)
         return struck[:, :-1].view(-1, tokens, count)
 
     def forward(self, hidden, targets, token_mask):
-        """Binary cross-entropy, summed over the keys, mean over tokens; `hidden (windows, tokens, hidden_size)`."""
+        """Binary cross-entropy, summed over keys and heard tokens, and the count of these tokens: shape `(2,)`.
+
+        Args:
+            hidden (`torch.Tensor` of shape `(windows, tokens, hidden_size)`).
+            targets (`torch.Tensor` of shape `(windows, tokens, keys)`), token_mask (`(windows, tokens)`).
+        """
         losses = F.binary_cross_entropy_with_logits(self.head(hidden).float(), targets, reduction="none").sum(-1)
         heard = (token_mask != 0).float()
-        return (losses * heard).sum() / heard.sum().clamp(min=1)
+        return torch.stack([(losses * heard).sum(), heard.sum()])
 
 
-__all__ = ["MaskedNoteHeads", "StruckKeysHead", "caption_relations", "same_song"]
+__all__ = [
+    "MaskedNoteHeads",
+    "StruckKeysHead",
+    "caption_relations",
+    "given_caption_relations",
+    "mean_of_sums",
+    "same_song",
+]
