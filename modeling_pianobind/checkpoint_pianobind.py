@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .inputs_pianobind import readable_text
+
 WEIGHTS, CONFIG, PROCESSOR = "model.safetensors", "config.json", "processor_config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 FILES = (WEIGHTS, CONFIG, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG)
@@ -78,7 +80,10 @@ class TextTower:
                 weights = {name: file.get_tensor(name).astype(np.float32, copy=False) for name in names}
         except SafetensorError as error:
             raise ValueError(f"{folder / WEIGHTS}: the weights are damaged ({error}); copy the file again.") from error
-        tokenizer = Tokenizer.from_file(os.fspath(folder / TOKENIZER))
+        try:
+            tokenizer = Tokenizer.from_file(os.fspath(folder / TOKENIZER))
+        except Exception as error:  # tokenizers raises nothing more special
+            raise ValueError(f"{folder / TOKENIZER}: is damaged ({error}); copy the file again.") from error
         limits = (_json(folder / TOKENIZER_CONFIG).get("model_max_length"), processor.get("text_max_length"))
         tokenizer.enable_truncation(int(min(limit or MAX_TEXT_TOKENS for limit in limits)))
         tokenizer.no_padding()
@@ -89,9 +94,13 @@ class TextTower:
         return _fingerprint(self.weights.items())
 
     def embed_text(self, texts: list[str]) -> np.ndarray:
-        """`(len(texts), dim)` float32, unit length."""
+        """`(len(texts), dim)` float32, unit length.
+
+        Raises:
+            ValueError: a text holds no word, or half characters; see `readable_text`.
+        """
         by_length = {}
-        for row, encoding in enumerate(self.tokenizer.encode_batch(texts)):
+        for row, encoding in enumerate(self.tokenizer.encode_batch([readable_text(text) for text in texts])):
             by_length.setdefault(len(encoding.ids), []).append((row, encoding.ids))
         embeds = np.zeros((len(texts), len(self.weights["text_projection.weight"])), np.float32)
         for group in by_length.values():  # texts of one length need no padding, and so no mask

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .notes_pianobind import PianoNotes, piano_tracks, score_from, tick_clock, window_starts
+from .notes_pianobind import PianoNotes, check_length, piano_tracks, score_from, tick_clock, window_starts
 
 FIELD_SIZES = (4, 18, 88, 66)  # bar, position, pitch, duration; the last two ids of each are PAD and MASK
 BEAT_TICKS = 480
@@ -75,10 +75,11 @@ def read_compound_notes(source) -> CompoundNotes:
     last = max(-(-begin[-1] // GRID_TICKS) - 1, 0)  # the original's grid ends before the last note's own start
     grid = np.minimum((begin + GRID_TICKS // 2 - 1) // GRID_TICKS, last)  # the nearest; between two, the earlier
     steps = -((DURATION_TICKS // 2 - (end - begin)) // DURATION_TICKS) - 1
-    onset = seconds(start)
+    onset, release = seconds(start), seconds(start + length)
+    check_length(start, release.max(), name)
     return CompoundNotes(
         onset=onset,
-        duration=(seconds(start + length) - onset).astype(np.float32),
+        duration=(release - onset).astype(np.float32),
         pitch=pitch,
         velocity=np.clip(velocity, 1, 127),
         pedal=np.zeros(len(pitch), np.float32),
@@ -123,11 +124,18 @@ def compound_windows(notes: CompoundNotes, window_seconds: float, hop_seconds: f
     starts = starts[begins]
     ends = starts + window_seconds
     times = notes.grid_seconds[bars]
-    first, last = (np.abs(times - moments[:, None]).argmin(axis=1) for moments in (starts, ends))
+    first, last = _nearest(times, starts), _nearest(times, ends)
     begin, end = bars[first], bars[np.minimum(last + 1, len(bars) - 1)]
     end = np.where(end > begin, end, len(words))
     cut = [words[b:e][:max_notes] for b, e in zip(begin, end, strict=True)]
     return cut, np.stack([starts, np.minimum(ends, notes.seconds)], axis=1)
+
+
+def _nearest(times: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """For each moment the index of the nearest of the sorted `times`; between two the earlier, of equals the first."""
+    after = np.minimum(np.searchsorted(times, moments), len(times) - 1)
+    before = np.searchsorted(times, times[np.maximum(after - 1, 0)])
+    return np.where(np.abs(times[before] - moments) <= np.abs(times[after] - moments), before, after)
 
 
 __all__ = ["CompoundNotes", "compound_windows", "compound_words", "read_compound_notes"]

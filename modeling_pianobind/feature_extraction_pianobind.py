@@ -16,6 +16,8 @@ from transformers.audio_utils import mel_filter_bank
 from .encoder_extractor_pianobind import encoder_batch, load_extractor
 
 BLOCK_SECONDS = 10.0  # decoded at a time, so that memory does not grow with the recording
+BLOCK_SAMPLES = 2**22  # of all channels together, which a header may say are a thousand
+LOWEST_RATE, HIGHEST_RATE = 2_000, 768_000  # in Hz; at a wrong rate, seconds of music would be resampled to weeks
 SILENCE_AMPLITUDE = 10 ** (-70 / 20)  # of full scale; below it a window holds no music
 
 
@@ -268,8 +270,13 @@ def _decoded_blocks(handle, name: str, sampling_rate: int) -> Iterator[np.ndarra
     handle.seek(0)
     try:
         with soundfile.SoundFile(handle) as sound:
+            if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
+                raise ValueError(
+                    f"{name}: says that it has {sound.samplerate} samples a second, and {LOWEST_RATE} to "
+                    f"{HIGHEST_RATE} are taken; its header is damaged, export it again."
+                )
             resampler = soxr.ResampleStream(sound.samplerate, sampling_rate, 1, dtype="float32")
-            block_frames = max(1, round(BLOCK_SECONDS * sound.samplerate))
+            block_frames = max(1, min(round(BLOCK_SECONDS * sound.samplerate), BLOCK_SAMPLES // sound.channels))
             while len(block := sound.read(block_frames, dtype="float32", always_2d=True)):
                 yield resampler.resample_chunk(np.ascontiguousarray(block.mean(axis=1)))
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)

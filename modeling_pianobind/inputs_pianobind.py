@@ -7,6 +7,7 @@ from pathlib import Path
 
 MIDI_EXTENSIONS = (".mid", ".midi")
 AUDIO_EXTENSIONS = (".wav", ".flac", ".mp3", ".ogg")
+MAX_CHARACTERS = 20_000  # of a text; far more than a text tower reads, and megabytes take a tokenizer seconds
 
 
 def modality_of(path) -> str:
@@ -48,6 +49,24 @@ def check_content(path, modality: str) -> None:
             f"{path}: its name ends in {Path(path).suffix}, but its content is {kind}; "
             "give it the extension of its content, or export it again."
         )
+
+
+def readable_text(text) -> str:
+    """A description as tokenizers take it; what exceeds `MAX_CHARACTERS` is cut off.
+
+    Raises:
+        ValueError: it is no string, holds no word, or holds half characters (lone surrogates).
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"a text is {text!r}; describe the music in at least one word.")
+    if len(text) > MAX_CHARACTERS:
+        text = text.lstrip()[:MAX_CHARACTERS]
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start])
+        raise ValueError(f"a text holds {half}, which is no character; write it in plain Unicode (UTF-8).") from error
+    return text
 
 
 def list_files(folder) -> list[str]:
@@ -111,4 +130,5 @@ __all__ = [
     "list_files",
     "modality_of",
     "piece_of",
+    "readable_text",
 ]

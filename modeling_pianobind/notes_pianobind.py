@@ -11,6 +11,7 @@ import symusic
 LOWEST_KEY, HIGHEST_KEY = 21, 108  # A0 and C8 as MIDI pitches
 PIANO_PROGRAMS = range(8)  # General MIDI's piano family, counted from 0
 LAST_TICK = 2**31  # beyond what a MIDI file can say
+MAX_HOURS = 24.0  # longer "pieces" are damaged files: a single wrong time can stand for a century
 MAX_PEDAL_SECONDS = 10.0  # a string has decayed by then, however long the pedal stays down
 
 
@@ -80,8 +81,10 @@ def score_from(source, name: str) -> symusic.Score:
             source = handle.read()
     content = bytes(source)
     _check_header(content, name)
+    _check_chunks(content, name)
     try:
-        return symusic.Score.from_midi(content)
+        # The zeros end a time or size that runs on beyond the last byte, which symusic does not check.
+        return symusic.Score.from_midi(content + bytes(8))
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"{name}: the MIDI data is damaged ({error}); export the file again.") from error
 
@@ -110,6 +113,32 @@ def _check_header(content: bytes, name: str) -> None:
         )
 
 
+def _check_chunks(content: bytes, name: str) -> None:
+    """Refuses tracks that are not all there: symusic would read on beyond the end, into whatever memory lies there."""
+    tracks, at = int.from_bytes(content[10:12], "big"), 14
+    while tracks:
+        end = at + 8 + int.from_bytes(content[at + 4 : at + 8], "big")
+        if end > len(content):
+            raise ValueError(
+                f"{name}: the MIDI data is damaged (the file ends within its tracks); copy or export it again."
+            )
+        tracks -= content[at : at + 4] == b"MTrk"
+        at = end
+
+
+def check_length(start_ticks: np.ndarray, seconds: float, name: str) -> None:
+    """Refuses times that no piece has.
+
+    Args:
+        start_ticks (`np.ndarray` of shape `(notes,)`): below 0 where a time does not fit in 31 bits.
+        seconds (`float`): when the last note ends.
+    """
+    if start_ticks.min() < 0 or seconds > 3600 * MAX_HOURS:
+        raise ValueError(
+            f"{name}: its last note ends after more than {MAX_HOURS:g} hours; its times are damaged, export it again."
+        )
+
+
 def piano_tracks(score: symusic.Score, name: str) -> list:
     """The tracks of a score that hold notes; all of them must be a piano's."""
     tracks = [track for track in score.tracks if len(track.notes)]
@@ -134,6 +163,7 @@ def notes_from_score(score: symusic.Score, name: str) -> PianoNotes:
     pitch = np.concatenate([array["pitch"] for array in arrays]).astype(np.int64)
     velocity = np.concatenate([array["velocity"] for array in arrays]).astype(np.int64)
     onset, release = seconds(start_ticks), seconds(start_ticks + np.maximum(length_ticks, 0))
+    check_length(start_ticks, release.max(), name)
 
     on_piano = (pitch >= LOWEST_KEY) & (pitch <= HIGHEST_KEY)
     if not on_piano.any():
@@ -200,6 +230,7 @@ __all__ = [
     "HIGHEST_KEY",
     "LOWEST_KEY",
     "PianoNotes",
+    "check_length",
     "notes_from_score",
     "piano_tracks",
     "read_midi",

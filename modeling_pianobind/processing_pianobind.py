@@ -3,6 +3,7 @@
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 
+from .inputs_pianobind import readable_text
 from .midi_pianobind import PianoBindMidiProcessor
 from .processor_assembly_pianobind import processor_parts
 
@@ -69,10 +70,7 @@ class PianoBindProcessor(ProcessorMixin):
 
     def tokenize(self, text, return_tensors=None) -> BatchFeature:
         """Text -> `input_ids` and `attention_mask`, each `(batch, tokens)`."""
-        texts = [text] if isinstance(text, str) else list(text)
-        for one in texts:
-            if not isinstance(one, str) or not one.strip():
-                raise ValueError(f"a text is {one!r}; describe the music in at least one word.")
+        texts = [readable_text(one) for one in ([text] if isinstance(text, str) else text)]
         tokens = self.tokenizer(
             texts,
             padding="max_length" if self.text_pad_to_max else True,

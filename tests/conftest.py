@@ -59,10 +59,8 @@ def make_config(**changes) -> PianoBindConfig:
     return PianoBindConfig(**{**towers, **changes})
 
 
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory):
-    """Folder of a saved tiny model and processor; its embeddings mean nothing, but they tell files apart."""
-    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+def save_tiny_checkpoint(folder) -> None:
+    """Saves a tiny model and its processor; its embeddings mean nothing, but they tell files apart."""
     torch.manual_seed(0)
     model = PianoBindModel(make_config())
     for name, weight in model.named_parameters():
@@ -71,6 +69,13 @@ def tiny_checkpoint(tmp_path_factory):
             torch.nn.init.normal_(weight, std=0.15)
     model.save_pretrained(folder)
     PianoBindProcessor(PianoBindFeatureExtractor(), make_tokenizer()).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory):
+    """Folder of what `save_tiny_checkpoint` saves."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    save_tiny_checkpoint(folder)
     return folder
 
 
