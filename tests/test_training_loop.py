@@ -34,6 +34,7 @@ def arguments(tmp_path, tiny_checkpoint):
     rows = [{**ROWS[number % 3], "id": f"piece {number}", "song": f"{number:02x}"} for number in range(6)]
     PackedCorpus.pack(rows, [scale_notes(40, 0.2 + 0.1 * number) for number in range(6)]).save(tmp_path / "packed")
     stage = {"label_weight": 1.0, "masked_note_weight": 1.0, "view_weight": 1.0, "view_share": 1.0}
+    stage |= {"view_queue": 6, "statistics_weight": 1.0}
     return make_arguments(
         tmp_path,
         tiny_checkpoint,
@@ -74,7 +75,7 @@ def test_the_folder_of_a_run_says_what_was_run_with_what_and_what_came_of_it(arg
     arguments.tracker = "tensorboard"
     training.train(arguments)
     lines = log_of(tmp_path / "run")
-    assert {"midi_text", "label", "masked_note", "view", "gradient_norm"} <= lines[0].keys()
+    assert {"midi_text", "label", "masked_note", "view", "statistics", "gradient_norm"} <= lines[0].keys()
     assert all(np.isfinite(line["midi_text"]) for line in lines)
     assert json.loads((tmp_path / "run" / "arguments.json").read_text())["text_lora_rank"] == 2
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())

@@ -44,13 +44,24 @@ class StageArguments:
         default=0.0, metadata={"help": "weight of finding a window by the same notes played in another way"}
     )
     view_share: float = field(default=0.5, metadata={"help": "share of examples that bring such a second view"})
+    view_queue: int = field(
+        default=0, metadata={"help": "windows of earlier batches that views are told from as well"}
+    )
+    statistics_weight: float = field(
+        default=0.0, metadata={"help": "weight of reading a window's statistics off its MIDI embedding"}
+    )
     masked_note_weight: float = field(default=0.0, metadata={"help": "weight of predicting masked notes"})
 
     @property
     def compares_midi(self) -> bool:
         """Whether a loss needs the embeddings of the MIDI."""
         weights = self.midi_text_weight, self.audio_midi_weight, self.distillation_weight, self.view_weight
-        return any(weights) or (self.label_weight > 0 and "midi" not in self.frozen)
+        return any(weights) or self.statistics_weight > 0 or (self.label_weight > 0 and "midi" not in self.frozen)
+
+    @property
+    def compares_whole_bank(self) -> bool:
+        """Whether audio is told from the MIDI of every window of the bank, which a frozen tower embeds once."""
+        return bool(self.bank) and "midi" in self.frozen and self.audio_midi_weight > 0
 
     @property
     def hears_audio(self) -> bool:

@@ -94,6 +94,19 @@ class AudioBank:
     def __len__(self) -> int:
         return len(self.arrays["samples"])
 
+    @torch.inference_mode()
+    def embed_midi(self, model, processor, batch_notes: int = 30_000) -> torch.Tensor:
+        """The MIDI embedding of every window, `(windows, projection_dim)`."""
+        embeds = torch.empty(len(self), model.config.projection_dim, device=model.device)
+        order = np.argsort(self.arrays["counts"], kind="stable")
+        while len(order):
+            count = max(1, batch_notes // max(1, int(self.arrays["counts"][order[-1]])))
+            batch, order = order[-count:], order[:-count]
+            spans = [slice(self.offsets[window], self.offsets[window + 1]) for window in batch]
+            ids, mask = processor.midi_processor.pad([self.arrays["rows"][span].astype(np.int64) for span in spans])
+            embeds[batch] = model.get_midi_features(ids.to(model.device), mask.to(model.device))
+        return embeds
+
     def __getitem__(self, index: int) -> dict:
         turn, place = divmod(index, len(self))
         window = int(np.random.default_rng((self.seed, turn)).permutation(len(self))[place])
@@ -115,6 +128,7 @@ class AudioBank:
             "false": self.arrays["false"][window].astype(np.float32),
             "song": int(self.arrays["song"][window]),
             "id": f"rendered window {window}",
+            "window": window,
             "decibels": np.concatenate([decibels[late:], np.zeros_like(decibels[:late])]),
             "samples": max(1, int(self.arrays["samples"][window]) - late * self.hop_length),
         }

@@ -54,6 +54,8 @@ class BatchCollator:
         chosen = [examples[row] for row in described]
         batch["claimed"] = _flags((one["claimed"] for one in chosen), batch["true"].shape[1])
         batch["given"] = torch.tensor([one["given"] for one in chosen], dtype=torch.uint8)
+        if "window" in examples[0]:
+            batch["window"] = torch.tensor([example["window"] for example in examples])
         batch["words"] = torch.tensor([digits(one["caption"]) for one in chosen], dtype=torch.int64)
         if chosen:
             self._add(batch, "text", described, self._tokens([one["caption"] for one in chosen]))

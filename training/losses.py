@@ -76,6 +76,40 @@ class MaskedNoteHeads(nn.Module):
         return torch.stack([sum(losses) / len(losses), masked.sum().float()])
 
 
+class StatisticsHead(nn.Module):
+    """Reads a window's statistics off its embedding; used in training only.
+
+    Contrastive losses keep of a window only what tells it from the others of a batch. What a linear layer can read off
+    an embedding is there for every later use, such as a probe for artists that nobody thought of.
+    """
+
+    groups = 8  # of each field's values
+
+    def __init__(self, projection_dim: int, statistics):
+        super().__init__()
+        grouping = []
+        for size in statistics.field_sizes:
+            group = torch.arange(size).clamp(max=size - 3) * self.groups // (size - 2)
+            grouping.append(F.one_hot(group, self.groups).float())
+        self.register_buffer("grouping", torch.block_diag(*grouping))
+        others = statistics.norm.normalized_shape[0] - len(self.grouping)
+        self.scale = nn.BatchNorm1d(self.grouping.shape[1] + others, affine=False, momentum=0.02)
+        self.head = nn.Linear(projection_dim, self.scale.num_features)
+
+    def forward(self, embeds, statistics):
+        """Squared error in standard deviations, summed over windows, and their count: shape `(2,)`.
+
+        Args:
+            embeds (`torch.Tensor` of shape `(windows, projection_dim)`): unit rows.
+            statistics (`torch.Tensor` of shape `(windows, statistics)`): of `NoteStatistics.measure`.
+        """
+        fields = len(self.grouping)
+        coarse = (statistics[:, :fields].square() @ self.grouping).sqrt()
+        targets = self.scale(torch.cat([coarse, statistics[:, fields:]], 1)).clamp(-4, 4)
+        error = F.mse_loss(self.head(embeds * embeds.shape[1] ** 0.5).float(), targets)
+        return torch.stack([error * len(embeds), error.new_tensor(len(embeds))])
+
+
 class StruckKeysHead(nn.Module):
     """Hears which keys are struck in each token of an audio window; used in training only.
 
@@ -118,6 +152,7 @@ class StruckKeysHead(nn.Module):
 
 __all__ = [
     "MaskedNoteHeads",
+    "StatisticsHead",
     "StruckKeysHead",
     "caption_relations",
     "given_caption_relations",

@@ -11,6 +11,7 @@ from modeling_pianobind.modeling_pianobind import LogitScale, contrastive_loss
 from .arguments import StageArguments
 from .losses import (
     MaskedNoteHeads,
+    StatisticsHead,
     StruckKeysHead,
     caption_relations,
     given_caption_relations,
@@ -21,7 +22,10 @@ from .processes import gather, gather_all
 
 ALIGNMENT_LOGIT_SCALE = math.log(1 / 0.05)
 LENGTH_PARTS = 8
-KNOWN = ("song", "true", "false", "claimed", "given", "words", "label_facts")  # what a batch says of its examples
+EMPTY = -1
+SUMMED = ("masked_note", "struck_keys", "statistics")  # losses that come as sums and counts
+# what a batch says of its examples
+KNOWN = ("song", "window", "true", "false", "claimed", "given", "words", "label_facts")
 
 
 class TrainingModel(nn.Module):
@@ -31,12 +35,18 @@ class TrainingModel(nn.Module):
     `view`, `audio`, `text` and `label`, whichever there are; and beside them what is known of its examples.
     """
 
-    def __init__(self, model: PianoBindModel):
+    def __init__(self, model: PianoBindModel, queue_size: int = 0):
         super().__init__()
         self.model = model
+        self.bank = None  # embeddings and songs of a bank's MIDI, where a stage compares with all of it
+        # part of a run's state, so that a resumed one goes on alike; no song has the number of an empty place
+        self.register_buffer("queue", torch.zeros(queue_size, model.config.projection_dim))
+        self.register_buffer("queue_song", torch.full((queue_size,), EMPTY))
         if model.midi_model is not None:
             config = model.config.midi_config
             self.masked_notes = MaskedNoteHeads(config.hidden_size, config.field_sizes)
+            if config.note_statistics:
+                self.statistics = StatisticsHead(model.config.projection_dim, model.midi_model.statistics)
         if model.audio_model is not None:
             self.struck_keys = StruckKeysHead(model.config.audio_config.hidden_size)
         self.alignment_scale = LogitScale(ALIGNMENT_LOGIT_SCALE)
@@ -58,7 +68,14 @@ class TrainingModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and tower not in stage.frozen and name != "label"):
             if tower == "text":
                 return {name: self.model.get_text_features(**block)}
-            return {name: self.embed_midi_by_length(**block)}
+            outputs = {name: self.embed_midi_by_length(**block)}
+        if name == "midi" and stage.statistics_weight:
+            outputs["statistics"] = self.statistics(outputs["midi"], self._measured(**block))[None]
+        return outputs
+
+    def _measured(self, midi_ids, midi_attention_mask):
+        tower = self.model.midi_model
+        return tower.statistics.measure(midi_ids, midi_attention_mask, tower.onset_seconds(midi_ids))
 
     def _audio_outputs(self, block, stage):
         model, features, mask = self.model, block["input_features"], block["audio_attention_mask"]
@@ -95,8 +112,10 @@ class TrainingModel(nn.Module):
         known |= {name: known[name].float() for name in ("true", "false", "claimed")}
         first = _rows_before(batch)
         rows = gather_all({name: rows + first for name, rows in batch["rows"].items()})
-        losses = {name: mean_of_sums(outputs[name]) for name in ("masked_note", "struck_keys") if name in outputs}
+        losses = {name: mean_of_sums(outputs[name]) for name in SUMMED if name in outputs}
         audio, midi, text = (outputs.get(name) for name in ("audio", "midi", "text"))
+        if stage.compares_whole_bank:
+            midi, rows["midi"] = self.bank[0][known["window"]], torch.arange(len(known["song"]), device=audio.device)
 
         if text is not None:
             positives, ignored = _text_relations(known, rows["text"])
@@ -106,10 +125,13 @@ class TrainingModel(nn.Module):
                     logits = self.model.logit_scale(embeds @ text.T)
                     losses[f"{name}_text"] = contrastive_loss(logits, positives[own], ignored[own])
         if "view" in outputs:
-            losses["view"] = self._alignment_loss(outputs["view"], midi, rows["view"], rows["midi"], known["song"])
+            losses["view"] = self._view_loss(outputs["view"], midi, rows, known["song"], stage)
         if audio is not None and midi is not None:
             if stage.audio_midi_weight:
                 losses["audio_midi"] = self._alignment_loss(audio, midi, rows["audio"], rows["midi"], known["song"])
+            if stage.compares_whole_bank:
+                among_all = self._bank_loss(audio, known["window"][rows["audio"]], known["song"][rows["audio"]])
+                losses["audio_midi"] = (losses["audio_midi"] + among_all) / 2
             if stage.distillation_weight:
                 both = (rows["audio"][:, None] == rows["midi"][None]).nonzero()
                 agreement = (audio[both[:, 0]] * midi[both[:, 1]].detach()).sum(1)
@@ -122,6 +144,25 @@ class TrainingModel(nn.Module):
         """Each embedding against the MIDI of the same window; other windows of its song do not count."""
         own = rows[:, None] == midi_rows[None]
         return contrastive_loss(self.alignment_scale(embeds @ midi.T), own, same_song(song[rows], song[midi_rows]))
+
+    def _view_loss(self, views, midi, rows, song, stage):
+        """Other views of windows against all windows of the batch, and those of earlier batches."""
+        queued = slice(0, stage.view_queue)
+        items, songs = torch.cat([midi, self.queue[queued]]), torch.cat([song[rows["midi"]], self.queue_song[queued]])
+        nobody = rows["midi"].new_full((len(items) - len(midi),), EMPTY)
+        own = rows["view"][:, None] == torch.cat([rows["midi"], nobody])[None]
+        ignored = same_song(song[rows["view"]], songs) | (songs == EMPTY)[None]
+        if stage.view_queue:
+            self.queue[queued] = items[queued].detach()
+            self.queue_song[queued] = songs[queued]
+        return contrastive_loss(self.alignment_scale(views @ items.T), own, ignored)
+
+    def _bank_loss(self, audio, window, song):
+        """Each recording against the MIDI of all windows of the bank but the others of its song."""
+        embeds, songs = self.bank
+        other = same_song(song, songs).scatter(1, window[:, None], False)
+        logits = self.alignment_scale(audio @ embeds.T).masked_fill(other, float("-inf"))
+        return torch.nn.functional.cross_entropy(logits, window)
 
     def _label_loss(self, outputs, known, rows, stage):
         """Each piece against every single fact that holds for one of the batch."""

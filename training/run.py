@@ -46,7 +46,8 @@ class Run:
             add_adapter(model, arguments)
         elif arguments.text_lora_rank and not arguments.train_text_tower and model.text_model is not None:
             add_text_adapter(model, arguments.text_lora_rank)
-        self.model = TrainingModel(model).to(accelerator.device)
+        queue = max(stage.view_queue for stage in arguments.stages)
+        self.model = TrainingModel(model, queue).to(accelerator.device)
         freeze(self.model, arguments)
         self.average = MovingAverage(self.model.model, arguments.average_decay)
         self.corpus = TrainingCorpus.open(arguments.corpus, arguments.source_weights)
@@ -76,6 +77,10 @@ class Run:
         vocabulary = self.corpus.vocabulary
         if stage.bank:
             source = AudioBank(stage.bank, vocabulary, self.processor.feature_extractor, arguments.seed)
+            self.model.bank = None
+            if stage.compares_whole_bank:
+                song = torch.from_numpy(source.arrays["song"]).to(self.accelerator.device)
+                self.model.bank = source.embed_midi(self.model.model.eval(), self.processor).clone(), song
         else:
             source = self.sampler(stage, self.corpus)
         collator = BatchCollator(
@@ -107,7 +112,8 @@ class Run:
         """The gradients of one batch, over all processes; returns its losses."""
         extractor = self.processor.feature_extractor
         blocks, known = on_device(batch, self.accelerator.device, extractor, self.arguments.audio_augmentation)
-        blocks = {name: block for name, block in blocks.items() if name != "midi" or stage.compares_midi}
+        needs_midi = stage.compares_midi and not stage.compares_whole_bank
+        blocks = {name: block for name, block in blocks.items() if name != "midi" or needs_midi}
         losses = step_gradients(
             self.model, blocks, known, stage, self.arguments.gradient_cache_chunk,
             self.accelerator.backward, self.accelerator.autocast,
