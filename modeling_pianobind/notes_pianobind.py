@@ -1,6 +1,7 @@
 """MIDI file -> the notes that a pianist plays, in seconds. Tokens are made of them in `midi_pianobind`."""
 
 import math
+import re
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -114,7 +115,7 @@ def _check_header(content: bytes, name: str) -> None:
 
 
 def _check_chunks(content: bytes, name: str) -> None:
-    """Refuses tracks that are not all there: symusic would read on beyond the end, into whatever memory lies there."""
+    """Refuses what symusic would not check, and answer by reading or writing memory that is not its own."""
     tracks, at = int.from_bytes(content[10:12], "big"), 14
     while tracks:
         end = at + 8 + int.from_bytes(content[at + 4 : at + 8], "big")
@@ -122,8 +123,50 @@ def _check_chunks(content: bytes, name: str) -> None:
             raise ValueError(
                 f"{name}: the MIDI data is damaged (the file ends within its tracks); copy or export it again."
             )
-        tracks -= content[at : at + 4] == b"MTrk"
+        if content[at : at + 4] == b"MTrk":
+            tracks -= 1
+            # Hardly any file has these bytes at all, so events are walked through, slowly, for very few.
+            if re.search(rb"[\x8f\x9f][\x80-\xff]", content[at + 8 : end]) and not _keys_fit(content[at + 8 : end]):
+                raise ValueError(f"{name}: the MIDI data is damaged (a note of a key above 127); export it again.")
         at = end
+
+
+def _keys_fit(track: bytes) -> bool:
+    """Whether no note of channel 16 has a key above 127, which is beyond symusic's table of sounding notes.
+
+    False too where a track has events that do not belong in a file.
+    """
+
+    def quantity(at):
+        value = track[at] & 0x7F
+        while track[at] & 0x80:
+            at += 1
+            value = value << 7 | track[at] & 0x7F
+        return value, at + 1
+
+    at = running = 0
+    try:
+        while at < len(track):
+            start = quantity(at)[1]
+            status = track[start]
+            if status < 0x80:
+                at = start + running - 1
+                if not running:
+                    return False
+                continue
+            if status in (0xF0, 0xFF):
+                size, end = quantity(start + (2 if status == 0xFF else 1))
+                if track[start : start + 2] == b"\xff\x2f":
+                    return True
+                running = end + size - start
+            elif status > 0xF0 or (status in (0x8F, 0x9F) and track[start + 1] > 127):
+                return False
+            else:
+                running = 2 if 0xC0 <= status < 0xE0 else 3
+            at = start + running
+    except IndexError:
+        pass  # the track ends within an event, which symusic refuses
+    return True
 
 
 def check_length(start_ticks: np.ndarray, seconds: float, name: str) -> None:
