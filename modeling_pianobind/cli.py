@@ -25,8 +25,9 @@ from .cli_support import (
     user_errors,
 )
 from .examples_pianobind import titles
-from .index_files_pianobind import check_target, is_index, write_embeddings
-from .index_pianobind import EmbeddingIndex
+from .index_files_pianobind import check_target, write_embeddings
+from .index_pianobind import DTYPES, EmbeddingIndex
+from .index_shards_pianobind import check_shard_target, is_index, list_shards, merge, shard_folder
 from .inputs_pianobind import explain, list_files
 from .labels_pianobind import LABELS, label_embeddings, rank_labels
 
@@ -136,12 +137,31 @@ def _parser() -> Parser:
     transcribing(search)
 
     index = command("index", run_index, "Embed a folder and save the index.")
-    index.add_argument("path", metavar="PATH", help="a folder (through all levels)")
+    index.add_argument("path", metavar="PATH", nargs="?", help="a folder (through all levels)")
     index.add_argument(
         "--output",
         metavar="FOLDER",
         required=True,
         help="where to save it; an index that is there is brought up to date",
+    )
+    index.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="int8 adds a copy that a search of many pieces reads faster; the hits' scores stay the same",
+    )
+    index.add_argument(
+        "--shard",
+        metavar="I/N",
+        type=_shard,
+        help="embed only the I-th of N shares; once all are there, the folder is one index (default: the process's "
+        "own share under torchrun or accelerate launch)",
+    )
+    index.add_argument(
+        "--merge",
+        metavar="INDEX",
+        nargs="+",
+        help="instead of embedding, list these indices or shards as one; they stay where they are",
     )
     transcribing(index)
 
@@ -186,6 +206,13 @@ def _count(text):
     return int(text)
 
 
+def _shard(text):
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, such as 1/4")
+    return int(number), int(count)
+
+
 def run_search(args) -> int:
     """Prints the hits of a search."""
     if args.query is None and args.like is None:
@@ -221,16 +248,27 @@ def _as_row(hit) -> dict:
 
 
 def run_index(args) -> int:
-    """Saves the index of a folder."""
+    """Saves the index of a folder, a share of it, or a list of such shares."""
+    if (args.path is None) == (args.merge is None):
+        raise UserError("give either the PATH of a folder, or --merge with the indices to be listed as one")
+    output = folder = Path(args.output)
+    if args.merge is not None:
+        with user_errors(output):
+            print(f"{output}: {merge(output, args.merge)} pieces in {len(args.merge)} indices")
+        return 0
+    launched = int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.shard is None
+    shard = (int(os.environ["RANK"]) + 1, int(os.environ["WORLD_SIZE"])) if launched else args.shard
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
     check_searchable(args.path)
-    output = Path(args.output)
-    with user_errors(output, writing=True):
-        check_target(output)  # before the work rather than after it
+    with user_errors(output, writing=True):  # before the work rather than after it
+        if shard is not None:
+            check_shard_target(folder, shard[1])
+            output = shard_folder(folder, *shard)
+        check_target(output)
     previous = None
     if is_index(output):
         try:
-            previous = EmbeddingIndex.load(output)
+            previous = EmbeddingIndex.load(output, verify=True)
         except (OSError, ValueError) as error:
             complain(f"warning: {explain(output, error)}")
     if previous is not None:
@@ -239,12 +277,18 @@ def run_index(args) -> int:
 
     def save(index):
         with user_errors(output, writing=True):
-            index.save(output)
+            index.save(output, args.dtype)
 
-    index = update_index(os.path.abspath(args.path), previous, checkpoint, save)
+    index = update_index(os.path.abspath(args.path), previous, checkpoint, save, shard)
     save(index)
     print(f"{output}: {len(index)} pieces of {args.path}")
-    return _report([failure.message for failure in index.failures])
+    if shard is not None:
+        with user_errors(folder):
+            if list_shards(folder, shard[1]):
+                print(f"{folder}: all {shard[1]} shards are there")
+    status = _report([failure.message for failure in index.failures])
+    # A launcher kills the other processes when one ends with an error; a bad file must not stop them.
+    return 0 if launched else status
 
 
 def run_embed(args) -> int:

@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 
 from .checkpoint_pianobind import TextTower, default_checkpoint, model_fingerprint
-from .index_files_pianobind import is_index
 from .index_pianobind import EmbeddingIndex
+from .index_shards_pianobind import is_index
 from .inputs_pianobind import explain
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -110,12 +110,13 @@ class Checkpoint:
             raise UserError(
                 f"{self.name}: cannot be loaded as a PianoBind checkpoint ({reason}); check --checkpoint"
             ) from error
-        return model.to(self.device or ("cuda" if torch.cuda.is_available() else "cpu")), processor
+        return model.to(self.device or _best_device()), processor
 
     def embed_text(self, texts):
         """`(len(texts), dim)` unit rows."""
         if self._text_tower is not None:
-            return self._text_tower.embed_text(list(texts))
+            with user_errors(self.name):
+                return self._text_tower.embed_text(list(texts))
         from .embedding_pianobind import embed_text
 
         with user_errors(self.name):
@@ -132,11 +133,11 @@ class Checkpoint:
         with user_errors(path):
             return embed_pieces(self.model, self.processor, [path], transcribe=self.transcribe)[0]
 
-    def embed_files(self, paths):
-        """Yields `(position, EmbeddedFile)`, with a progress bar on a terminal."""
+    def embed_files(self, paths, progress=None):
+        """Yields `(position, EmbeddedFile)`, with a progress bar on a terminal unless `progress` says otherwise."""
         from .embedding_pianobind import embed_files
 
-        return embed_files(self.model, self.processor, paths, progress=None, transcribe=self.transcribe)
+        return embed_files(self.model, self.processor, paths, progress=progress, transcribe=self.transcribe)
 
 
 def _check_device(device):
@@ -155,6 +156,15 @@ def _check_device(device):
     }
     if not there[kind]():
         raise UserError(f"the device {device!r} is not available here; use --device cpu")
+
+
+def _best_device() -> str:
+    """CUDA if there is one, the process's own under torchrun or accelerate launch; else the CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
 
 
 def _check_folder(folder: Path):
@@ -208,8 +218,8 @@ def open_index(path, checkpoint: Checkpoint, by_words=False) -> tuple[EmbeddingI
     return index, [failure.message for failure in index.failures]
 
 
-def update_index(folder, previous, checkpoint: Checkpoint, save) -> EmbeddingIndex:
-    """Embeds what changed below a folder since `previous`; what is done when Ctrl-C comes is saved."""
+def update_index(folder, previous, checkpoint: Checkpoint, save, shard=None) -> EmbeddingIndex:
+    """Embeds what changed below a folder, or in a shard of it, since `previous`; Ctrl-C saves what is done."""
 
     def keep(index):
         if len(index):
@@ -218,7 +228,9 @@ def update_index(folder, previous, checkpoint: Checkpoint, save) -> EmbeddingInd
 
     with user_errors(folder):
         embed = checkpoint.embed_files
-        return EmbeddingIndex.update(folder, previous, checkpoint.fingerprint, embed, keep, checkpoint.transcribe)
+        return EmbeddingIndex.update(
+            folder, previous, checkpoint.fingerprint, embed, keep, checkpoint.transcribe, shard
+        )
 
 
 def _cache_folder(folder, checkpoint) -> Path:

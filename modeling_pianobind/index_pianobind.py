@@ -6,14 +6,17 @@ Nothing here imports torch until files have to be embedded: searching a saved in
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .index_files_pianobind import load_table, save_table
+from .index_files_pianobind import Saved, damage, save_part
+from .index_search_pianobind import top_pieces
+from .index_shards_pianobind import in_shard, load_parts
+from .index_table_pianobind import FileTable, Part, is_midi
 from .inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, content_hash, explain, list_files, piece_of
 
-SCORE_DECIMALS = 6  # cosines closer than this are ties: two copies of a file must not be ordered by rounding
+DTYPES = ("float32", "int8")
 
 
 @dataclass(frozen=True)
@@ -42,49 +45,6 @@ class Failure:
     content_hash: str = ""
 
 
-@dataclass
-class FileTable:
-    """The files of an index, one array entry or row a file.
-
-    Attributes:
-        paths (`list[str]`): or ids.
-        pieces (`list[str]`): files with the same piece are averaged.
-        hashes (`list[str]`): SHA-256 of the content; "" for ids.
-        embeds (`np.ndarray` of shape `(files, dim)`): float32, unit length.
-        windows (`np.ndarray` of shape `(all windows, dim)`): float16, unit length; half precision halves the memory,
-            and only chooses a hit's window.
-        spans (`np.ndarray` of shape `(all windows, 2)`): start and end in seconds.
-        bounds (`np.ndarray` of shape `(files + 1,)`): a file's windows are those from its bound to the next.
-    """
-
-    paths: list[str] = field(default_factory=list)
-    pieces: list[str] = field(default_factory=list)
-    hashes: list[str] = field(default_factory=list)
-    embeds: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    windows: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float16))
-    spans: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
-    bounds: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
-
-    def windows_of(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        part = slice(self.bounds[row], self.bounds[row + 1])
-        return self.windows[part], self.spans[part]
-
-    @classmethod
-    def from_rows(cls, rows) -> "FileTable":
-        """Makes a table of `(path, piece, hash, embed, windows, spans)` rows."""
-        if not rows:
-            return cls()
-        paths, pieces, hashes, embeds, windows, spans = (list(column) for column in zip(*rows, strict=True))
-        bounds = np.cumsum([0, *map(len, windows)])
-        return cls(paths, pieces, hashes, np.stack(embeds), np.concatenate(windows), np.concatenate(spans), bounds)
-
-    def rows(self) -> list[tuple]:
-        return [
-            (self.paths[row], self.pieces[row], self.hashes[row], self.embeds[row], *self.windows_of(row))
-            for row in range(len(self.paths))
-        ]
-
-
 class EmbeddingIndex:
     """Embeddings of pieces and of their windows.
 
@@ -106,41 +66,39 @@ class EmbeddingIndex:
         self.fingerprint = fingerprint
         self.transcribed = transcribed
         self.failures = list(failures or [])
-        self._table = table or FileTable()
-        self._group()
+        self._set_parts([Part.of(table or FileTable())])
 
-    def _group(self):
-        """Averages the files of each piece, and chooses the file that names it."""
-        table = self._table
-        self._embeds, self._named_by = table.embeds, np.arange(len(table.paths))
-        names, piece = np.unique(np.array(table.pieces, dtype=object), return_inverse=True)
-        if len(names) == len(table.pieces):
-            return
-        sums = np.zeros((len(names), table.embeds.shape[1]), np.float64)
-        np.add.at(sums, piece, table.embeds)
-        self._embeds = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
-        self._named_by = np.full(len(names), -1)
-        for row in sorted(range(len(piece)), key=lambda row: (_is_midi(table.paths[row]), table.paths[row])):
-            if self._named_by[piece[row]] < 0:
-                self._named_by[piece[row]] = row
+    def _set_parts(self, parts: list[Part]):
+        self._parts, self._joined = parts, None
+
+    @property
+    def _table(self) -> FileTable:
+        """All files; of shards, read into memory."""
+        if len(self._parts) == 1:
+            return self._parts[0].table
+        return FileTable.from_rows([row for part in self._parts for row in part.table.rows()])
 
     def __len__(self) -> int:
-        return len(self._named_by)
+        return sum(map(len, self._parts))
 
     @property
     def dim(self) -> int | None:
         """Width of the embeddings; None while there are none."""
-        return self._embeds.shape[1] if len(self) else None
+        return next((part.embeds.shape[1] for part in self._parts if len(part)), None)
 
     @property
     def paths(self) -> list[str]:
         """What names each piece, in the order of `embeddings`."""
-        return [self._table.paths[row] for row in self._named_by]
+        paths = [(list(part.table.paths), part.named_by) for part in self._parts]
+        return [names[row] for names, named_by in paths for row in named_by]
 
     @property
     def embeddings(self) -> np.ndarray:
-        """`(pieces, dim)` float32, unit length."""
-        return self._embeds
+        """`(pieces, dim)` float32, unit length; of a saved index mapped from the disk, of shards joined in memory."""
+        if self._joined is None:
+            filled = [part.embeds for part in self._parts if len(part)]
+            self._joined = filled[0] if len(filled) == 1 else np.concatenate(filled or [self._parts[0].embeds])
+        return self._joined
 
     @classmethod
     def build(
@@ -181,6 +139,7 @@ class EmbeddingIndex:
         embed: Callable,
         on_interrupt=None,
         transcribed: bool = False,
+        shard: tuple[int, int] | None = None,
     ) -> "EmbeddingIndex":
         """`build` for callers that load the model only when a file has changed.
 
@@ -190,14 +149,17 @@ class EmbeddingIndex:
             embed: takes a list of paths, yields `(position, EmbeddedFile)`; called only if there is work.
             on_interrupt (*optional*): called with the index of what is done, when Ctrl-C stops the work.
             transcribed (`bool`): whether `embed` transcribes; what `previous` has of the other way is not used.
+            shard (`tuple[int, int]`, *optional*): number, from 1, and count: embed only this share of the pieces.
         """
         paths = list_files(folder)
         if not paths:
             extensions = " ".join((*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS))
             raise ValueError(f"{folder}: there is no {extensions} file in it; give a folder with music.")
+        if shard is not None:
+            paths = [path for path in paths if in_shard(piece_of(path), folder, *shard)]
         if previous is None or (previous.fingerprint, previous.transcribed) != (fingerprint, transcribed):
             previous = cls(fingerprint)
-        known = {(row[2], _is_midi(row[0])): row for row in previous._table.rows()}
+        known = {(row[2], is_midi(row[0])): row for row in previous._table.rows()}
         failed = {(failure.path, failure.content_hash): failure for failure in previous.failures}
 
         rows, failures, hashes, changed = {}, [], {}, []
@@ -205,8 +167,8 @@ class EmbeddingIndex:
             for path, found in zip(paths, pool.map(_try_hash, paths), strict=True):
                 if isinstance(found, OSError):
                     failures.append(Failure(path, explain(path, found)))
-                elif (found, _is_midi(path)) in known:
-                    rows[path] = (path, piece_of(path), *known[found, _is_midi(path)][2:])
+                elif (found, is_midi(path)) in known:
+                    rows[path] = (path, piece_of(path), *known[found, is_midi(path)][2:])
                 elif (path, found) in failed:
                     failures.append(failed[path, found])
                 else:
@@ -255,8 +217,7 @@ class EmbeddingIndex:
         dim = embeds.shape[1]
         none = (np.zeros((0, dim), np.float16), np.zeros((0, 2)))
         new = [(one, one, "", embed, *none) for one, embed in zip(ids, embeds, strict=True)]
-        self._table = FileTable.from_rows(self._table.rows() + new)
-        self._group()
+        self._set_parts([Part.of(FileTable.from_rows(self._table.rows() + new))])
 
     def search(self, query_embeddings, top_k: int = 10) -> list[list[Hit]]:
         """Finds the pieces that are closest to each query.
@@ -274,23 +235,22 @@ class EmbeddingIndex:
         queries = self._checked(query_embeddings, "query embeddings")
         if not len(self):
             return [[] for _ in queries]
-        return [self._search_one(query, min(top_k, len(self))) for query in queries]
+        top_k = min(top_k, len(self))
+        found = [(part, top_pieces(part, queries, top_k)) for part in self._parts if len(part)]
+        return [
+            self._hits(query, top_k, [(part, *of[row]) for part, of in found]) for row, query in enumerate(queries)
+        ]
 
-    def _search_one(self, query, top_k) -> list[Hit]:
-        scores = np.round((self._embeds @ query).astype(np.float64), SCORE_DECIMALS)
-        last = np.partition(scores, -top_k)[-top_k]
-        best = sorted(np.flatnonzero(scores >= last), key=lambda piece: (-scores[piece], self._path(piece)))
-        return [self._hit(piece, float(scores[piece]), query) for piece in best[:top_k]]
-
-    def _path(self, piece) -> str:
-        return self._table.paths[self._named_by[piece]]
-
-    def _hit(self, piece, score, query) -> Hit:
-        windows, spans = self._table.windows_of(self._named_by[piece])
-        if not len(windows):
-            return Hit(self._path(piece), score)
-        start, end = spans[np.argmax(windows.astype(np.float32) @ query)]
-        return Hit(self._path(piece), score, float(start), float(end))
+    def _hits(self, query, top_k, found) -> list[Hit]:
+        """The best of what was `found` in each part: numbers of its pieces and their scores."""
+        last = np.partition(np.concatenate([scores for _, _, scores in found]), -top_k)[-top_k]
+        best = [
+            (-score, part.path(piece), part, piece)
+            for part, pieces, scores in found
+            for piece, score in zip(pieces[scores >= last], scores[scores >= last].tolist(), strict=True)
+        ]
+        best.sort(key=lambda one: one[:2])
+        return [_hit(part, piece, path, -score, query) for score, path, part, piece in best[:top_k]]
 
     def _checked(self, vectors, what: str) -> np.ndarray:
         """`(n, dim)` float32 unit rows of what a caller gave."""
@@ -312,32 +272,46 @@ class EmbeddingIndex:
     def same_files(self, other: "EmbeddingIndex") -> bool:
         """Whether both hold the same files with the same content, and the same failures."""
         mine, others = self._table, other._table
-        same = (mine.paths, mine.hashes, self.failures) == (others.paths, others.hashes, other.failures)
-        return same and self.fingerprint == other.fingerprint
+        same = all(list(getattr(mine, name)) == list(getattr(others, name)) for name in ("paths", "hashes"))
+        return same and (self.failures, self.fingerprint) == (other.failures, other.fingerprint)
 
-    def save(self, path) -> None:
+    def save(self, path, dtype: str = "float32") -> None:
         """Writes the index to a folder; an index that is there is replaced in one step, so that none is ever lost.
 
+        Args:
+            dtype (`str`): "float32"; or "int8", which adds a copy of the embeddings in a quarter of their size. A
+                search then reads that copy, and float32 only of the few rows that it lets through: hits have the same
+                scores, and the file is a quarter larger while the memory and time of a search are smaller.
         Raises:
-            ValueError: there is something else at `path`.
+            ValueError: there is something else at `path`, or `dtype` is unknown.
             OSError: it cannot be written.
         """
-        failures = [vars(failure) for failure in self.failures]
-        save_table(path, self._table, self.fingerprint, failures, self.transcribed)
+        if dtype not in DTYPES:
+            raise ValueError(f"`dtype` is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
+        part = self._parts[0] if len(self._parts) == 1 else Part.of(self._table)
+        part = replace(part, codes=None, scales=None)
+        if dtype == "int8":
+            part.quantize()
+        save_part(path, part, Saved(self.fingerprint, self.transcribed, [vars(failure) for failure in self.failures]))
 
     @classmethod
-    def load(cls, path, model=None) -> "EmbeddingIndex":
-        """Reads a saved index.
+    def load(cls, path, model=None, verify: bool | None = None) -> "EmbeddingIndex":
+        """Opens a saved index, or one in shards; its numbers are mapped into memory and read when they are needed.
 
         Args:
             path: the folder.
             model (`PianoBindModel`, *optional*): what will embed the queries, to be told if it is another one.
+            verify (`bool`, *optional*): whether to read all of it and compare checksums; by default only of files of
+                at most 32 MB, so that any index opens at once.
         Raises:
-            ValueError: it is no index, is damaged or cut off, or belongs to another checkpoint.
+            ValueError: it is no index, is damaged or cut off, lacks shards, or belongs to another checkpoint.
             OSError: it cannot be read.
         """
-        columns, fingerprint, failures, transcribed = load_table(path)
-        index = cls(fingerprint, FileTable(**columns), [Failure(**failure) for failure in failures], transcribed)
+        parts, saved = load_parts(path, verify)
+        with damage(path):
+            failures = [Failure(**failure) for failure in saved.failures]
+        index = cls(saved.fingerprint, None, failures, saved.transcribed)
+        index._set_parts(parts)
         if model is not None:
             from .checkpoint_pianobind import model_fingerprint
 
@@ -360,8 +334,14 @@ class EmbeddingIndex:
             )
 
 
-def _is_midi(path) -> bool:
-    return os.path.splitext(path)[1].lower() in MIDI_EXTENSIONS
+def _hit(part: Part, piece, path, score, query) -> Hit:
+    windows, spans = part.table.windows_of(part.named_by[piece])
+    if not len(windows):
+        return Hit(path, score)
+    start, end = spans[np.argmax(windows.astype(np.float32) @ query)]
+    if not np.isfinite(start + end):
+        raise ValueError(f"{part.source}: the index is damaged (a window of {path} has no seconds); build it again.")
+    return Hit(path, score, float(start), float(end))
 
 
 def _try_hash(path):

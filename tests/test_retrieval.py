@@ -364,7 +364,7 @@ class TestSavedFiles:
         with pytest.raises(ValueError, match=r"saved: the index is incomplete .* build the index again"):
             EmbeddingIndex.load(saved)
 
-    @pytest.mark.parametrize("header", [b"", b"{", b"[]", b"{}", b'{"format": "other", "format_version": 1}'])
+    @pytest.mark.parametrize("header", [b"", b"{", b"[]", b"{}", b'{"format": "other", "format_version": 2}'])
     def test_a_foreign_header_is_refused(self, saved, header):
         (saved / "index.json").write_bytes(header)
         with pytest.raises(ValueError, match="not the header of an index"):
@@ -372,7 +372,7 @@ class TestSavedFiles:
 
     @pytest.mark.parametrize(
         ("key", "value", "message"),
-        [("format_version", 2, "version 2"), ("dim", 3, "files of 3 dimensions"), ("files", 9, "9 files")],
+        [("format_version", 1, "version 1"), ("dim", 3, "files of 3 dimensions"), ("files", 9, "9 files")],
     )
     def test_a_header_that_differs_from_the_data_is_refused(self, saved, key, value, message):
         header = json.loads((saved / "index.json").read_text())
