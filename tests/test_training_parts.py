@@ -1,6 +1,8 @@
 """What training is made of: relations of captions and pieces, facts, captions, augmentation, rendering, the corpus."""
 
 import random
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 
 from modeling_pianobind import PianoBindFeatureExtractor
 from modeling_pianobind.notes_pianobind import PianoNotes
-from training.arguments import TrainingArguments
+from training.arguments import InstrumentArguments, TrainingArguments
 from training.audio_bank import AudioBank, augment_log_mel, render_bank
 from training.augmentation import NoteAugmentation, augment_waveforms
 from training.batches import BatchCollator, StepNumbers, mask_notes
@@ -25,7 +27,9 @@ from training.losses import (
     mean_of_sums,
     same_song,
 )
+from training.rendering import FluidInstrument, make_instruments
 from training.sources import TrainingCorpus
+from training.tuning import in_tune_share
 
 
 def scale_notes(seconds=30.0, gap=0.25, velocity=70) -> PianoNotes:
@@ -153,6 +157,20 @@ def test_augmented_spectrograms_are_features_as_the_extractor_gives_them():
     plain = augment_log_mel(decibels, extractor, strength=0.0)
     expected = ((decibels.float() / 255 - decibels.max() / 255) * 100 / extractor.top_db + 1).clamp(min=0)
     assert torch.allclose(plain, expected, atol=2e-3)  # detuning by nothing still interpolates in float32
+
+
+def test_an_sf2_font_without_fluidsynth_is_one_clear_line(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "fluidsynth", None)
+    with pytest.raises(ValueError, match=r"piano\.sf2: SF2 files are played by FluidSynth.*SF3"):
+        make_instruments([InstrumentArguments(str(tmp_path / "piano.sf2"))])
+
+
+def test_fluidsynth_plays_the_keys_it_is_told_to():
+    font = Path("/usr/share/sounds/sf2/TimGM6mb.sf2")
+    if not font.exists():
+        pytest.skip("Debian's timgm6mb-soundfont is not installed")
+    pytest.importorskip("fluidsynth", exc_type=ImportError, reason="libfluidsynth is not installed")
+    assert in_tune_share(FluidInstrument(font)) > 0.9
 
 
 def test_masked_notes_are_replaced_and_predicted_at_their_own_places():
