@@ -79,7 +79,9 @@ def test_the_folder_of_a_run_says_what_was_run_with_what_and_what_came_of_it(arg
     assert all(np.isfinite(line["midi_text"]) for line in lines)
     assert json.loads((tmp_path / "run" / "arguments.json").read_text())["text_lora_rank"] == 2
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
-    assert environment["packages"]["torch"] == torch.__version__ and len(environment["git_revision"]) == 40
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    assert environment["packages"]["torch"] == torch.__version__
+    assert environment["git_revision"] == (head or None), "None outside of a clone"
     assert list((tmp_path / "run" / "trackers").rglob("events*"))
 
 

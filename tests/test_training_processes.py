@@ -68,7 +68,12 @@ def test_two_processes_give_the_losses_of_one(arguments, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, "-m", "training.train", config], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
+        [*command, "-m", "training.train", config],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert '"processes": 2' in (tmp_path / "two" / "environment.json").read_text()

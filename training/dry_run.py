@@ -34,9 +34,7 @@ def dry_run(run: Run) -> str:
             seconds = min(seconds, 60 * stage.minutes)
         total += seconds
         lines.append(f"  a step takes {min(step_seconds):.2f} s; about {seconds / 60:.1f} minutes")
-    lines.append(
-        f"about {total / 60:.1f} minutes in all, without measuring and saving; {run.arguments.output} was not touched"
-    )
+    lines.append(f"about {total / 60:.1f} minutes in all, without measuring and saving; nothing was written")
     return "\n".join(lines)
 
 

@@ -21,6 +21,8 @@ from .run import DEFAULT
 from .sources import TrainingCorpus
 from .validation import FIGURES, embed_examples, plain_examples, retrieval_scores
 
+WRITTEN_BY_RUNS = ("checkpoint", "best")
+
 
 def measure(checkpoint: str, corpus: TrainingCorpus, rows: int) -> dict[str, float]:
     """`retrieval_scores` of a checkpoint, or an adapter, on the middle window of each row."""
@@ -36,7 +38,8 @@ def measure(checkpoint: str, corpus: TrainingCorpus, rows: int) -> dict[str, flo
 def table(scores: dict[str, dict[str, float]]) -> str:
     """Markdown: a line for each direction, a column for each figure of each checkpoint."""
     first = next(iter(scores.values()))
-    lines = [f"| {first['rows']} pieces | " + " | ".join(f"{figure}, {name}" for figure in FIGURES for name in scores)]
+    names = [Path(name).parent.name if Path(name).name in WRITTEN_BY_RUNS else Path(name).name for name in scores]
+    lines = [f"| {first['rows']} pieces | " + " | ".join(f"{figure}, {name}" for figure in FIGURES for name in names)]
     lines += ["|---" * (1 + len(FIGURES) * len(scores))]
     for direction in dict.fromkeys(key.split()[0] for key in first if "_to_" in key):
         values = [one[f"{direction} {figure}"] for figure in FIGURES for one in scores.values()]
