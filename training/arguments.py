@@ -48,7 +48,10 @@ class StageArguments:
         default=0, metadata={"help": "windows of earlier batches that views are told from as well"}
     )
     statistics_weight: float = field(
-        default=0.0, metadata={"help": "weight of reading a window's statistics off its MIDI embedding"}
+        default=0.0,
+        metadata={
+            "help": "weight of reading a window's statistics off its MIDI embedding; each process scales them by its own batch"
+        },
     )
     masked_note_weight: float = field(default=0.0, metadata={"help": "weight of predicting masked notes"})
 
