@@ -49,9 +49,7 @@ class StageArguments:
     )
     statistics_weight: float = field(
         default=0.0,
-        metadata={
-            "help": "weight of reading a window's statistics off its MIDI embedding; each process scales them by its own batch"
-        },
+        metadata={"help": "weight of reading a window's statistics (of its batch's spread) off its embedding"},
     )
     masked_note_weight: float = field(default=0.0, metadata={"help": "weight of predicting masked notes"})
 
