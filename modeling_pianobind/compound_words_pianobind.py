@@ -121,6 +121,7 @@ def compound_windows(notes: CompoundNotes, window_seconds: float, hop_seconds: f
     bars = np.flatnonzero(words[:, 0] == 0)
     starts = window_starts(notes.seconds, window_seconds, hop_seconds)
     begins = np.searchsorted(notes.onset, starts) < np.searchsorted(notes.onset, starts + window_seconds)
+    begins[-1] |= not begins.any()  # all notes begin as the piece ends, and last no time
     starts = starts[begins]
     ends = starts + window_seconds
     times = notes.grid_seconds[bars]

@@ -260,6 +260,8 @@ def read_header(path, keys: Sequence[str] = ()) -> dict:
         known, version = header["format"] == FORMAT, header["format_version"]
         for key in (*keys, "checkpoint_fingerprint", "failures"):
             header[key]
+        if not all(isinstance(header.get(key, 0), int) for key in ("dim", "files")):
+            raise TypeError("a count is no whole number")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: {HEADER} is not the header of an index, or damaged; {AGAIN}.") from error
     if not known or version != FORMAT_VERSION:

@@ -140,6 +140,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         starts = window_starts(notes.seconds, self.window_seconds, self.hop_seconds)
         first = np.searchsorted(notes.onset, starts)
         last = np.searchsorted(notes.onset, starts + self.window_seconds)
+        last[-1] = len(notes)  # with one that begins as the piece ends, and lasts no time
         parts = -(-(last - first) // self.max_notes)  # rounded up: 0 for a window without notes
         window = np.repeat(np.arange(len(starts)), parts)
         part = np.arange(len(window)) - np.repeat(np.cumsum(parts) - parts, parts)

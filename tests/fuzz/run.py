@@ -1,0 +1,132 @@
+"""Runs hostile inputs and says what came of them.
+
+python -m tests.fuzz.run --cases 1000                     # of each kind
+python -m tests.fuzz.run --kind midi --cases 100000 --first 7000
+python -m tests.fuzz.run --kind midi --show 7123 > case.mid
+"""
+
+import argparse
+import json
+import random
+import select
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+
+KINDS = ("midi", "midi_original", "audio", "text", "text_numpy", "index", "checkpoint")
+MOST_SECONDS, MOST_MEGABYTES = 5.0, 1000.0
+SECONDS_PER_MEGABYTE = 5.0  # of CPU, for a million notes have to be embedded one by one
+PATIENCE_SECONDS = 120.0  # of the clock, for a machine that does other work as well
+
+
+@dataclass
+class Report:
+    """What came of the cases of one kind: how many of them embedded or refused, and the seeds of the others."""
+
+    kind: str
+    counts: Counter = field(default_factory=Counter)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    most_seconds: float = 0.0
+    most_megabytes: float = 0.0
+
+    def take(self, seed: int, answer: dict) -> None:
+        outcome = answer["outcome"]
+        self.most_seconds = max(self.most_seconds, answer["seconds"])
+        self.most_megabytes = max(self.most_megabytes, answer["megabytes"])
+        if answer["seconds"] > MOST_SECONDS + SECONDS_PER_MEGABYTE * answer["case_megabytes"]:
+            outcome = f"SLOW {answer['seconds']:.1f} s"
+        elif answer["megabytes"] > MOST_MEGABYTES:
+            outcome = f"LARGE {answer['megabytes']:.0f} MB"
+        self.counts[outcome.split(":")[0].split()[0]] += 1
+        if outcome != "embedding" and not outcome.startswith("refused: "):
+            self.problems.append((seed, outcome))
+
+    def __str__(self):
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.counts.items()))
+        return f"{self.kind}: {counts}; at most {self.most_seconds:.2f} s and {self.most_megabytes:.0f} MB a case"
+
+
+class Worker:
+    """A process that judges cases, and is started again when one has ended it."""
+
+    def __init__(self):
+        self._process = None
+
+    def judge(self, kind: str, seed: int) -> dict:
+        if self._process is None:
+            self._start()
+        self._process.stdin.write(f"{kind} {seed}\n")
+        self._process.stdin.flush()
+        line = self._answer(PATIENCE_SECONDS)
+        if line:
+            return json.loads(line)
+        outcome = "HUNG" if self._process.poll() is None else f"CRASH with status {self._process.returncode}"
+        self.stop()
+        return {"outcome": outcome, "seconds": 0.0, "megabytes": 0.0, "case_megabytes": 0.0}
+
+    def _start(self):
+        command = [sys.executable, "-m", "tests.fuzz.worker"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(command, text=True, bufsize=1, **pipes)
+        if self._answer(PATIENCE_SECONDS).strip() != "ready":
+            raise RuntimeError(f"the worker does not start; `{' '.join(command)}` says why.")
+
+    def _answer(self, seconds: float) -> str:
+        """A line of the worker; "" if it has ended, or gives none in time."""
+        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        line = self._process.stdout.readline() if ready else ""
+        if ready and not line:
+            self._process.wait()
+        return line
+
+    def stop(self):
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process.stdin.close()
+            self._process.stdout.close()
+            self._process = None
+
+
+def run_cases(worker: Worker, kind: str, first: int, cases: int) -> Report:
+    """Judges the cases of the seeds from `first` on."""
+    report = Report(kind)
+    for seed in range(first, first + cases):
+        report.take(seed, worker.judge(kind, seed))
+    return report
+
+
+def show(kind: str, seed: int) -> None:
+    """Writes a case to stdout."""
+    from .judge import Judge
+
+    case = Judge.make(None, kind, random.Random(seed))
+    sys.stdout.buffer.write(case if isinstance(case, bytes) else str(case).encode("utf-8", "surrogatepass"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kind", choices=KINDS, action="append", help="all kinds if left out")
+    parser.add_argument("--cases", type=int, default=1000, help="of each kind")
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first")
+    parser.add_argument("--show", type=int, metavar="SEED", help="write that case of --kind to stdout instead")
+    given = parser.parse_args()
+    if given.show is not None:
+        show(given.kind[0], given.show)
+        return 0
+    failed, worker = 0, Worker()
+    try:
+        for kind in given.kind or KINDS:
+            report = run_cases(worker, kind, given.first, given.cases)
+            print(report, flush=True)
+            for seed, outcome in report.problems[:50]:
+                print(f"  {kind} {seed}: {outcome[:500]}", flush=True)
+            failed += len(report.problems)
+    finally:
+        worker.stop()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

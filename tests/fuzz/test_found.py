@@ -1,0 +1,118 @@
+"""The smallest cases of what hostile inputs have found; each once crashed, hung, or raised what was no clear error."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from modeling_pianobind import PianoBindFeatureExtractor, PianoBindMidiProcessor, embed_audio, embed_midi, embed_text
+from modeling_pianobind.cli import main
+from modeling_pianobind.compound_words_pianobind import compound_windows, read_compound_notes
+from modeling_pianobind.inputs_pianobind import readable_text
+
+
+def midi_file(events: bytes, tracks=1, length=None, division=480):
+    """A file of one track, whose header and chunk may lie."""
+    head = b"MThd" + struct.pack(">IHHH", 6, 1, tracks, division) + b"MTrk"
+    return head + struct.pack(">I", len(events) if length is None else length) + events
+
+
+NOTE = bytes.fromhex("00903c40 8170803c40 00ff2f00")
+DAMAGED_MIDI = {
+    "a track longer than the file": (midi_file(NOTE, length=len(NOTE) + 1), "ends within its tracks"),
+    "a track of four gigabytes": (midi_file(NOTE, length=2**32 - 1), "ends within its tracks"),
+    "more tracks than there are": (midi_file(NOTE, tracks=65535), "ends within its tracks"),
+    "an unknown chunk to the end": (midi_file(NOTE).replace(b"MTrk", b"XFIH"), "ends within its tracks"),
+    # wrote beyond a table in memory
+    "key 144 of channel 16": (midi_file(bytes.fromhex("70904000 2100 e9289f 9051")), "a key above 127"),
+    "key 144 released": (midi_file(bytes.fromhex("00903c40 008f9051 00ff2f00")), "a key above 127"),
+    # 2^28 ticks of 16.8 s each asked for gigabytes of windows
+    "a note after a century": (midi_file(bytes.fromhex("00ff5103ffffff ffffff7f903c40 00803c40")), "than 24 hours"),
+    "a time beyond 31 bits": (
+        midi_file(bytes.fromhex("ffffff7f903c40 ffffff7f3c00") * 5 + NOTE),
+        "more than 24 hours",
+    ),
+}
+
+
+@pytest.mark.parametrize("content, message", DAMAGED_MIDI.values(), ids=DAMAGED_MIDI)
+@pytest.mark.parametrize("representation", ["performance", "compound_word"])
+def test_damaged_midi_is_refused_before_it_costs_memory(representation, content, message):
+    with pytest.raises(ValueError, match=f"the given MIDI: .*{message}"):
+        PianoBindMidiProcessor(representation).read(content)
+
+
+def test_times_and_texts_that_look_like_a_wrong_key_are_read(tiny_model, tiny_processor):
+    text = b"\x00\xff\x01\x02\x9f\x90"
+    late = bytes.fromhex("8f8000 903c40 8170803c40")  # the first time is 0x8f8000, three bytes long
+    running = bytes.fromhex("009f3c40 10 3d40 10 3c00 10 3d00")
+    for events in (text + NOTE, late + NOTE, text + running + NOTE):
+        assert np.isfinite(embed_midi(tiny_model, tiny_processor, midi_file(events))).all()
+
+
+@pytest.mark.parametrize("representation", ["performance", "compound_word"])
+def test_a_note_that_begins_as_the_piece_ends_is_in_its_last_window(representation):
+    processor = PianoBindMidiProcessor(representation)
+    rows, spans = processor.windows(processor.read(midi_file(bytes.fromhex("819600 903c40 00803c00 00ff2f00"))))
+    assert [len(window) for window in rows] == [1] and len(spans) == 1
+
+
+def test_many_bars_within_a_day_need_no_table_of_windows_times_bars():
+    beats = b"\x83\x60\x90\x3c\x40" + b"\x83\x60\x3c\x00" * 60_000  # a bar every other note, for eight hours
+    notes = read_compound_notes(midi_file(beats + NOTE))
+    words, spans = compound_windows(notes, 20.0, 0.5, 512)
+    assert len(words) == len(spans)
+
+
+def wav(rate=16_000, channels=1, samples=4_000):
+    content = io.BytesIO()
+    soundfile.write(content, np.full((samples, channels), 0.5), rate, format="WAV")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("rate", [1, 1_999, 768_001, 2**31 - 1])
+def test_a_rate_that_no_recording_has_is_refused(tiny_model, tiny_processor, rate):
+    content = wav()[:24] + struct.pack("<I", rate) + wav()[28:]
+    with pytest.raises(ValueError, match=f"the given recording: .*{rate} samples a second"):
+        embed_audio(tiny_model, tiny_processor, content)
+
+
+def test_a_thousand_channels_are_decoded_a_little_at_a_time(monkeypatch):
+    read, largest = soundfile.SoundFile.read, 0
+
+    def measured(self, frames, **settings):
+        nonlocal largest
+        block = read(self, frames, **settings)
+        largest = max(largest, block.size)
+        return block
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", measured)
+    windows = list(PianoBindFeatureExtractor().windows(wav(channels=1000, samples=6_000)))
+    assert len(windows) == 1 and largest <= 2**22 < 6_000_000
+
+
+@pytest.mark.parametrize("text", ["\ud800", "calm \udfff piano", "\udc80"])
+def test_half_characters_are_refused(tiny_model, tiny_processor, text):
+    with pytest.raises(ValueError, match=r"a text holds '\\ud...', which is no character"):
+        embed_text(tiny_model, tiny_processor, text)
+
+
+def test_a_query_of_half_characters_is_a_mistake_of_the_user(tiny_checkpoint, corpus, capsys):
+    assert main(["search", str(corpus), "calm \udc80", "--checkpoint", str(tiny_checkpoint), "--device", "cpu"]) == 2
+    assert "which is no character; write it in plain Unicode" in capsys.readouterr().err
+
+
+def test_ten_megabytes_of_text_are_cut_before_they_are_tokenized():
+    assert readable_text(" " * 10_000_000 + "calm") == "calm"
+    assert readable_text("calm " * 2_000_000) == "calm " * 4_000
+
+
+def test_a_damaged_tokenizer_is_a_mistake_of_the_user(tiny_checkpoint, corpus, tmp_path, capsys):
+    import shutil
+
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    (folder / "tokenizer.json").write_text("{}")
+    assert main(["search", str(corpus), "calm", "--checkpoint", str(folder), "--device", "cpu"]) == 2
+    assert "tokenizer.json: is damaged" in capsys.readouterr().err
