@@ -2,7 +2,8 @@
 
     python -m evaluation.benchmark_speed --midi-folder FOLDER [--checkpoint FOLDER] [--hours 10] [--output speed.json]
 
-Every figure is a ratio or a rate on the machine at hand; run it while nothing else runs.
+Every figure is a ratio or a rate on the machine at hand; run it while nothing else runs. `--index-rows 1000000` adds
+exact search at that size (faiss-cpu beside it if it is installed), `--long` growth up to 100,000 files.
 """
 
 import argparse
@@ -28,6 +29,8 @@ IMPORT_AND_LOAD = (
 BATCH_SIZE = 16
 INDEX_PIECES, INDEX_WINDOWS = 1_000, 15  # windows a piece: two and a half minutes of music
 SAMPLING_RATE = 16_000
+SEARCH_DIM, SEARCH_BLOCK = 512, 10_000
+GROWTH_FILES = (1_000, 10_000, 100_000)
 
 
 @dataclass
@@ -89,7 +92,7 @@ def search_index(model, checkpoint) -> Figure:
     """`pianobind search` on a saved index, against importing the libraries and reading the weights."""
     from modeling_pianobind import EmbeddingIndex
     from modeling_pianobind.checkpoint_pianobind import model_fingerprint
-    from modeling_pianobind.index_pianobind import FileTable
+    from modeling_pianobind.index_table_pianobind import FileTable
 
     random = np.random.default_rng(0)
     spans = np.arange(INDEX_WINDOWS)[:, None] * 10.0 + [0.0, 20.0]
@@ -127,6 +130,113 @@ def long_recording(checkpoint, hours) -> Figure:
     extra = (peak - loaded) / 1e6
     detail = f"{hours:g} h in {seconds:.0f} s; {peak / 1e6:.2f} GB in all, the model {loaded / 1e6:.2f} GB"
     return Figure("Long recording, memory above the model", extra, "GB", "< 1", extra < 1, detail)
+
+
+def package_import() -> Figure:
+    """What the public names of the package take to import, once torch and transformers are there."""
+    program = (
+        "import time, torch, transformers; from transformers import AutoModel, AutoProcessor, PreTrainedModel\n"
+        "start = time.perf_counter(); from modeling_pianobind import *; print(time.perf_counter() - start)"
+    )
+    run = lambda: subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE, text=True)  # noqa: E731
+    seconds = statistics.median(float(run().stdout) for _ in range(3))
+    return Figure("Import, beyond torch and transformers", seconds, "s", "< 0.3", seconds < 0.3, "all public names")
+
+
+def exact_search(rows) -> list[Figure]:
+    """Search of random unit vectors, the hardest case for int8; set OMP_NUM_THREADS=1 for one thread."""
+    from modeling_pianobind import EmbeddingIndex
+    from modeling_pianobind.index_table_pianobind import FileTable
+
+    random = np.random.default_rng(0)
+    embeds = np.empty((rows, SEARCH_DIM), np.float32)
+    for start in range(0, rows, SEARCH_BLOCK):
+        block = embeds[start : start + SEARCH_BLOCK]
+        block[:] = random.normal(size=block.shape)
+        block /= np.linalg.norm(block, axis=1, keepdims=True)
+    queries = random.normal(size=(64, SEARCH_DIM)).astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    names = [f"{row:08}" for row in range(rows)]
+    windows, spans = np.zeros((0, SEARCH_DIM), np.float16), np.zeros((0, 2))
+    table = FileTable(names, names, [""] * rows, embeds, windows, spans, np.zeros(rows + 1, np.int64))
+    index = EmbeddingIndex(table=table)
+    with tempfile.TemporaryDirectory() as folder:
+        for dtype in ("float32", "int8"):
+            index.save(Path(folder) / dtype, dtype=dtype)
+        del index
+        opening = best_seconds(lambda: EmbeddingIndex.load(Path(folder) / "int8"))
+        exact, int8 = (EmbeddingIndex.load(Path(folder) / dtype) for dtype in ("float32", "int8"))
+        one, many = queries[:1], queries
+
+        def plain():
+            scores = many @ embeds.T
+            np.argpartition(scores, -10, axis=1)[:, -10:]
+
+        seconds = {
+            "one": best_seconds(lambda: exact.search(one), 7),
+            "int8": best_seconds(lambda: int8.search(one), 7),
+            "many": best_seconds(lambda: exact.search(many)),
+            "plain": best_seconds(plain),
+            "faiss": _faiss_seconds(embeds, one),
+        }
+        found = [[{hit.path for hit in hits} for hits in each.search(many)] for each in (exact, int8)]
+    recall = statistics.mean(len(right & got) / 10 for right, got in zip(*found, strict=True))
+    size = f"{len(embeds)} x {SEARCH_DIM}"
+    figures = []
+    for name, what, against, most in (
+        ("One query, time relative to faiss Flat", "one", "faiss", 1.1),
+        ("One query in int8, relative to faiss Flat", "int8", "faiss", 0.5),
+        ("64 queries, relative to product and top-k", "many", "plain", 1.2),
+    ):
+        if seconds[against] is not None:
+            detail = f"{size}: {1e3 * seconds[what]:.1f} ms, {against} {1e3 * seconds[against]:.1f} ms"
+            ratio = seconds[what] / seconds[against]
+            figures.append(Figure(name, ratio, "x", f"<= {most}", ratio <= most, detail))
+    figures.append(Figure("R@10 of int8 against float32", recall, "", ">= 0.97", recall >= 0.97, size))
+    figures.append(Figure("Opening an index", opening, "s", "< 0.2", opening < 0.2, f"{size}, float32 and int8"))
+    return figures
+
+
+def _faiss_seconds(embeds, query) -> float | None:
+    """What faiss needs for one query; None where it is not installed."""
+    try:
+        import faiss
+    except ImportError:
+        print("faiss-cpu is not installed; the figures relative to it are left out", file=sys.stderr)
+        return None
+    flat = faiss.IndexFlatIP(embeds.shape[1])
+    flat.add(embeds)
+    return best_seconds(lambda: flat.search(query, 10), 7)
+
+
+def growth(checkpoint, path) -> Figure:
+    """`pianobind index` of copies of one MIDI file: time a file and memory, at each size in a process of its own.
+
+    Each copy ends in bytes of its own, which MIDI readers pass over, so that none is known by its content.
+    """
+    content, seconds, memory = Path(path).read_bytes(), [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in GROWTH_FILES:
+            music = Path(folder) / f"{size}"
+            music.mkdir()
+            for row in range(size):
+                chunk = b"XXXX" + (8).to_bytes(4, "big") + row.to_bytes(8, "big")
+                (music / f"{row:06}.mid").write_bytes(content + chunk)
+            program = (
+                "import resource, sys; from modeling_pianobind import cli; cli.main(sys.argv[1:]); "
+                "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+            )
+            command = [sys.executable, "-c", program, "index", str(music), "--output", f"{folder}/index-{size}"]
+            start = time.perf_counter()
+            done = subprocess.run([*command, "--checkpoint", checkpoint], check=True, capture_output=True, text=True)
+            seconds.append((time.perf_counter() - start) / size)
+            memory.append(int(done.stderr.split()[-1]) / 1e6)
+    ratio = seconds[-1] / seconds[0]
+    detail = ", ".join(
+        f"{size}: {1e3 * each:.1f} ms a file, {most:.2f} GB"
+        for size, each, most in zip(GROWTH_FILES, seconds, memory, strict=True)
+    )
+    return Figure("Growth, time a file of most to fewest", ratio, "x", "<= 1.1", ratio <= 1.1, detail)
 
 
 def write_recording(path: Path, hours: float) -> Path:
@@ -173,6 +283,10 @@ def main(argv=None) -> int:
     parser.add_argument(
         "--hours", type=float, default=10, help="length of the recording; 0 leaves it out (default: 10)"
     )
+    parser.add_argument(
+        "--index-rows", type=int, default=100_000, help="pieces of the exact search; 0 leaves it out (default: 100000)"
+    )
+    parser.add_argument("--long", action="store_true", help="also growth, with the first file of --midi-folder")
     parser.add_argument("--output", help="JSON file for the figures")
     parser.add_argument("--measure-memory", metavar="RECORDING", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
@@ -186,7 +300,12 @@ def main(argv=None) -> int:
         paths = sorted(str(path) for path in Path(args.midi_folder).rglob("*.mid"))
         figures.append(midi_rows(processor, paths[: args.files]))
         figures.append(midi_folder(model, processor, paths[: args.embedded_files]))
+        if args.long:
+            figures.append(growth(args.checkpoint, paths[0]))
+    figures.append(package_import())
     figures.append(search_index(model, args.checkpoint))
+    if args.index_rows:
+        figures += exact_search(args.index_rows)
     if args.hours:
         figures.append(long_recording(args.checkpoint, args.hours))
     for figure in figures:

@@ -34,6 +34,7 @@ DTYPES = {
     "F64": np.dtype("<f8"),
     "I64": np.dtype("<i8"),
     "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
 }
 
 
@@ -44,6 +45,22 @@ class Saved:
     fingerprint: str
     transcribed: bool
     failures: list[dict]
+
+
+class MappedNames(Sequence):
+    """The paths, one after the other as mapped bytes: a hit's path costs no reading of others."""
+
+    def __init__(self, content, bounds):
+        self._content, self._bounds = content, bounds
+
+    def __len__(self):
+        return len(self._bounds) - 1
+
+    def __getitem__(self, row):
+        return os.fsdecode(self._content[self._bounds[row] : self._bounds[row + 1]].tobytes())
+
+    def __iter__(self):
+        return (self[row] for row in range(len(self)))
 
 
 class StoredColumn(Sequence):
@@ -105,7 +122,10 @@ def save_part(path, part: Part, saved: Saved) -> None:
     check_target(path)
     path.mkdir(parents=True, exist_ok=True)
     old = _stored_names(path)
-    arrays = {"files": table.embeds, "windows": table.windows, "spans": table.spans, "bounds": table.bounds}
+    names = [os.fsencode(name) for name in table.paths]
+    bounds = np.cumsum([0, *map(len, names)])
+    arrays = {"names": np.frombuffer(b"".join(names) + b"\0", np.uint8), "name_bounds": bounds}
+    arrays |= {"files": table.embeds, "windows": table.windows, "spans": table.spans, "bounds": table.bounds}
     if part.embeds is not table.embeds:
         arrays |= {"pieces": part.embeds, "named_by": part.named_by}
     if part.codes is not None:
@@ -144,8 +164,8 @@ def load_part(path, verify: bool | None = None) -> tuple[Part, Saved]:
     rows, embeddings = (_checked(path, entry, verify) for entry in stored)
     with damage(path):
         file, arrays = pyarrow.parquet.ParquetFile(rows), _map_arrays(embeddings)
-        columns = [StoredColumn(file, name, os.fsdecode, path) for name in ("path", "piece")]
-        columns += [StoredColumn(file, "content_hash", str, path)]
+        columns = [MappedNames(arrays["names"], arrays["name_bounds"])]
+        columns += [StoredColumn(file, "piece", os.fsdecode, path), StoredColumn(file, "content_hash", str, path)]
         embeds, windows, spans = arrays["files"], arrays["windows"], arrays["spans"]
         table = FileTable(*columns, embeds, windows, spans, arrays["bounds"])
         part = Part(table, arrays.get("pieces", embeds), arrays.get("named_by", np.arange(len(embeds))))
@@ -155,7 +175,12 @@ def load_part(path, verify: bool | None = None) -> tuple[Part, Saved]:
     long = len(
         {len(part.embeds), len(part.named_by), *(len(one) for one in (part.codes, part.scales) if one is not None)}
     )
-    if {len(columns[0]), len(embeds)} != {files} or wide != {(dim,)} or spans.shape != (len(windows), 2) or long != 1:
+    if (
+        {len(embeds), *map(len, columns)} != {files}
+        or wide != {(dim,)}
+        or spans.shape != (len(windows), 2)
+        or long != 1
+    ):
         raise ValueError(
             f"{path}: the index is damaged (its header says {files} files of {dim} dimensions, its data "
             f"{len(columns[0])} of {embeds.shape[1:]}); {AGAIN}."

@@ -165,8 +165,9 @@ class TestOpening:
         for array in (loaded.embeddings, table.embeds, table.windows, table.spans):
             assert not array.flags.owndata and array.flags.aligned
         assert read == [] and len(loaded) == PIECES
-        loaded.search(queries[0], 3)
-        assert 1 <= len(read) <= 3
+        hits = loaded.search(queries[0], 3)[0]
+        assert len(hits) == 3 and read == []
+        assert table.hashes[555] != table.hashes[0] and read == [0]
 
     def test_a_large_file_is_not_read_through(self, saved, monkeypatch):
         hashed, digest = [], files._sha256
