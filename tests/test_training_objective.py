@@ -20,7 +20,7 @@ from training.sources import TrainingCorpus
 
 from .conftest import make_config
 from .test_training_parts import ROWS, scale_notes
-from .training_data import make_arguments
+from .training_data import Clicks, make_arguments
 
 
 def test_statistics_that_are_their_mean_cost_nothing_when_nothing_is_read():
@@ -80,12 +80,6 @@ def test_a_recording_is_told_from_the_midi_of_the_whole_bank(wrapped):
 @pytest.fixture
 def bank(tmp_path, tiny_processor):
     """Five rendered windows of three pieces, and the corpus that they are of."""
-
-    class Clicks:
-        def render(self, notes, sampling_rate):
-            audio = np.zeros(int((notes.onset[-1] + 30) * sampling_rate), np.float32)
-            audio[(notes.onset * sampling_rate).astype(int)] = 1.0
-            return audio
 
     PackedCorpus.pack(ROWS, [scale_notes(60), scale_notes(60, 0.5), scale_notes(25)]).save(tmp_path / "packed")
     sampler = WindowSampler(

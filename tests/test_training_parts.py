@@ -31,6 +31,8 @@ from training.rendering import FluidInstrument, make_instruments
 from training.sources import TrainingCorpus
 from training.tuning import in_tune_share
 
+from .training_data import Clicks
+
 
 def scale_notes(seconds=30.0, gap=0.25, velocity=70) -> PianoNotes:
     """An endless C major scale over two octaves."""
@@ -245,14 +247,6 @@ def test_a_second_view_is_the_same_music_at_the_same_pitch(sampler):
 
 
 def test_a_bank_gives_back_what_was_rendered_and_moves_notes_with_the_sound(sampler, tmp_path):
-    class Clicks:
-        """A pulse at each onset."""
-
-        def render(self, notes, sampling_rate):
-            audio = np.zeros(int((notes.onset[-1] + 30) * sampling_rate), np.float32)
-            audio[(notes.onset * sampling_rate).astype(int)] = 1.0
-            return audio
-
     sampler.instruments, sampler.audio_share = [Clicks()], 1.0
     sampler.augmentation = NoteAugmentation(jitter_probability=0, quantise_probability=0)
     extractor = PianoBindFeatureExtractor()

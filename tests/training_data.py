@@ -77,3 +77,12 @@ def make_arguments(tmp_path, checkpoint, corpus, stage=None, **options) -> Train
         stages=[StageArguments(**stage)],
         **{"augmentation": NO_AUGMENTATION} | options,
     )
+
+
+class Clicks:
+    """An instrument that plays a pulse at each onset."""
+
+    def render(self, notes, sampling_rate):
+        audio = np.zeros(int((notes.onset[-1] + 30) * sampling_rate), np.float32)
+        audio[(notes.onset * sampling_rate).astype(int)] = 1.0
+        return audio
