@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -109,7 +110,9 @@ def check_target(path, sharded: bool = False) -> None:
         raise ValueError(f"{path}: there is a file of that name; choose another folder for the index.")
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     shards = {name for name in names if name.startswith("shard-")}
-    if names - shards and HEADER not in names:
+    # What a killed save leaves is no stranger: the next one has to go on from there.
+    left = {name for name in names if _is_own(name) or re.fullmatch(r"\.(rows|embeddings|index\.json)\.\d+", name)}
+    if names - shards - left and HEADER not in names:
         raise ValueError(f"{path}: the folder holds something else than an index; choose a new or an empty one.")
     if (sharded and any(map(_is_own, names))) or (shards and not sharded):
         kind = "in shards" if shards else "that is no list of shards"

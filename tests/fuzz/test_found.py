@@ -10,6 +10,7 @@ import soundfile
 from modeling_pianobind import PianoBindFeatureExtractor, PianoBindMidiProcessor, embed_audio, embed_midi, embed_text
 from modeling_pianobind.cli import main
 from modeling_pianobind.compound_words_pianobind import compound_windows, read_compound_notes
+from modeling_pianobind.index_files_pianobind import check_target
 from modeling_pianobind.inputs_pianobind import readable_text
 
 
@@ -116,3 +117,12 @@ def test_a_damaged_tokenizer_is_a_mistake_of_the_user(tiny_checkpoint, corpus, t
     (folder / "tokenizer.json").write_text("{}")
     assert main(["search", str(corpus), "calm", "--checkpoint", str(folder), "--device", "cpu"]) == 2
     assert "tokenizer.json: is damaged" in capsys.readouterr().err
+
+
+def test_what_a_killed_save_leaves_does_not_stop_the_next(tmp_path):
+    for name in (".rows.123", ".index.json.9", "rows-0123456789abcdef.parquet"):
+        (tmp_path / name).touch()
+    check_target(tmp_path)
+    (tmp_path / "letter.txt").touch()
+    with pytest.raises(ValueError, match="something else than an index"):
+        check_target(tmp_path)
