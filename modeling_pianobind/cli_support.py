@@ -41,6 +41,9 @@ def complain(message) -> None:
     print(f"pianobind: {' '.join(str(message).split())}", file=sys.stderr)
 
 
+LONGEST_REASON = 300  # characters
+
+
 class Checkpoint:
     """A checkpoint by name, of which nothing is loaded before it is needed.
 
@@ -88,6 +91,7 @@ class Checkpoint:
     @cached_property
     def _loaded(self):
         import torch
+        from huggingface_hub.errors import StrictDataclassError
         from safetensors import SafetensorError
         from transformers import PreTrainedConfig
         from transformers.utils import logging
@@ -105,8 +109,12 @@ class Checkpoint:
             model, report = PianoBindModel.from_pretrained(self.name, dtype=torch.float32, output_loading_info=True)
             if report["missing_keys"]:
                 raise ValueError(f"it lacks {len(report['missing_keys'])} weights")
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+        except (
+            OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, SafetensorError,
+            StrictDataclassError,
+        ) as error:  # fmt: skip
+            reason = str(error).strip().splitlines()[0].rstrip(".:") if str(error).strip() else type(error).__name__
+            reason = reason[:LONGEST_REASON]  # a damaged value may be of any length
             raise UserError(
                 f"{self.name}: cannot be loaded as a PianoBind checkpoint ({reason}); check --checkpoint"
             ) from error
