@@ -1,6 +1,5 @@
 """The embedding of a folder as a Ray Data job, on a local cluster of two workers."""
 
-import json
 import os
 import signal
 
@@ -58,9 +57,9 @@ def test_a_worker_killed_in_the_middle_loses_nothing(
     np.testing.assert_allclose(index.embeddings, whole.embeddings[rows], atol=1e-5)
     assert [failure.path for failure in index.failures] == [str(large / "bad.mid")]
 
-    capsys.readouterr()  # what Ray said
-    search = ["search", str(tmp_path / "index"), "calm", "--json", "--checkpoint", str(tiny_checkpoint)]
-    assert cli.main(search) == 0 and len(json.loads(capsys.readouterr().out)) == 10
+    search = ["search", str(tmp_path / "index"), "calm", "--top-k", "30", "--checkpoint", str(tiny_checkpoint)]
+    assert cli.main(search) == 0
+    assert str(large / "07.wav") in capsys.readouterr().out  # where Ray may say something as well
     index.save(tmp_path / "mapped", dtype="int8")
     query = np.ones(24)
     assert EmbeddingIndex.load(tmp_path / "mapped").search(query) == index.search(query)
