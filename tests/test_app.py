@@ -195,7 +195,7 @@ class TestUploads:
         assert "at most 0.1 MB" in self.refused(tmp_path / "large.mid")
         soundfile.write(tmp_path / "hour.flac", np.zeros(8_000 * 3600, np.int16), 8_000)
         assert "lasts 60 minutes, and at most 1" in self.refused(tmp_path / "hour.flac")
-        assert "minutes" in self.refused(write_midi(tmp_path / "days.mid", seconds=200_000, notes_per_second=1e-4))
+        assert "minutes" in self.refused(write_midi(tmp_path / "days.mid", seconds=80_000, notes_per_second=1e-4))
         assert "has 240 notes" in self.refused(write_midi(tmp_path / "dense.mid", seconds=12, notes_per_second=20))
 
     def test_what_is_kept_can_be_searched_by_seen_and_heard_when_its_file_has_gone(

@@ -170,7 +170,7 @@ class TestRefusals:
     def test_midi_whose_clock_runs_for_years_costs_no_memory(self, refused):
         slow = b"\x00\xff\x51\x03\xff\xff\xff"  # 16.8 s a quarter note
         note = b"\x00\x90\x3c\x40" + b"\xff\xff\xff\x7f\x80\x3c\x00"  # held for 2 ** 28 - 1 ticks
-        refused(midi_of(slow + note + b"\x00\xff\x2f\x00", division=1), "1 notes", "at most 20000 in 900 s")
+        refused(midi_of(slow + note + b"\x00\xff\x2f\x00", division=1), "more than 24 hours")
 
     def test_thousands_of_notes_at_one_instant_are_bounded(self, ask, refused):
         chord = b"\x00\x90\x3c\x40" + b"\x00\x3c\x40" * 1_500 + b"\x83\x60\x80\x3c\x40" + b"\x00\x3c\x40" * 1_500
