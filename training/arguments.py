@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .augmentation import NoteAugmentation
-from .yaml_arguments import read_yaml
+from .yaml_arguments import YamlArguments
 
 TOWERS = ("audio", "midi", "text")
 
@@ -89,7 +89,7 @@ class InstrumentArguments:
 
 
 @dataclass
-class TrainingArguments:
+class TrainingArguments(YamlArguments):
     """One run."""
 
     checkpoint: str = field(metadata={"help": "folder or Hub id to start from; `default` is the package's own"})
@@ -141,18 +141,6 @@ class TrainingArguments:
         default="tensorboard", metadata={"help": "accelerate's tracker, such as tensorboard or wandb; empty for none"}
     )
     seed: int = field(default=0, metadata={"help": "of examples, augmentation and initial adapters"})
-
-    @classmethod
-    def from_yaml(cls, path) -> "TrainingArguments":
-        """Reads a run's file.
-
-        Raises:
-            ValueError: a key is unknown, missing, of another type or out of range; the message names file and key.
-            OSError: the file cannot be read.
-        """
-        arguments = read_yaml(cls, path)
-        arguments.check(str(path))
-        return arguments
 
     def check(self, place: str) -> None:
         """Refuses values that cannot work, before anything is read."""

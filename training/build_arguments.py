@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .arguments import InstrumentArguments
 from .melody import SAME_SONG
-from .yaml_arguments import read_yaml
+from .yaml_arguments import YamlArguments
 
 CAPTION_STYLES = ("search", "piast")
 LAYOUTS = ("folder", "rows", "pop909", "asap", "emopia", "pianist8", "pop1k7", "vgmidi", "piast")
@@ -29,7 +29,7 @@ class SourceArguments:
 
 
 @dataclass
-class BuildArguments:
+class BuildArguments(YamlArguments):
     """One dataset."""
 
     sources: list[SourceArguments] = field(metadata={"help": "see SourceArguments"})
@@ -72,18 +72,6 @@ class BuildArguments:
     push_to_hub: str = field(default="", metadata={"help": "dataset id (owner/name) on the Hub to upload to"})
     private: bool = field(default=True, metadata={"help": "make that dataset private where it is new"})
     seed: int = field(default=0, metadata={"help": "of splits, captions and the choice of instruments"})
-
-    @classmethod
-    def from_yaml(cls, path) -> "BuildArguments":
-        """Reads a file of arguments.
-
-        Raises:
-            ValueError: a key is unknown, missing, of another type or out of range; the message names file and key.
-            OSError: the file cannot be read.
-        """
-        arguments = read_yaml(cls, path)
-        arguments.check(str(path))
-        return arguments
 
     def check(self, place: str) -> None:
         """Refuses values that cannot work together, before anything is read."""

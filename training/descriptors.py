@@ -2,11 +2,9 @@
 
 import numpy as np
 
+from modeling_pianobind.note_statistics_pianobind import KEY_PROFILES
 from modeling_pianobind.notes_pianobind import PianoNotes
 
-# Key profiles of Krumhansl and Kessler (1982), reprinted in Krumhansl, Cognitive Foundations of Musical Pitch, 1990.
-MAJOR_PROFILE = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88])
-MINOR_PROFILE = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17])
 KEY_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 CHORD_SECONDS = 0.035  # onsets closer than this are one chord
 
@@ -56,7 +54,7 @@ def measure(notes: PianoNotes, seconds: float) -> dict[str, float]:
     gaps = np.diff(onset[starts])
     weights = np.minimum(duration, 2.0)
     histogram = np.bincount(notes.pitch % 12, weights=weights, minlength=12)
-    major, minor = _key_scores(histogram, MAJOR_PROFILE), _key_scores(histogram, MINOR_PROFILE)
+    major, minor = (_key_scores(histogram, profile) for profile in KEY_PROFILES)
     low, high = np.quantile(notes.pitch, (0.02, 0.98))
     shares = histogram / histogram.sum()
     intervals = np.array([(shares * np.roll(shares, -step)).sum() for step in (1, 6)])

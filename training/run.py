@@ -1,5 +1,7 @@
 """What a run is made of, opened and put together by its arguments: corpus, model, batches, gradients."""
 
+from functools import lru_cache
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -52,6 +54,9 @@ class Run:
         self.average = MovingAverage(self.model.model, arguments.average_decay)
         self.corpus = TrainingCorpus.open(arguments.corpus, arguments.source_weights)
         self.instruments = make_instruments(arguments.instruments)
+        # Successive stages on one bank share it, and what a frozen tower made of it.
+        self.open_bank = lru_cache(maxsize=1)(self._open_bank)
+        self.embedded_bank = lru_cache(maxsize=1)(self._embedded_bank)
         set_seed(arguments.seed + accelerator.process_index)  # augmentation on the device differs between processes
 
     def sampler(self, stage: StageArguments, corpus: TrainingCorpus) -> WindowSampler:
@@ -75,14 +80,15 @@ class Run:
         """The batches of stage `number`, counted from 0."""
         arguments, stage = self.arguments, self.arguments.stages[number]
         vocabulary = self.corpus.vocabulary
+        self.model.bank = None
         if stage.bank:
-            source = AudioBank(stage.bank, vocabulary, self.processor.feature_extractor, arguments.seed)
-            self.model.bank = None
+            source = self.open_bank(stage.bank)
             if stage.compares_whole_bank:
-                song = torch.from_numpy(source.arrays["song"]).to(self.accelerator.device)
-                self.model.bank = source.embed_midi(self.model.model.eval(), self.processor).clone(), song
+                self.model.bank = self.embedded_bank(stage.bank)
         else:
             source = self.sampler(stage, self.corpus)
+        if "midi" not in stage.frozen:
+            self.embedded_bank.cache_clear()  # this stage changes the tower
         collator = BatchCollator(
             processor=self.processor,
             vocabulary=vocabulary,
@@ -100,6 +106,15 @@ class Run:
             processes=self.accelerator.num_processes,
         )
         return make_loader(source, numbers, collator, arguments.workers)
+
+    def _open_bank(self, folder: str) -> AudioBank:
+        return AudioBank(folder, self.corpus.vocabulary, self.processor.feature_extractor, self.arguments.seed)
+
+    def _embedded_bank(self, folder: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """The MIDI embedding and the song of every window of a bank: minutes, for a large one."""
+        bank = self.open_bank(folder)
+        song = torch.from_numpy(bank.arrays["song"]).to(self.accelerator.device)
+        return bank.embed_midi(self.model.model.eval(), self.processor).clone(), song
 
     def optimizer(self, stage: StageArguments):
         """AdamW on what a stage trains; the one that the accelerator held before is given up."""

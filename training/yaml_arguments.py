@@ -2,9 +2,29 @@
 
 import types
 from dataclasses import MISSING, fields, is_dataclass
-from typing import get_args, get_origin
+from typing import Self, get_args, get_origin
 
 import yaml
+
+
+class YamlArguments:
+    """A dataclass that one YAML file holds, and whose `check` refuses values that cannot work."""
+
+    @classmethod
+    def from_yaml(cls, path) -> Self:
+        """Reads a file of arguments.
+
+        Raises:
+            ValueError: a key is unknown, missing, of another type or out of range; the message names file and key.
+            OSError: the file cannot be read.
+        """
+        arguments = read_yaml(cls, path)
+        arguments.check(str(path))
+        return arguments
+
+    def check(self, place: str) -> None:
+        """Raises a `ValueError` that begins with `place`, before anything is read."""
+        raise NotImplementedError
 
 
 def read_yaml(cls, path):
@@ -75,4 +95,4 @@ def describe(cls) -> str:
     return "\n".join([*lines, *(f"\n{describe(one)}" for one in nested)])
 
 
-__all__ = ["describe", "parse", "read_yaml"]
+__all__ = ["YamlArguments", "describe", "parse", "read_yaml"]
