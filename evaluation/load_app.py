@@ -1,10 +1,12 @@
-"""Many clients at once against a running `pianobind app`.
+"""Many clients at once against a running `pianobind app`, or against the endpoint of a published checkpoint.
 
     pianobind app --port 7860 &
-    python -m evaluation.load_app http://127.0.0.1:7860/ --clients 32 --seconds 120 --midi FILE
+    python -m evaluation.load_app http://127.0.0.1:7860/ --clients 32 --seconds 120 --pid PID
+    python evaluation/serve_endpoint.py FOLDER --port 7861 &
+    python -m evaluation.load_app http://127.0.0.1:7861/ --endpoint --clients 32 --seconds 120 --pid PID
 
-Each client searches, plays and uploads in turn, without a pause. Answers that say "busy" are refusals and count apart;
-any other failure ends in exit status 1.
+Each client sends good and bad requests in turn, without a pause. Bad ones have to be refused for what is wrong with
+them. Answers that say "busy" count apart; any other ends in exit status 1.
 """
 
 import argparse
@@ -15,49 +17,49 @@ import statistics
 import sys
 import threading
 import time
+from pathlib import Path
 
-import httpx
-from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
+from .load_requests import app_requests, endpoint_requests
 
-QUERIES = ("slow and sad", "fast ragtime", "a calm, dreamy piece", "loud and grand", "a waltz")
+BUSY = "is busy"
+SHOWN_CHARACTERS = 200
 
 
-def run_client(number: int, url: str, midi: str | None, until: float, record) -> None:
+def run_client(number: int, requests_of, url: str, until: float, record) -> None:
     """Asks until the time is up; `record(kind, outcome, seconds)` for each request."""
-    client = Client(url, verbose=False)
-    tasks = {
-        "search": lambda turn: client.predict(QUERIES[(number + turn) % len(QUERIES)], 0.5, api_name="/search"),
-        "play": lambda turn: _play(url, number + turn),
-    }
-    if midi:
-        tasks["upload"] = lambda turn: client.predict(handle_file(midi), api_name="/upload")
-    for turn, kind in enumerate(itertools.cycle(tasks)):
+    try:
+        requests = requests_of(url)
+    except Exception as error:  # whatever it is, it is counted and named
+        return record("start", f"failed: {error!r}", 0.0)
+    kinds = collections.deque(requests)
+    kinds.rotate(number)  # so that not all send the same at once
+    for turn, kind in enumerate(itertools.cycle(kinds)):
         start = time.monotonic()
         if start >= until:
-            return
+            return None
         try:
-            tasks[kind](turn)
-            outcome = "ok"
-        except Exception as error:  # whatever it is, it is counted and named
-            outcome = "busy" if isinstance(error, AppError) and "busy" in str(error) else f"failed: {error!r}"
-        record(kind, outcome, time.monotonic() - start)
+            answer, expected = requests[kind](number + turn)
+            right = expected.casefold() in answer.casefold()
+            outcome = "busy" if BUSY in answer else "right" if right else f"wrong: {answer}"
+        except Exception as error:
+            outcome = f"failed: {error!r}"
+        record(kind, outcome[:SHOWN_CHARACTERS], time.monotonic() - start)
 
 
-def _play(url, number):
-    answer = httpx.get(f"{url}audio/{number % 20}.flac", timeout=60)
-    if answer.status_code == 503:
-        raise AppError(answer.text)
-    answer.raise_for_status()
+def memory_megabytes(pid: int, field: str = "VmRSS") -> float:
+    """What a process of this machine holds now; its peak with `VmHWM`."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the clients and prints one JSON object; 1 if anything failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("url", help="with a slash at its end")
+    parser.add_argument("--endpoint", action="store_true", help="the address is that of evaluation/serve_endpoint.py")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--midi", help="a MIDI file to upload")
+    parser.add_argument("--pid", type=int, help="of the server, if its memory is to be told (Linux)")
     arguments = parser.parse_args(argv)
 
     outcomes, seconds, lock = (
@@ -69,21 +71,42 @@ def main(argv: list[str] | None = None) -> int:
     def record(kind, outcome, taken):
         with lock:
             outcomes[kind][outcome] += 1
-            if outcome == "ok":
+            if outcome == "right":
                 seconds[kind].append(taken)
 
-    until = time.monotonic() + arguments.seconds
+    memory = {}
+
+    def measure(when, **field):
+        if arguments.pid:
+            memory[when] = round(memory_megabytes(arguments.pid, **field))
+
+    measure("before")
+    start = time.monotonic()
+    requests_of = endpoint_requests if arguments.endpoint else app_requests
     clients = [
-        threading.Thread(target=run_client, args=(number, arguments.url, arguments.midi, until, record))
+        threading.Thread(
+            target=run_client, args=(number, requests_of, arguments.url, start + arguments.seconds, record)
+        )
         for number in range(arguments.clients)
     ]
     for client in clients:
         client.start()
+    time.sleep(arguments.seconds / 2)
+    measure("halfway")
     for client in clients:
         client.join()
-    medians = {kind: round(statistics.median(taken), 2) for kind, taken in seconds.items()}
-    print(json.dumps({"clients": arguments.clients, "answers": outcomes, "median_seconds": medians}, indent=1))
-    return int(any(outcome not in ("ok", "busy") for counts in outcomes.values() for outcome in counts))
+    measure("after")
+    measure("peak", field="VmHWM")
+    result = {
+        "clients": arguments.clients,
+        "seconds": round(time.monotonic() - start),
+        "answers": outcomes,
+        "totals": sum(outcomes.values(), collections.Counter()),
+        "median_seconds": {kind: round(statistics.median(taken), 2) for kind, taken in seconds.items()},
+        "memory_megabytes": memory,
+    }
+    print(json.dumps(result, indent=1))
+    return int(bool(set(result["totals"]) - {"right", "busy"}))
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ import soxr
 from modeling_pianobind import cli
 from modeling_pianobind.app import cards
 from modeling_pianobind.app.library import Library
-from modeling_pianobind.app.limits import BusyError, Gate, Limits
+from modeling_pianobind.app.limits import Limits
 from modeling_pianobind.app.music import EXCERPT_SECONDS, Excerpt, Midi, Recording, excerpt_around, flac, open_music
 from modeling_pianobind.app.piano_roll import WIDTH, draw_roll, key_strengths, png
 from modeling_pianobind.app.synthesis import SAMPLING_RATE, AdditivePiano, Soundfont
 from modeling_pianobind.app.uploads import Upload, Uploads, read_upload
 from modeling_pianobind.cli_support import Checkpoint, UserError
+from modeling_pianobind.gate_pianobind import BusyError, Gate
 from modeling_pianobind.notes_pianobind import PianoNotes
 from training.tuning import in_tune_share
 
@@ -242,7 +243,7 @@ class TestUploads:
 
 class TestGate:
     def test_who_finds_no_place_is_told_that_the_server_is_busy(self):
-        gate, inside, leave = Gate(Limits(running=1, waiting=0)), threading.Event(), threading.Event()
+        gate, inside, leave = Gate(running=1, waiting=0, patience_seconds=20), threading.Event(), threading.Event()
 
         def work():
             with gate.turn():
@@ -260,7 +261,7 @@ class TestGate:
             pass
 
     def test_a_turn_that_fails_or_never_comes_frees_its_place(self):
-        gate = Gate(Limits(running=1, waiting=1, patience_seconds=0.01))
+        gate = Gate(running=1, waiting=1, patience_seconds=0.01)
         for _ in range(3):
             with pytest.raises(ZeroDivisionError), gate.turn():
                 _ = 1 / 0

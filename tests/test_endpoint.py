@@ -1,6 +1,7 @@
 """The Inference Endpoint's handler, behind a small HTTP server, from a checkpoint's folder alone."""
 
 import base64
+import importlib
 import json
 import os
 import subprocess
@@ -14,39 +15,9 @@ import numpy as np
 import pytest
 
 from modeling_pianobind import describe, embed_audio, embed_midi, embed_text
+from modeling_pianobind.gate_pianobind import Gate
 
 from .hub_folder import ROOT, make_hub_folder
-
-SERVER = """
-import importlib.util, json, sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-sys.modules["modeling_pianobind"] = None  # as where the package is not installed
-sys.path[:] = [place for place in sys.path if "hub_files" not in place]
-spec = importlib.util.spec_from_file_location("handler", sys.argv[1] + "/handler.py")
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-handler = module.EndpointHandler(sys.argv[1])
-
-
-class Requests(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        as_json = self.headers["Content-Type"] == "application/json"
-        answer = json.dumps(handler(json.loads(body) if as_json else {"inputs": body})).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_):
-        pass
-
-
-server = ThreadingHTTPServer(("127.0.0.1", 0), Requests)
-print(server.server_port, flush=True)
-server.serve_forever()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +26,7 @@ def ask(tiny_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("endpoint")
     make_hub_folder(tiny_checkpoint, folder / "published")
     environment = os.environ | {"HF_MODULES_CACHE": str(folder / "modules")}
-    program = [sys.executable, "-c", SERVER, str(folder / "published")]
+    program = [sys.executable, "-I", str(ROOT / "evaluation" / "serve_endpoint.py"), str(folder / "published")]
     server = subprocess.Popen(program, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
     port = server.stdout.readline().strip()
     assert port, "the handler could not be started"
@@ -177,6 +148,15 @@ class TestRefusals:
         assert len(ask(midi_of(chord + b"\x00\xff\x2f\x00"))["embeddings"]) == 1
         many = b"\x00\x90\x3c\x40" + b"\x01\x3c\x00\x01\x3c\x40" * 25_000
         refused(midi_of(many + b"\x00\xff\x2f\x00"), "at most 20000")
+
+
+def test_when_all_places_are_taken_it_says_busy(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "training" / "hub_files")
+    handler = importlib.import_module("handler").EndpointHandler.__new__(sys.modules["handler"].EndpointHandler)
+    monkeypatch.delitem(sys.modules, "handler")
+    handler._gate = Gate(running=1, waiting=0, patience_seconds=20)
+    with handler._gate.turn():
+        assert "is busy" in handler({"inputs": "calm"})["error"]
 
 
 def test_its_requirements_are_those_of_the_package():

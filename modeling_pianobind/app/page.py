@@ -16,10 +16,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..cli_support import UserError
+from ..gate_pianobind import BusyError, Gate
 from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS
 from .cards import card, corpus_map, escaped, example_card, results
 from .library import Library
-from .limits import BusyError, Gate
 from .uploads import read_upload
 
 PHRASES = (
@@ -97,7 +97,8 @@ class Handlers:
     """What the page's events call; each answers with the new values of some components."""
 
     def __init__(self, library: Library):
-        self.library, self.gate = library, Gate(library.limits)
+        limits = library.limits
+        self.library, self.gate = library, Gate(limits.running, limits.waiting, limits.patience_seconds)
 
     def search(self, words, example, share):
         return self._answer(lambda: self._found(words, example, share))

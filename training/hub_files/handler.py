@@ -10,7 +10,6 @@ import base64
 import binascii
 import io
 import logging
-import threading
 
 import soundfile
 from transformers import AutoModel, AutoProcessor
@@ -20,6 +19,7 @@ MAX_AUDIO_BYTES, MAX_MIDI_BYTES = 25_000_000, 2_000_000
 MAX_SECONDS, MAX_NOTES = 900, 20_000
 MAX_TEXTS, MAX_CHARACTERS = 64, 2_000
 MAX_LABELS = 256
+WAITING, PATIENCE_SECONDS = 16, 20.0  # requests that may wait for their turn, and how long; others are told "busy"
 
 
 class RequestError(ValueError):
@@ -42,17 +42,17 @@ class EndpointHandler:
             )
             for name in ("PianoEmbeddingPipeline", "PianoTaggingPipeline")
         )
-        self._turn = threading.Lock()
+        self._gate = get_class_from_dynamic_module("gate_pianobind.Gate", path)(1, WAITING, PATIENCE_SECONDS)
 
     def __call__(self, data: dict) -> dict:
         """Answers one request; every failure is an answer too."""
         try:
-            sources, labels, top_k = self._read(data)
-            with self._turn:
+            with self._gate.turn():
+                sources, labels, top_k = self._read(data)
                 if labels is not None:
                     return {"labels": self.tag(sources[0], candidate_labels=labels, top_k=top_k)}
                 return {"embeddings": [row.tolist() for row in self.embed(sources)]}
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError) as error:  # a wrong request, or a server that is busy
             return {"error": " ".join(str(error).split())}
         except Exception:
             logging.getLogger(__name__).exception("a request failed")
