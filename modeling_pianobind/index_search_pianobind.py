@@ -12,13 +12,13 @@ import numpy as np
 from .index_table_pianobind import Part
 
 SCORE_DECIMALS = 6  # cosines closer than this are ties: two copies of a file must not be ordered by rounding
-BLOCK_ROWS = 32_768  # a multiple of `BLAS_ROWS`; the product of 64 queries with them fits the processor's cache
-BLAS_ROWS = 4  # rows that a matrix-vector product sums side by side; the bits of a sum depend on that
+BLOCK_ROWS = 32_768  # the product of 64 queries with them fits the processor's cache
 FLOAT_MARGIN = np.float32(5e-5)  # above what float32 products in another order, and rounding, can differ by
 INT8_CANDIDATES = 4  # int8 lets this many times `top_k` rows through, so that its rounding loses none
 INT8_FEW_QUERIES = 4  # up to here torch's kernel, which reads int8, beats a matrix product with the rows as float32
 LONGEST = 1.1  # cosines end at 1; what lies above, or is not a number, was damaged on the disk
 CONVERTED_ROWS = 1_024  # int8 rows made float32 at once: they stay in the processor's cache
+INT8_SLACK_ROWS = 4_096  # torch's kernel reads beyond the rows that it is given, though never so far
 
 
 def top_pieces(part: Part, queries: np.ndarray, top_k: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -66,18 +66,22 @@ def _fast_scores(part: Part, queries) -> Iterator[tuple[int, np.ndarray]]:
         if part.codes is None:
             yield start, _product(part.embeds[rows], queries)
         else:
-            # The kernel reads beyond the rows that it is given: never where the file may end.
-            kernel = len(queries) <= INT8_FEW_QUERIES and start + 2 * BLOCK_ROWS <= len(part)
-            yield start, _int8_product(part.codes[rows], part.scales[rows], queries, kernel)
+            at_end = start + BLOCK_ROWS + INT8_SLACK_ROWS > len(part)
+            yield start, _int8_product(part.codes[rows], part.scales[rows], queries, at_end)
 
 
 def _product(embeds, queries) -> np.ndarray:
-    return (embeds @ queries[0])[None] if len(queries) == 1 else queries @ embeds.T
+    # Row by row, a single query is compared as fast as memory is read; BLAS's matrix-vector product takes twice that.
+    return np.vecdot(embeds, queries[0])[None] if len(queries) == 1 else queries @ embeds.T
 
 
-def _int8_product(codes, scales, queries, kernel: bool) -> np.ndarray:
+def _int8_product(codes, scales, queries, at_end: bool) -> np.ndarray:
     torch = sys.modules.get("torch")  # importing it takes longer than it saves
-    if kernel and torch is not None:
+    if torch is not None and len(queries) <= INT8_FEW_QUERIES:
+        if at_end:  # the file may end here: the kernel gets a copy with space behind it
+            padded = np.zeros((len(codes) + INT8_SLACK_ROWS, codes.shape[1]), np.int8)
+            padded[: len(codes)] = codes
+            codes = padded[: len(codes)]
         tensors = torch.from_numpy(queries).bfloat16(), torch.from_numpy(codes), torch.from_numpy(scales).bfloat16()
         return torch._weight_int8pack_mm(*tensors).float().numpy()
     scores = np.empty((len(queries), len(codes)), np.float32)
@@ -89,11 +93,9 @@ def _int8_product(codes, scales, queries, kernel: bool) -> np.ndarray:
 
 
 def _exact_scores(embeds, rows, query) -> tuple[np.ndarray, np.ndarray]:
-    """Scores rows, and those that a matrix-vector product with all rows would sum side by side with them."""
-    rows = (np.unique(rows // BLAS_ROWS)[:, None] * BLAS_ROWS + np.arange(BLAS_ROWS)).ravel()
-    rows = rows[rows < len(embeds)]
+    """Scores rows one by one: the bits of a score depend on nothing but the row and the query."""
     blocks = (rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS))
-    scores = np.concatenate([embeds[block] @ query for block in blocks])
+    scores = np.concatenate([np.vecdot(embeds[block], query) for block in blocks])
     return rows, np.round(scores.astype(np.float64), SCORE_DECIMALS)
 
 

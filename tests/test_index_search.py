@@ -21,8 +21,8 @@ def unit(rows):
 
 
 def plain_search(index, query, top_k):
-    """The definition: cosines of all pieces in one product, rounded; ties in the order of their paths."""
-    scores = np.round((index.embeddings @ query).astype(np.float64), search.SCORE_DECIMALS)
+    """The definition: the cosine of each piece, rounded; ties in the order of their paths."""
+    scores = np.round(np.vecdot(index.embeddings, query).astype(np.float64), search.SCORE_DECIMALS)
     paths = index.paths
     best = sorted(range(len(scores)), key=lambda piece: (-scores[piece], paths[piece]))[:top_k]
     return [(paths[piece], scores[piece]) for piece in best]
