@@ -211,11 +211,14 @@ class TestUploads:
             assert view.title == path.name and view.roll and library.sound(key).startswith(b"fLaC")
 
     def test_a_new_upload_takes_the_place_of_the_oldest(self):
-        uploads = Uploads(capacity=2)
-        keys = [uploads.keep(Upload(name, None, None)) for name in "ab"]
+        uploads = Uploads(most_megabytes=1)
+        recording = Recording(flac(np.random.default_rng(0).standard_normal((100_000, 2)) / 9))
+        assert 0.3 < recording.kept_bytes / 1e6 < 0.5
+        keys = [uploads.keep(Upload(name, recording, None)) for name in "ab"]
+        keys += [uploads.keep(Upload("notes", Midi(make_notes([0, 1], [60, 72])), None)) for _ in range(99)]
         uploads.get(keys[0])
-        keys.append(uploads.keep(Upload("c", None, None)))
-        assert [uploads.get(key).name for key in (keys[0], keys[2])] == ["a", "c"]
+        keys.append(uploads.keep(Upload("c", recording, None)))
+        assert [uploads.get(key).name for key in (keys[0], keys[-2], keys[-1])] == ["a", "notes", "c"]
         with pytest.raises(UserError, match="no longer here"):
             uploads.get(keys[1])
 

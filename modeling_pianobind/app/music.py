@@ -47,6 +47,11 @@ class Midi:
         self.notes = notes
         self.seconds = notes.seconds
 
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that it holds."""
+        return sum(values.nbytes for values in vars(self.notes).values())
+
     def sound(self, excerpt: Excerpt, instrument) -> np.ndarray:
         """`(samples, 2)` float32 at `SAMPLING_RATE`."""
         return instrument.render(self.notes.crop(excerpt.start_seconds, excerpt.end_seconds))
@@ -73,6 +78,11 @@ class Recording:
                     f"{MAX_CHANNELS} at {MAX_SAMPLING_RATE} Hz are taken; mix it down to stereo at 44100 Hz."
                 )
             self.seconds = sound.frames / sound.samplerate
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that it holds."""
+        return len(self.source) if isinstance(self.source, bytes) else 0
 
     @cached_property
     def _name(self) -> str:

@@ -14,7 +14,7 @@ from ..inputs_pianobind import check_content, explain, modality_of
 from .limits import Limits
 from .music import Midi, Recording, excerpt_around, flac, open_music
 
-KEPT_UPLOADS = 24  # of all visitors together; a recording's excerpt is some 6 MB
+KEPT_MEGABYTES = 256.0  # of all visitors together; a recording's excerpt is some 6 MB, the notes of a piece far less
 
 
 @dataclass
@@ -27,18 +27,22 @@ class Upload:
 
 
 class Uploads:
-    """The latest uploads by keys that nobody can guess; the oldest goes when a new one needs its place."""
+    """The latest uploads by keys that nobody can guess; the oldest go when a new one needs their place."""
 
-    def __init__(self, capacity: int = KEPT_UPLOADS):
-        self._capacity, self._kept, self._lock = capacity, OrderedDict(), threading.Lock()
+    def __init__(self, most_megabytes: float = KEPT_MEGABYTES):
+        self._most_megabytes, self._kept, self._lock = most_megabytes, OrderedDict(), threading.Lock()
 
     def keep(self, upload: Upload) -> str:
         key = secrets.token_urlsafe(12)
         with self._lock:
             self._kept[key] = upload
-            while len(self._kept) > self._capacity:
+            while len(self._kept) > 1 and self._megabytes > self._most_megabytes:
                 self._kept.popitem(last=False)
         return key
+
+    @property
+    def _megabytes(self) -> float:
+        return sum(one.music.kept_bytes for one in self._kept.values()) / 1e6
 
     def get(self, key: str) -> Upload:
         """
