@@ -3,7 +3,7 @@
 `index.json` names the two data files with their size and SHA-256; `rows-*.parquet` has a row for each file,
 `embeddings-*.safetensors` the numbers, which are mapped into memory rather than read. Data files carry their hash
 in the name and the header is replaced last, in one step: whatever interrupts a save, the folder holds either the old
-index or the new one, complete.
+index or the new one, complete. What it left besides is removed by the next save.
 """
 
 import hashlib
@@ -21,10 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
+from .folder_lock_pianobind import folder_lock
 from .index_table_pianobind import FileTable, Part
 
 FORMAT, FORMAT_VERSION = "pianobind-index", 2
 HEADER = "index.json"
+TEMPORARY = re.compile(r"\.(rows|embeddings|index\.json)\.\d+")
 AGAIN = "build the index again"
 HASHED_BYTES = 32 << 20  # data files up to this size are read through when an index is opened, to notice any change
 GROUP_ROWS = 8_192  # rows of the parquet file that are read at once
@@ -111,7 +113,7 @@ def check_target(path, sharded: bool = False) -> None:
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     shards = {name for name in names if name.startswith("shard-")}
     # What a killed save leaves is no stranger: the next one has to go on from there.
-    left = {name for name in names if _is_own(name) or re.fullmatch(r"\.(rows|embeddings|index\.json)\.\d+", name)}
+    left = {name for name in names if _is_own(name) or TEMPORARY.fullmatch(name)}
     if names - shards - left and HEADER not in names:
         raise ValueError(f"{path}: the folder holds something else than an index; choose a new or an empty one.")
     if (sharded and any(map(_is_own, names))) or (shards and not sharded):
@@ -124,7 +126,6 @@ def save_part(path, part: Part, saved: Saved) -> None:
     path, table = Path(path), part.table
     check_target(path)
     path.mkdir(parents=True, exist_ok=True)
-    old = _stored_names(path)
     names = [os.fsencode(name) for name in table.paths]
     bounds = np.cumsum([0, *map(len, names)])
     arrays = {"names": np.frombuffer(b"".join(names) + b"\0", np.uint8), "name_bounds": bounds}
@@ -133,21 +134,39 @@ def save_part(path, part: Part, saved: Saved) -> None:
         arrays |= {"pieces": part.embeds, "named_by": part.named_by}
     if part.codes is not None:
         arrays |= {"codes": part.codes, "scales": part.scales}
-    stored = {
-        "rows": _store(path, "rows", ".parquet", lambda handle: _write_rows(handle, table)),
-        "embeddings": _store(path, "embeddings", ".safetensors", lambda handle: _write_arrays(handle, arrays)),
-    }
-    header = {"dim": table.embeds.shape[1], "files": len(table.paths), "stored": stored}
-    write_header(path, header, saved)
-    for name in old - {entry["name"] for entry in stored.values()}:
-        (path / name).unlink(missing_ok=True)
+    with _saving(path):
+        stored = {
+            "rows": _store(path, "rows", ".parquet", lambda handle: _write_rows(handle, table)),
+            "embeddings": _store(path, "embeddings", ".safetensors", lambda handle: _write_arrays(handle, arrays)),
+        }
+        header = {"dim": table.embeds.shape[1], "files": len(table.paths), "stored": stored}
+        _replace_header(path, header, saved)
 
 
 def write_header(path, content: dict, saved: Saved) -> None:
     """Replaces the header of an index in one step; `content` says where its files are."""
+    with _saving(Path(path)):
+        _replace_header(Path(path), content, saved)
+
+
+def _replace_header(path, content, saved) -> None:
     about = {"checkpoint_fingerprint": saved.fingerprint, "transcribed": saved.transcribed, "failures": saved.failures}
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, **content, **about}
-    _replace(Path(path) / HEADER, json.dumps(header, indent=1).encode())
+    _replace(path / HEADER, json.dumps(header, indent=1).encode())
+
+
+@contextmanager
+def _saving(path: Path) -> Iterator[None]:
+    """Removes what the header does not name in the end: the index before, or what a save that failed has left."""
+    with folder_lock(path) as is_alone:
+        old = _stored_names(path)
+        try:
+            yield
+        finally:
+            # Without a lock, a file that no header names may be another process's, which goes on writing.
+            left = {name for name in os.listdir(path) if _is_own(name) or TEMPORARY.fullmatch(name)}
+            for name in (left if is_alone else old) - _stored_names(path):
+                (path / name).unlink(missing_ok=True)
 
 
 def load_part(path, verify: bool | None = None) -> tuple[Part, Saved]:

@@ -162,12 +162,14 @@ class EmbeddingIndex:
         known = {(row[2], is_midi(row[0])): row for row in previous._table.rows()}
         failed = {(failure.path, failure.content_hash): failure for failure in previous.failures}
 
-        rows, failures, hashes, changed = {}, [], {}, []
+        rows, failures, hashes, times, changed = {}, [], {}, {}, []
         with ThreadPoolExecutor() as pool:
-            for path, found in zip(paths, pool.map(_try_hash, paths), strict=True):
+            for path, found in zip(paths, pool.map(_try_identify, paths), strict=True):
                 if isinstance(found, OSError):
                     failures.append(Failure(path, explain(path, found)))
-                elif (found, is_midi(path)) in known:
+                    continue
+                found, times[path] = found
+                if (found, is_midi(path)) in known:
                     rows[path] = (path, piece_of(path), *known[found, is_midi(path)][2:])
                 elif (path, found) in failed:
                     failures.append(failed[path, found])
@@ -183,10 +185,14 @@ class EmbeddingIndex:
         try:
             for position, file in embed(changed) if changed else ():
                 path = changed[position]
+                is_same = _time_of(path) == times[path]
                 if file.error is not None:
                     # What an OSError stopped may work the next time; what the content itself lacks will not.
-                    kept = "" if isinstance(file.error, OSError) else hashes[path]
+                    kept = hashes[path] if is_same and not isinstance(file.error, OSError) else ""
                     failures.append(Failure(path, explain(path, file.error), kept))
+                elif not is_same:
+                    # Under the hash of what it held before, its embedding would be found for any copy of that.
+                    failures.append(Failure(path, f"{path}: changed or vanished while it was read; try it again."))
                 else:
                     windows = file.windows.astype(np.float16)
                     rows[path] = (path, piece_of(path), hashes[path], file.embedding, windows, file.spans)
@@ -344,11 +350,20 @@ def _hit(part: Part, piece, path, score, query) -> Hit:
     return Hit(path, score, float(start), float(end))
 
 
-def _try_hash(path):
+def _try_identify(path):
+    """A file's hash, and the time of its last change before that was made; or why it cannot be read."""
     try:
-        return content_hash(path)
+        before = os.stat(path).st_mtime_ns
+        return content_hash(path), before
     except OSError as error:
         return error
+
+
+def _time_of(path) -> int | None:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:  # it has vanished since it was listed
+        return None
 
 
 __all__ = ["EmbeddingIndex", "Failure", "FileTable", "Hit"]

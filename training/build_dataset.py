@@ -20,6 +20,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from .dataset_schema import features_of
 from .pieces import Piece
 from .rendering import make_instruments
 from .song_splits import assign_songs, assign_splits
+from .whole_folder import whole_folder, writing
 
 
 def build(arguments: BuildArguments) -> Report:
@@ -43,34 +45,42 @@ def build(arguments: BuildArguments) -> Report:
     Raises:
         ValueError: an instrument is out of tune, a source is not what its layout says, two pieces have one name, or no
             piece is left.
+        OSError: something cannot be read or written. Unless all of the dataset is written, there is nothing of it.
     """
     instruments = make_instruments(arguments.instruments)
-    output = Path(arguments.output)
-    work_folder = output / ".work"
-    work_folder.mkdir(parents=True)
-    try:
-        report = Report()
-        pieces, seen = _inspect_all(arguments, work_folder, report)
-        report.save(output)
-        if not pieces:
-            raise ValueError(
-                f"{output}: no piece is left, all {report.pieces} were refused "
-                f"({', '.join(f'{reason}: {count}' for reason, count in report.reasons.items())}); see refused.csv."
-            )
-        assign_songs(pieces, seen, arguments, report)
-        assign_splits(pieces, arguments, report)
-        features = features_of(set().union(*(piece.labels for piece in pieces)))
-        rows = _rows(pieces, seen, arguments, instruments, report)
-        write_shards(rows, output, features, arguments.shard_megabytes, report)
-        write_card(output, arguments, report, features)
-        report.save(output)
-    finally:
-        shutil.rmtree(work_folder)
-    if arguments.save_to_disk:
-        save_to_disk(output, Path(arguments.save_to_disk))
+    report = Report()
+    with whole_folder(arguments.output) as folder:
+        _write(folder, arguments, instruments, report)
+        if arguments.save_to_disk:
+            with whole_folder(arguments.save_to_disk) as disk:
+                save_to_disk(folder, disk)
     if arguments.push_to_hub:
-        push_to_hub(output, arguments.push_to_hub, arguments.private)
+        push_to_hub(Path(arguments.output), arguments.push_to_hub, arguments.private)
     return report
+
+
+def _write(folder: Path, arguments, instruments, report) -> None:
+    """Writes the dataset into an empty folder."""
+    work_folder = folder / ".work"
+    work_folder.mkdir()
+    pieces, seen = _inspect_all(arguments, work_folder, report)
+    if not pieces:
+        output = Path(arguments.output)
+        with writing(output):
+            output.mkdir(parents=True, exist_ok=True)
+            report.save(output)
+        raise ValueError(
+            f"{output}: no piece is left, all {report.pieces} were refused "
+            f"({', '.join(f'{reason}: {count}' for reason, count in report.reasons.items())}); see refused.csv."
+        )
+    assign_songs(pieces, seen, arguments, report)
+    assign_splits(pieces, arguments, report)
+    features = features_of(set().union(*(piece.labels for piece in pieces)))
+    rows = _rows(pieces, seen, arguments, instruments, report)
+    write_shards(rows, folder, features, arguments.shard_megabytes, report)
+    write_card(folder, arguments, report, features)
+    report.save(folder)
+    shutil.rmtree(work_folder)
 
 
 def _inspect_all(arguments, work_folder, report) -> tuple[list[Piece], list[Inspection]]:
@@ -84,11 +94,17 @@ def _inspect_all(arguments, work_folder, report) -> tuple[list[Piece], list[Insp
                     f"{source.path}: two pieces are called {piece.piece_id}; give sources their own `name`."
                 )
             names.add(piece.piece_id)
+            files = _times(piece.midi, piece.audio)
             try:
                 inspection = inspect(piece, arguments, work_folder)
             except RefusedError as refused:
                 report.refuse(piece, refused.reason, str(refused))
                 continue
+            except OSError:
+                if not _refuse_changed(piece, files, report):
+                    raise
+                continue
+            inspection.files = files
             original = next((first_with[one] for one in inspection.digests if one in first_with), None)
             if original is not None:
                 report.refuse(piece, "duplicate", f"it is the same music as {original}.")
@@ -101,12 +117,37 @@ def _inspect_all(arguments, work_folder, report) -> tuple[list[Piece], list[Insp
 
 def _rows(pieces, seen, arguments, instruments, report) -> Iterator[dict]:
     for piece, inspection in zip(tqdm(pieces, desc="writing", unit="piece"), seen, strict=True):
-        written = False
-        for row in rows_of(piece, inspection, arguments, instruments):
-            written = True
-            yield row
-        if not written:
+        try:
+            rows = list(rows_of(piece, inspection, arguments, instruments))
+        except (ValueError, OSError, RuntimeError):  # of the libraries that read music
+            if not _refuse_changed(piece, inspection.files, report):
+                raise
+            continue
+        if _refuse_changed(piece, inspection.files, report):
+            continue
+        yield from rows
+        if not rows:
             report.refuse(piece, "too short", f"no window of it has {arguments.fewest_notes} notes.")
+
+
+def _times(*paths: Path | None) -> dict:
+    """Size and time of the last change of the files that are there."""
+    times = {}
+    for path in filter(None, paths):
+        with suppress(FileNotFoundError):
+            found = path.stat()
+            times[path] = (found.st_size, found.st_mtime_ns)
+    return times
+
+
+def _refuse_changed(piece, files, report) -> bool:
+    """Refuses a piece of which a file has changed: what was learnt of it does not fit what it holds now."""
+    now = _times(*files)
+    changed = [str(path) for path in files if now.get(path) != files[path]]
+    if changed:
+        message = f"{' and '.join(changed)} changed or vanished while the dataset was built; build it again."
+        report.refuse(piece, "changed", message)
+    return bool(changed)
 
 
 def main(command_line: list[str] | None = None) -> int:

@@ -5,7 +5,7 @@ import random
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +54,7 @@ class Inspection:
         fingerprint (`np.ndarray`): of the melody; empty without MIDI.
         notes, velocities (`int`): how many notes, and how many distinct velocities; 0 without MIDI.
         pedal (`bool`): whether the MIDI has sustain pedal.
+        files (`dict[Path, tuple[int, int]]`): size and time of the last change of its files, before they were opened.
     """
 
     seconds: float
@@ -63,6 +64,7 @@ class Inspection:
     notes: int = 0
     velocities: int = 0
     pedal: bool = False
+    files: dict = field(default_factory=dict)
 
 
 def inspect(piece: Piece, arguments: BuildArguments, work_folder: Path) -> Inspection:

@@ -4,7 +4,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 from tqdm import tqdm
 
@@ -53,7 +53,7 @@ def push_folder(
         )
     except BaseException as error:  # an interrupt leaves no half repository either
         left = made.undo()
-        if not isinstance(error, (HfHubHTTPError, OSError, RuntimeError, ValueError)):
+        if not isinstance(error, (HTTPError, OSError, RuntimeError, ValueError)):
             tqdm.write(f"publish: {repo_id}: interrupted; {left}.")
             raise
         cause = error if isinstance(error, HfHubHTTPError) else error.__cause__ or error
@@ -84,7 +84,7 @@ class _Made:
             if self.branch:
                 self.api.delete_branch(**self.target, branch=self.revision)
                 return f"the branch {self.revision} made for it is deleted again"
-        except (HfHubHTTPError, OSError) as error:
+        except (HTTPError, OSError) as error:
             return f"what is on the Hub could not be told or deleted ({' '.join(str(error).split())}): look there"
         return "nothing on the Hub has changed"
 

@@ -14,11 +14,13 @@ import json
 import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from .hub_card import LICENCES, HubOptions
 from .hub_folder import ADAPTER_CONFIG, write_checkpoint, write_demo, write_metric
 from .hub_upload import check_on_hub, check_repo_id, push_folder
+from .whole_folder import whole_folder
 
 
 def make_folder(arguments, folder: Path) -> str:
@@ -66,15 +68,14 @@ def publish(arguments) -> str:
         output = Path("runs", "publish", arguments.repo_id.split("/")[1])
     if output and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output}: already holds something; choose another folder with --output, or empty it.")
-    parent = output.parent if output else None
-    if parent:
-        parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".publish-") as work:
-        folder = Path(work, "folder")
-        folder.mkdir()
-        repo_type = make_folder(arguments, folder)
+    with ExitStack() as temporary:
         if output:
-            folder = folder.replace(output)
+            with whole_folder(output) as folder:
+                repo_type = make_folder(arguments, folder)
+            folder = output
+        else:
+            folder = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="pianobind-publish-")))
+            repo_type = make_folder(arguments, folder)
         if arguments.dry_run:
             return str(folder)
         if (folder / ADAPTER_CONFIG).is_file():

@@ -2,13 +2,16 @@
 
 import json
 import platform
+import re
 import shutil
 import subprocess
+from contextlib import nullcontext
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .arguments import TrainingArguments
+from .whole_folder import PARTIAL, PREVIOUS, restore, whole_folder, writing
 
 PACKAGES = ("pianobind", "torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy", "symusic")
 MAY_CHANGE = {"output", "workers", "log_steps", "save_minutes", "tracker"}  # when a run is resumed
@@ -29,6 +32,7 @@ class RunFolder:
 
         Raises:
             ValueError: it holds a run already and is not to be resumed, or holds one with other arguments.
+            OSError: it cannot be written.
         """
         told = json.loads(json.dumps(asdict(arguments)))
         kept = self.path / "arguments.json"
@@ -40,14 +44,16 @@ class RunFolder:
             before = json.loads(kept.read_text())
             if changed := sorted(key for key in told if key not in MAY_CHANGE and told[key] != before.get(key)):
                 raise ValueError(f"{self.path}: that run had other {', '.join(changed)}; restore them, or start anew.")
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_text(kept, json.dumps(told, indent=1))
-        write_text(self.path / "environment.json", json.dumps(environment, indent=1))
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            for previous in self.path.glob(f"*{PREVIOUS}"):
+                restore(previous.with_name(previous.name.removesuffix(PREVIOUS)))
+            write_text(kept, json.dumps(told, indent=1))
+            write_text(self.path / "environment.json", json.dumps(environment, indent=1))
 
     def latest_state(self) -> tuple[Path, int, int] | None:
         """The newest state, and the stage and step that come next; None where there is none."""
-        states = sorted(self.path.glob("state-*-*"))
-        states = [state for state in states if not state.name.endswith(".partial")]
+        states = sorted(path for path in self.path.glob("state-*") if re.fullmatch(r"state-\d+-\d+", path.name))
         if not states:
             return None
         _, stage, step = states[-1].name.split("-")
@@ -55,21 +61,20 @@ class RunFolder:
 
     def save_state(self, accelerator, stage: int, step: int) -> None:
         """Writes the state of all processes, then deletes older ones."""
-        partial = self.path / f"state-{stage:03d}-{step:08d}.partial"
-        state = partial.with_suffix("")
-        if accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            older = [path for path in self.path.glob("state-*") if path not in (partial, state)]
-            replace_folder(partial, state)
-            for path in older:
-                shutil.rmtree(path)
+        state = self.path / f"state-{stage:03d}-{step:08d}"
+        is_main = accelerator.is_main_process
+        with whole_folder(state) if is_main else nullcontext(f"{state}{PARTIAL}") as partial:
+            accelerator.wait_for_everyone()
+            accelerator.save_state(str(partial))
+            accelerator.wait_for_everyone()
+        if is_main:
+            for older in self.path.glob("state-*"):
+                if older != state:
+                    shutil.rmtree(older)
 
     def log(self, line: dict) -> None:
-        with (self.path / "log.jsonl").open("a") as log:
+        path = self.path / "log.jsonl"
+        with writing(path), path.open("a") as log:
             log.write(json.dumps(line) + "\n")
 
     def forget_after(self, stage: int, step: int) -> None:
@@ -116,20 +121,11 @@ def _git(*command: str) -> str | None:
     return done.stdout.rstrip()
 
 
-def replace_folder(partial: Path, target: Path) -> None:
-    """Puts a folder that is whole in the place of another one."""
-    previous = target.with_name(target.name + ".previous")
-    shutil.rmtree(previous, ignore_errors=True)
-    if target.exists():
-        target.rename(previous)
-    partial.rename(target)
-    shutil.rmtree(previous, ignore_errors=True)
-
-
 def write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    partial = path.with_name(path.name + PARTIAL)
+    with writing(path):
+        partial.write_text(text)
+        partial.replace(path)
 
 
-__all__ = ["RunFolder", "environment_of", "replace_folder"]
+__all__ = ["RunFolder", "environment_of"]

@@ -19,9 +19,10 @@ from .arguments import TrainingArguments
 from .batches import BatchCollator
 from .optimization import rate_factor
 from .run import Run, make_accelerator
-from .run_folder import RunFolder, environment_of, replace_folder
+from .run_folder import RunFolder, environment_of
 from .sources import TrainingCorpus
 from .validation import embed_examples, plain_examples, retrieval_scores
+from .whole_folder import whole_folder
 from .yaml_arguments import describe
 
 
@@ -63,7 +64,8 @@ class TrainingLoop:
             self._train_stage(number, first_step, state)
             state, first_step = None, 0
         if self.measured and self.progress.measured_steps != self.progress.steps:
-            self._validate(number, arguments.stages[number].steps - 1)
+            # after the last step, so that a resumed run, which measures again, takes this line out of the log
+            self._validate(number, arguments.stages[number].steps)
         self._save_checkpoint("checkpoint")
         accelerator.end_training()
 
@@ -154,17 +156,15 @@ class TrainingLoop:
 
     def _save_checkpoint(self, name: str) -> None:
         """Writes the averaged weights: a checkpoint with the text adapter merged, or a PEFT adapter."""
-        run, target = self.run, self.folder.path / name
+        run = self.run
         if not run.accelerator.is_main_process:
             return
-        partial = target.with_name(name + ".partial")
-        with run.average.applied():
+        with whole_folder(self.folder.path / name) as partial, run.average.applied():
             if run.arguments.lora_rank:
                 run.model.model.save_pretrained(partial)
             else:  # halves on disk, but float32 in memory unless a caller asks otherwise
                 run.model.model.save_pretrained(partial, state_dict=merged_state(run.model.model))
-        run.processor.save_pretrained(partial)
-        replace_folder(partial, target)
+            run.processor.save_pretrained(partial)
 
 
 def train(arguments: TrainingArguments, resume: bool = False) -> None:
@@ -201,6 +201,13 @@ def main(command_line: list[str] | None = None) -> int:
         if getattr(error, "__notes__", None):  # a fault in a batch: the traceback tells where
             raise
         print(f"train: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = " ".join(str(error).split())
+        advice = "perhaps memory ran out: fewer `workers` need less. Go on with --resume."
+        print(f"train: a process that makes batches is gone ({reason}); {advice}", file=sys.stderr)
         return 2
     return 0
 
