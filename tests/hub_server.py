@@ -1,7 +1,7 @@
 """A Hub on the loopback: enough of its HTTP interface for huggingface_hub, transformers, datasets, evaluate and peft.
 
-Repositories live in memory. `HubServer.environment()` points a process here, and away from xet so that large files
-travel by LFS; the variables are read at import, so it has to be a new process.
+Repositories live in memory. `HubServer.environment()` points a process here; the variables are read at import, so it
+has to be a new process. Large files travel by LFS, or with `environment(xet=True)` by xet.
 
 Endpoints (KIND is models, datasets or spaces; PREFIX is nothing, `datasets/` or `spaces/`):
 
@@ -14,11 +14,13 @@ Endpoints (KIND is models, datasets or spaces; PREFIX is nothing, `datasets/` or
     POST   /api/KIND/ID/commit/REV                ndjson: header, file, lfsFile, deletedFile, deletedFolder
     POST, DELETE /api/KIND/ID/branch/NAME, /tag/NAME
     POST   /PREFIX ID.git/info/lfs/objects/batch  basic transfer; PUT of the object, POST of its verification
-    GET, HEAD /PREFIX ID/resolve/REV/PATH         ETag, X-Repo-Commit; LFS files redirect to /objects/OID, with ranges
+    GET    /api/KIND/ID/xet-write-token/REV, /xet-read-token/REV    says where xet keeps content: see `hub_xet.py`
+    GET, HEAD /PREFIX ID/resolve/REV/PATH         ETag, X-Repo-Commit; LFS files redirect to /objects/OID, with ranges,
+                                                  and name their xet hash where they came by xet
     GET    /api/whoami-v2;  POST /api/validate-yaml
 
-Not covered: xet, multipart uploads, pull requests, listing and searching, discussions, Spaces' runtime. Rights are
-simple: writing and private repositories need the token.
+Not covered: xet's storage over HTTP (clients read and write a folder), multipart uploads by LFS, pull requests, lists,
+searches, discussions, Spaces' runtime. Rights are simple: writing and private repositories need the token.
 """
 
 import base64
@@ -32,6 +34,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import yaml
 
 from .hub_storage import File, HubError, Repository
+from .hub_xet import XetStorage
 
 DATE = "2026-01-01T00:00:00.000Z"
 LFS_SUFFIXES = (".safetensors", ".bin", ".parquet", ".arrow", ".zip")
@@ -50,7 +53,8 @@ class HubServer:
     token, user = "hf_local", "tester"
 
     def __init__(self):
-        self.repositories, self.objects, self.failures = {}, {}, []
+        self.repositories, self.objects, self.failures, self.xet = {}, {}, [], XetStorage()
+        self.asked = []  # paths of the requests that came
         self.lock = threading.RLock()
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
         self.url = f"http://127.0.0.1:{self.http.server_port}"
@@ -64,6 +68,7 @@ class HubServer:
     def __exit__(self, *exception):
         self.http.shutdown()
         self.http.server_close()
+        self.xet.close()
 
     def fail(self, method, part_of_path, status=400, served=False):
         # 400: clients repeat what failed with 403 or 500, for seconds
@@ -83,12 +88,12 @@ class HubServer:
         self.objects[digest] = content
         return File(digest, is_lfs)
 
-    def environment(self) -> dict:
-        """What a client process needs in its environment."""
+    def environment(self, xet: bool = False) -> dict:
+        """What a client process needs in its environment; `xet` is what clients do by default."""
         return {
+            "HF_HUB_DISABLE_XET": str(int(not xet)),
             "HF_ENDPOINT": self.url,
             "HF_TOKEN": self.token,
-            "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # datasets and evaluate count downloads at a server of their own
         }
@@ -119,9 +124,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, method):
         url = urlsplit(self.path)
         self.query = {name: values[-1] for name, values in parse_qs(url.query).items()}
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        self.body = self.rfile.read(length)
+        if len(self.body) < length:  # the client is gone
+            self.close_connection = True
+            return
         try:
             with self.hub.lock:
+                self.hub.asked.append(url.path)
                 self._fail(method, url.path, served=False)
                 for methods, pattern, function in ROUTES:
                     if method in methods.split() and (match := re.fullmatch(pattern, url.path)):
@@ -245,6 +255,8 @@ class _Handler(BaseHTTPRequestHandler):
         entry = {"type": "file", "path": path, "size": size, "oid": file.oid[:40]}
         if file.is_lfs:
             entry["lfs"] = {"oid": file.oid, "size": size, "pointerSize": 134}
+            if xet_hash := self.hub.xet.hash_of(file.oid):
+                entry["xetHash"] = xet_hash
         return entry
 
     def tree(self, kind, id, revision, folder=None):
@@ -287,6 +299,11 @@ class _Handler(BaseHTTPRequestHandler):
             answers.append(answer)
         return {"files": answers}, 200
 
+    def xet_token(self, kind, id, what, revision):
+        self._repository(kind, id, write=what == "write").resolve(revision)
+        body, headers = self.hub.xet.token()
+        return body, 200, headers
+
     def lfs_batch(self, kind, id):
         self._repository(kind, id, write=True)
         objects = []
@@ -323,6 +340,8 @@ class _Handler(BaseHTTPRequestHandler):
             if key == "file":
                 files[value["path"]] = self.hub.store(base64.b64decode(value["content"]), False)
             elif key == "lfsFile":
+                if value["oid"] not in self.hub.objects and self.hub.xet.hash_of(value["oid"]):
+                    self.hub.objects[value["oid"]] = self.hub.xet.read(value["oid"], value["size"])
                 if value["oid"] not in self.hub.objects:
                     raise HubError(400, f"the LFS object of {value['path']} was never uploaded")
                 files[value["path"]] = File(value["oid"], True)
@@ -348,6 +367,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._ranged(file.oid, headers)
         size = str(len(self.hub.objects[file.oid]))
         headers |= {"X-Linked-Size": size, "X-Linked-ETag": f'"{file.oid}"'}
+        if xet_hash := self.hub.xet.hash_of(file.oid):
+            token = f"{self.hub.url}/api/{kind or 'model'}s/{id}/xet-read-token/{sha}"
+            headers |= {"X-Xet-Hash": xet_hash, "Link": f'<{token}>; rel="xet-auth"'}
         return b"", 302, headers | {"Location": f"{self.hub.storage_url}/objects/{file.oid}"}
 
     def get_object(self, oid):
@@ -392,6 +414,7 @@ ROUTES = (
     ("POST", API + "/preupload/(?P<revision>[^/]+)", _Handler.preupload),
     ("POST", API + "/commit/(?P<revision>[^/]+)", _Handler.commit),
     ("POST DELETE", API + "/(?P<what>branch|tag)/(?P<name>.+)", _Handler.change_ref),
+    ("GET", API + "/xet-(?P<what>read|write)-token/(?P<revision>[^/]+)", _Handler.xet_token),
     ("POST", PREFIX + ID + r"\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     ("GET HEAD", PREFIX + ID + "/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
     ("GET HEAD", "/objects/(?P<oid>[0-9a-f]{64})", _Handler.get_object),

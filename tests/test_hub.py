@@ -1,8 +1,9 @@
-"""Real traffic with a Hub on the loopback; `hub_server.py` says which endpoints it has.
+"""Real traffic with a Hub on the loopback, by xet and by LFS; `hub_server.py` says which endpoints it has.
 
 The libraries run unchanged in two processes of their own: `client` has the package, `stranger` has not.
 """
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def hub():
 @pytest.fixture(scope="module")
 def clients(hub, tmp_path_factory):
     """Both processes; they start at once, since importing takes most of the time here."""
-    common = {"preload": "from transformers import AutoModel, AutoProcessor", **hub.environment()}
+    common = {"preload": "from transformers import AutoModel, AutoProcessor", **hub.environment(xet=True)}
     clients = [Client(tmp_path_factory.mktemp("client"), has_package, **common) for has_package in (True, False)]
     yield clients
     for client in clients:
@@ -91,6 +92,15 @@ def assert_same(found, expected):
         np.testing.assert_allclose(found[modality], embeds, atol=1e-6, err_msg=modality)
 
 
+@contextmanager
+def transport(client, xet: bool):
+    """How a client's large files travel: by xet, as they do unless told otherwise, or by LFS."""
+    switch = "from huggingface_hub import constants\nconstants.HF_HUB_DISABLE_XET = lfs"
+    client.run(switch, lfs=not xet)
+    yield
+    client.run(switch, lfs=False)
+
+
 def state(hub):
     """What a repository holds, for all: a push that fails must not change it."""
     return {key: (dict(one.branches), len(one.commits)) for key, one in hub.repositories.items()}
@@ -104,13 +114,21 @@ def test_a_push_is_one_commit_of_what_a_dry_run_writes(hub, published, tiny_chec
     pushed = {path: hub.read("model", published, path) for path in repository.files() if path != ".gitattributes"}
     assert pushed == written
     assert repository.files()["model.safetensors"].is_lfs
+    assert hub.xet.hash_of(repository.files()["model.safetensors"].oid)
     assert len(repository.commits) == 2  # the Hub's own first one, and ours
 
 
-def test_a_stranger_embeds_the_same_from_the_hub(published, stranger, files, expected):
-    found = stranger.run(LOAD_AND_EMBED, name=published, settings={}, **files)
+@pytest.mark.parametrize("xet", [True, False])
+def test_a_stranger_embeds_the_same_from_the_hub(hub, published, stranger, files, expected, tmp_path, xet):
+    weights = "/objects/" + hub.repositories["model", published].files()["model.safetensors"].oid
+    hub.asked.clear()
+    settings = {"cache_dir": str(tmp_path)}
+    with transport(stranger, xet):
+        found = stranger.run(LOAD_AND_EMBED, name=published, settings=settings, **files)
     assert not found["has_package"] and found["missing"] == []
     assert_same(found, expected)
+    assert any("xet-read-token" in path for path in hub.asked) == xet
+    assert (weights in hub.asked) != xet
 
 
 def test_the_package_loads_by_name_without_remote_code(published, client, files, expected):
@@ -253,9 +271,16 @@ def test_the_metric_is_loaded_from_its_space(hub, push, stranger):
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/preupload/"), ("POST", "/lfs/"), ("PUT", "/objects/"), ("POST", "/commit/")]
+    ("method", "path", "xet"),
+    [
+        ("POST", "/preupload/", True),
+        ("GET", "/xet-write-token/", True),
+        ("POST", "/commit/", True),
+        ("POST", "/lfs/", False),
+        ("PUT", "/objects/", False),
+    ],
 )
-def test_a_broken_upload_leaves_no_half_repository(hub, published, push, local_folder, method, path):
+def test_a_broken_upload_leaves_no_half_repository(hub, published, client, push, local_folder, method, path, xet):
     before = state(hub)
     hub.fail(method, path)
     for target, said in (
@@ -263,8 +288,9 @@ def test_a_broken_upload_leaves_no_half_repository(hub, published, push, local_f
         (["--repo-id", published, "--revision", "broken"], "the branch broken made for it is deleted again"),
         (["--repo-id", published], "nothing on the Hub has changed"),
     ):
-        error = push(local_folder, "--licence", "cc0-1.0", *target, status=2)
-        assert "broken on purpose" in error and said in error
+        with transport(client, xet):
+            error = push(local_folder, "--licence", "cc0-1.0", *target, status=2)
+        assert ("broken on purpose" in error or "xet-write-token" in error) and said in error
         assert state(hub) == before
     hub.heal()
 
