@@ -18,6 +18,7 @@ from .encoder_extractor_pianobind import encoder_batch, load_extractor
 BLOCK_SECONDS = 10.0  # decoded at a time, so that memory does not grow with the recording
 BLOCK_SAMPLES = 2**22  # of all channels together, which a header may say are a thousand
 LOWEST_RATE, HIGHEST_RATE = 2_000, 768_000  # in Hz; at a wrong rate, seconds of music would be resampled to weeks
+LARGEST_SAMPLE = 2.0**32  # integers of 32 bits may have been written as floats; the power of far more is infinite
 SILENCE_AMPLITUDE = 10 ** (-70 / 20)  # of full scale; below it a window holds no music
 
 
@@ -311,8 +312,11 @@ def _cut(blocks, sampling_rate, window_seconds, hop_seconds, name) -> Iterator[A
     window, hop = round(window_seconds * sampling_rate), round(hop_seconds * sampling_rate)
     held, start, reached = np.zeros(0, np.float32), 0, 0
     for block in blocks:
-        if not np.isfinite(block).all():
+        peak = np.abs(block).max(initial=0.0)
+        if not np.isfinite(peak):
             raise ValueError(f"{name}: it holds samples that are not finite numbers; decode it again.")
+        if peak > LARGEST_SAMPLE:
+            raise ValueError(f"{name}: it holds samples of {peak:.1g}, where full scale is 1; export it again.")
         held = np.concatenate([held, block])
         while len(held) >= window:
             reached = start + window

@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import re
+import reprlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -313,8 +314,8 @@ def read_header(path, keys: Sequence[str] = ()) -> dict:
         raise ValueError(f"{path}: {HEADER} is not the header of an index, or damaged; {AGAIN}.") from error
     if not known or version != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: {HEADER} says {header['format']!r} version {version}, not {FORMAT!r} version {FORMAT_VERSION}; "
-            f"{AGAIN}."
+            f"{path}: {HEADER} says {reprlib.repr(header['format'])} version {reprlib.repr(version)}, "
+            f"not {FORMAT!r} version {FORMAT_VERSION}; {AGAIN}."
         )
     return header
 
@@ -378,7 +379,7 @@ def _checked(path, entry, verify) -> Path:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {HEADER} is not the header of an index, or damaged; {AGAIN}.") from error
     if not _is_own(name):
-        raise ValueError(f"{path}: {HEADER} names {name!r}, which is no file of an index; {AGAIN}.")
+        raise ValueError(f"{path}: {HEADER} names {reprlib.repr(name)}, which is no file of an index; {AGAIN}.")
     file = path / name
     if not file.is_file():
         raise ValueError(f"{path}: the index is incomplete ({name} is missing); {AGAIN}.")

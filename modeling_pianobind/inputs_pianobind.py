@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def readable_text(text) -> str:
         ValueError: it is no string, holds no word, or holds half characters (lone surrogates).
     """
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"a text is {text!r}; describe the music in at least one word.")
+        # Shortened, since a text may be megabytes of blanks.
+        raise ValueError(f"a text is {reprlib.repr(text)}; describe the music in at least one word.")
     if len(text) > MAX_CHARACTERS:
         text = text.lstrip()[:MAX_CHARACTERS]
     try:

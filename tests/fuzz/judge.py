@@ -12,12 +12,12 @@ import numpy as np
 from modeling_pianobind import EmbeddingIndex, PianoBindMidiProcessor, embed_audio, embed_midi, embed_text
 from modeling_pianobind.cli_support import Checkpoint, UserError
 
-from .audio_cases import audio_case
+from .audio_cases import FAMILIES, audio_case
 from .folder_cases import damage_folder
 from .midi_cases import midi_case
 from .text_cases import text_case
 
-KINDS = ("midi", "midi_original", "audio", "text", "text_numpy", "index", "checkpoint")
+KINDS = ("midi", "midi_original", "audio", *FAMILIES, "text", "text_numpy", "index", "checkpoint")
 LARGEST_MESSAGE = 2_000
 
 
@@ -42,8 +42,8 @@ class Judge:
         """A case: bytes, a text, or the seed of a folder's damage."""
         if kind.startswith("midi"):
             return midi_case(source)
-        if kind == "audio":
-            return audio_case(source)
+        if kind == "audio" or kind in FAMILIES:
+            return audio_case(source, kind)
         return text_case(source) if kind.startswith("text") else source.getrandbits(32)
 
     def try_case(self, kind: str, case) -> str:
@@ -55,7 +55,7 @@ class Judge:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                getattr(self, f"_{kind}")(case)
+                getattr(self, "_audio" if kind in FAMILIES else f"_{kind}")(case)
             except UserError as error:
                 return f"refused: {_clear(error, kind)}"
             except (ValueError, OSError) as error:
@@ -112,7 +112,8 @@ def _clear(error, kind) -> str:
     message = " ".join(str(error).split())
     assert 20 < len(message) < LARGEST_MESSAGE, f"a message of {len(message)} characters: {message[:200]}"
     assert re.search(r"[;:] \S", message), f"{type(error).__name__} says not what to do: {message}"
-    named = {"audio": "the given recording: ", "midi": "the given MIDI: ", "midi_original": "the given MIDI: "}
+    recordings = dict.fromkeys(("audio", *FAMILIES), "the given recording: ")
+    named = recordings | dict.fromkeys(("midi", "midi_original"), "the given MIDI: ")
     assert message.startswith(named.get(kind, "")), f"{type(error).__name__} names no file: {message}"
     return message
 

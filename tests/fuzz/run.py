@@ -14,7 +14,8 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
-KINDS = ("midi", "midi_original", "audio", "text", "text_numpy", "index", "checkpoint")
+# As in `judge`, whose imports take seconds; a test compares the two.
+KINDS = ("midi", "midi_original", "audio", "wav", "flac", "mp3", "ogg", "text", "text_numpy", "index", "checkpoint")
 MOST_SECONDS, MOST_MEGABYTES = 5.0, 1000.0
 SECONDS_PER_MEGABYTE = 5.0  # of CPU, for a million notes have to be embedded one by one
 PATIENCE_SECONDS = 120.0  # of the clock, for a machine that does other work as well
@@ -41,6 +42,7 @@ class Report:
         self.counts[outcome.split(":")[0].split()[0]] += 1
         if outcome != "embedding" and not outcome.startswith("refused: "):
             self.problems.append((seed, outcome))
+            print(f"  {self.kind} {seed}: {outcome[:500]}", flush=True)
 
     def __str__(self):
         counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.counts.items()))
@@ -120,8 +122,6 @@ def main() -> int:
         for kind in given.kind or KINDS:
             report = run_cases(worker, kind, given.first, given.cases)
             print(report, flush=True)
-            for seed, outcome in report.problems[:50]:
-                print(f"  {kind} {seed}: {outcome[:500]}", flush=True)
             failed += len(report.problems)
     finally:
         worker.stop()

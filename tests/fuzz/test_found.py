@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from modeling_pianobind import PianoBindFeatureExtractor, PianoBindMidiProcessor, embed_audio, embed_midi, embed_text
+from modeling_pianobind import (
+    EmbeddingIndex,
+    PianoBindFeatureExtractor,
+    PianoBindMidiProcessor,
+    embed_audio,
+    embed_midi,
+    embed_text,
+)
 from modeling_pianobind.cli import main
 from modeling_pianobind.compound_words_pianobind import compound_windows, read_compound_notes
 from modeling_pianobind.index_files_pianobind import check_target
@@ -67,9 +74,9 @@ def test_many_bars_within_a_day_need_no_table_of_windows_times_bars():
     assert len(words) == len(spans)
 
 
-def wav(rate=16_000, channels=1, samples=4_000):
+def wav(rate=16_000, channels=1, samples=4_000, value=0.5, subtype="PCM_16"):
     content = io.BytesIO()
-    soundfile.write(content, np.full((samples, channels), 0.5), rate, format="WAV")
+    soundfile.write(content, np.full((samples, channels), value), rate, format="WAV", subtype=subtype)
     return content.getvalue()
 
 
@@ -78,6 +85,16 @@ def test_a_rate_that_no_recording_has_is_refused(tiny_model, tiny_processor, rat
     content = wav()[:24] + struct.pack("<I", rate) + wav()[28:]
     with pytest.raises(ValueError, match=f"the given recording: .*{rate} samples a second"):
         embed_audio(tiny_model, tiny_processor, content)
+
+
+@pytest.mark.parametrize("value, message", [(1e30, r"samples of 1e\+30"), (1e300, "not finite numbers")])
+def test_samples_whose_power_is_infinite_are_refused(tiny_model, tiny_processor, value, message):
+    with pytest.raises(ValueError, match=f"the given recording: it holds .*{message}"):
+        embed_audio(tiny_model, tiny_processor, wav(value=value, subtype="DOUBLE"))
+
+
+def test_integers_written_as_floats_are_embedded(tiny_model, tiny_processor):
+    assert np.isfinite(embed_audio(tiny_model, tiny_processor, wav(value=2.0**31, subtype="FLOAT"))).all()
 
 
 def test_a_thousand_channels_are_decoded_a_little_at_a_time(monkeypatch):
@@ -108,6 +125,22 @@ def test_a_query_of_half_characters_is_a_mistake_of_the_user(tiny_checkpoint, co
 def test_ten_megabytes_of_text_are_cut_before_they_are_tokenized():
     assert readable_text(" " * 10_000_000 + "calm") == "calm"
     assert readable_text("calm " * 2_000_000) == "calm " * 4_000
+
+
+def test_megabytes_of_blanks_are_not_printed():
+    with pytest.raises(ValueError, match="at least one word") as caught:
+        readable_text("\n" * 10_000_000)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_huge_number_in_a_header_is_not_printed(tmp_path):
+    version = "9" * 4000
+    (tmp_path / "index.json").write_text(
+        f'{{"format": "pianobind-index", "format_version": {version}, "checkpoint_fingerprint": "", "failures": []}}'
+    )
+    with pytest.raises(ValueError, match="says 'pianobind-index' version 9") as caught:
+        EmbeddingIndex.load(tmp_path)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_damaged_tokenizer_is_a_mistake_of_the_user(tiny_checkpoint, corpus, tmp_path, capsys):
