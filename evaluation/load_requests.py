@@ -62,7 +62,7 @@ def make_files() -> dict[str, tuple[str, bytes, str]]:
 
 def app_requests(url: str) -> Requests:
     """Requests to the page at `url`."""
-    client = Client(url, verbose=False)
+    client = Client(url, verbose=False, httpx_kwargs={"timeout": TIMEOUT_SECONDS})
 
     def predict(*values, api_name):
         try:

@@ -129,6 +129,13 @@ class PianoBindModel(PianoBindPreTrainedModel):
             setattr(model, f"{modality}_model", tower)
         return model.eval()
 
+    def get_input_embeddings(self):
+        """The words of the text tower; others hold their size against that of the tokenizer."""
+        return (super() if self.text_model is None else self.text_model).get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        (super() if self.text_model is None else self.text_model).set_input_embeddings(value)
+
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
@@ -144,7 +151,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
         input_ids=None,
         attention_mask=None,
         return_loss: bool = False,
-        return_dict: bool = True,
+        return_dict: bool | None = None,
         **kwargs,
     ) -> PianoBindOutput:
         """Embeds what is given and compares each modality with each other.
@@ -154,6 +161,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
             midi_ids, midi_attention_mask: see `get_midi_features`.
             input_ids, attention_mask: see `get_text_features`.
             return_loss (`bool`): also the contrastive loss; row `i` of each modality is then the same piece.
+            return_dict (`bool`, *optional*): False gives a tuple; the config says which by default.
         """
         audio = midi = text = None
         if input_features is not None:
@@ -179,7 +187,8 @@ class PianoBindModel(PianoBindPreTrainedModel):
                 raise ValueError(f"`return_loss=True` needs two modalities that are compared ({pairs}).")
             loss = sum(contrastive_loss(logits) for logits in given) / len(given)
         output = PianoBindOutput(loss, per_audio, per_midi, per_text, audio_midi, audio, midi, text)
-        return output if return_dict else output.to_tuple()
+        as_output = self.config.return_dict if return_dict is None else return_dict
+        return output if as_output else output.to_tuple()
 
     def get_audio_features(self, input_features, audio_attention_mask=None):
         """Embeds recordings.

@@ -222,14 +222,36 @@ def test_an_adapter_finds_its_base_on_the_hub(hub, published, push, client, stra
         "result = {one: output[one + '_embeds'].tolist() for one in ('audio', 'midi', 'text')}"
     )
     assert_same(found, adapted)
-    found = stranger.run(
-        "model = AutoModel.from_pretrained('tester/adapter', trust_remote_code=True)\n"
-        "processor = AutoProcessor.from_pretrained('tester/adapter', trust_remote_code=True)\n"
-        "output = model(**processor(audio=[audio], midi=[midi], text=[text], return_tensors='pt'))\n"
-        "result = {one: output[one + '_embeds'].tolist() for one in ('audio', 'midi', 'text')}",
+    for found in client.run(
+        "from peft import AutoPeftModel, AutoPeftModelForFeatureExtraction, PeftModel\n"
+        "def embeds(model):\n"
+        "    output = model(**batch)\n"
+        "    return {one: output[one + '_embeds'].tolist() for one in ('audio', 'midi', 'text')}\n"
+        "ours = {'import_allowlist': ['modeling_pianobind']}\n"  # PEFT imports no other package unless told
+        "result = [\n"
+        "    embeds(PeftModel.from_pretrained(PianoBindModel.from_pretrained(base), 'tester/adapter')),\n"
+        "    embeds(AutoPeftModel.from_pretrained('tester/adapter', **ours)),\n"
+        "    embeds(AutoPeftModelForFeatureExtraction.from_pretrained('tester/adapter', **ours)),\n"
+        "]"
+    ):
+        assert_same(found, adapted)
+    for found in stranger.run(
+        "from peft import PeftModel\n"
+        "remote = {'trust_remote_code': True}\n"
+        "processor = AutoProcessor.from_pretrained('tester/adapter', **remote)\n"
+        "batch = processor(audio=[audio], midi=[midi], text=[text], return_tensors='pt')\n"
+        "models = [\n"
+        "    AutoModel.from_pretrained('tester/adapter', **remote),\n"
+        "    PeftModel.from_pretrained(AutoModel.from_pretrained(base, **remote), 'tester/adapter'),\n"
+        "]\n"
+        "outputs = [model(**batch) for model in models]\n"
+        "result = [\n"
+        "    {one: output[one + '_embeds'].tolist() for one in ('audio', 'midi', 'text')} for output in outputs\n"
+        "]",
+        base=published,
         **files,
-    )
-    assert_same(found, adapted)
+    ):
+        assert_same(found, adapted)
 
 
 def test_data_sets_are_pushed_and_loaded_by_name(hub, push, client, tmp_path):
