@@ -294,12 +294,12 @@ def _waveform_blocks(waveform, given_rate: int | None, sampling_rate: int) -> It
             "`sampling_rate` is missing: a waveform does not know its own. Pass it in Hz, or pass a file's path."
         )
     samples = np.asarray(waveform, dtype=np.float32)
-    if samples.ndim == 2:
-        samples = samples.mean(axis=0)
-    if samples.ndim != 1 or not samples.size:
+    if samples.ndim not in (1, 2) or not samples.size or len(samples) > samples.shape[-1]:
         raise ValueError(
             f"the given waveform has shape {samples.shape}; it must be (samples,) or (channels, samples)."
         )
+    if samples.ndim == 2:
+        samples = samples.mean(axis=0)
     if given_rate == sampling_rate:
         yield samples
         return

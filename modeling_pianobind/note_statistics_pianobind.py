@@ -80,7 +80,8 @@ class NoteStatistics(nn.Module):
 
     def forward(self, midi_ids, midi_attention_mask, seconds):
         """`(windows, 1, hidden_size)`, to be added to every note; see `measure`."""
-        statistics = self.norm(self.measure(midi_ids, midi_attention_mask, seconds))
+        statistics = self.measure(midi_ids, midi_attention_mask, seconds)  # float32, for it counts
+        statistics = self.norm(statistics.to(self.norm.weight.dtype))
         return self.down_proj(F.gelu(self.up_proj(statistics)))[:, None]
 
 

@@ -89,6 +89,12 @@ def test_stereo_is_averaged(extractor):
     assert torch.equal(extractor(both, sampling_rate=RATE, return_tensors="pt")["input_features"], mono)
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0), (16_000, 2), (1, 2, 16_000)])
+def test_a_waveform_of_another_shape_is_refused(extractor, shape):
+    with pytest.raises(ValueError, match=r"has shape \(.*it must be \(samples,\) or \(channels, samples\)"):
+        extractor(np.ones(shape, np.float32), sampling_rate=16_000)
+
+
 def test_a_waveform_without_its_sampling_rate_is_refused(extractor):
     with pytest.raises(ValueError, match="sampling_rate"):
         extractor(tone(440))
