@@ -88,7 +88,7 @@ def _instrument_name(instrument: InstrumentArguments) -> str:
     return Path(instrument.path).name + (f", program {instrument.program}" if instrument.program else "")
 
 
-def subject(checkpoint: Path, corpus_folder: Path, corpus: PackedCorpus, split: str) -> dict:
+def subject(checkpoint: Path, corpus_folder: Path, corpus: PackedCorpus, split: str, dtype: str = "float32") -> dict:
     """What is measured on what: names and checksums, and the sources of the corpus's `train` rows."""
     trained = Counter((row["source"], row["licence"]) for row in corpus.rows if row["split"] == "train")
     return {
@@ -96,6 +96,7 @@ def subject(checkpoint: Path, corpus_folder: Path, corpus: PackedCorpus, split: 
         "weights_sha256": hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest(),
         "corpus": {"name": corpus_folder.resolve().name, "sha256": corpus_sha256(corpus), "rows": len(corpus)},
         "split": split,
+        "dtype": dtype,
         "sources": [
             {"name": source, "pieces": pieces, "licence": licence}
             for (source, licence), pieces in sorted(trained.items())
@@ -119,7 +120,13 @@ def open_results(path: Path, measured: dict) -> dict:
     if not path.exists():
         return measured | {"protocols": {}}
     results = json.loads(path.read_text(encoding="utf-8"))
-    for what, words in (("weights_sha256", "other weights"), ("corpus", "another corpus"), ("split", "another split")):
+    kept = {
+        "weights_sha256": "other weights",
+        "corpus": "another corpus",
+        "split": "another split",
+        "dtype": "another dtype",
+    }
+    for what, words in kept.items():
         if results.get(what) != measured[what]:
             raise ValueError(f"{path}: holds figures of {words}; name another --output, or delete it.")
     return measured | {"protocols": results["protocols"]}
@@ -196,14 +203,16 @@ def main(arguments=None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of draws, folds and bootstrap (default: 0)")
     parser.add_argument("--bootstrap-samples", type=int, default=500, help="for intervals (default: 500; 0 for none)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="the towers compute in")
     given = parser.parse_args(arguments)
     names = given.protocols.split(",") if given.protocols else list(PROTOCOLS)
     if unknown := [name for name in names if name not in PROTOCOLS]:
         parser.error(f"no protocol is called {', '.join(unknown)}; there are {', '.join(PROTOCOLS)}")
     try:
-        model = PianoBindModel.from_pretrained(given.checkpoint, dtype=torch.float32).to(given.device).eval()
+        model = PianoBindModel.from_pretrained(given.checkpoint, dtype=getattr(torch, given.dtype))
+        model = model.to(given.device).eval()
         bench = make_bench(given, model, PianoBindProcessor.from_pretrained(given.checkpoint))
-        measured = subject(given.checkpoint, given.dataset, bench.corpus, given.split)
+        measured = subject(given.checkpoint, given.dataset, bench.corpus, given.split, given.dtype)
         evaluate(bench, names, given.output, measured, strict=bool(given.protocols))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
