@@ -105,13 +105,5 @@ class MovingAverage:
             for name, data in own.items():
                 parameters[name].data = data
 
-    def state_dict(self) -> dict:
-        return {"weights": self.weights, "updates": self.updates}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.updates = state["updates"]
-        for name, weight in state["weights"].items():
-            self.weights[name].copy_(weight)
-
 
 __all__ = ["MovingAverage", "freeze", "parameter_groups", "rate_factor"]

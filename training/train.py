@@ -20,24 +20,11 @@ from .batches import BatchCollator
 from .optimization import rate_factor
 from .run import Run, make_accelerator
 from .run_folder import RunFolder, environment_of
+from .run_state import Progress, keep_with_state
 from .sources import TrainingCorpus
 from .validation import embed_examples, plain_examples, retrieval_scores
 from .whole_folder import whole_folder
 from .yaml_arguments import describe
-
-
-class Progress:
-    """What a resumed run knows of its past, besides weights and random numbers."""
-
-    def __init__(self):
-        self.steps, self.seconds, self.stage_seconds = 0, 0.0, 0.0
-        self.measured_steps, self.best_score = 0, None
-
-    def state_dict(self) -> dict:
-        return vars(self).copy()
-
-    def load_state_dict(self, state: dict) -> None:
-        vars(self).update(state)
 
 
 class TrainingLoop:
@@ -52,7 +39,7 @@ class TrainingLoop:
         if accelerator.is_main_process:
             self.folder.start(arguments, resume, environment_of(accelerator))
         accelerator.wait_for_everyone()
-        accelerator.register_for_checkpointing(run.model, run.average, self.progress)
+        keep_with_state(accelerator, run.model, run.average, self.progress)
         if arguments.tracker:
             told = {key: value for key, value in asdict(arguments).items() if isinstance(value, (int, float, str))}
             accelerator.init_trackers("trackers", told)

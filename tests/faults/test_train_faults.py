@@ -63,7 +63,9 @@ def check_whole(output):
             load_file(output / name / "model.safetensors")
             assert (output / name / "processor_config.json").exists()
     if state := RunFolder(output).latest_state():
-        stored = ("custom_checkpoint_0.pkl", "optimizer.bin", "random_states_0.pkl")
+        for name in ("weights.safetensors", "average.safetensors"):
+            load_file(state[0] / name)
+        stored = ("optimizer.bin", "random_states_0.pkl")
         assert all(zipfile.is_zipfile(state[0] / name) for name in stored)  # of torch, with the list at the end
 
 
