@@ -123,6 +123,7 @@ class TestBrowser:
         page.fill("#words textarea", "fast happy ragtime")
         with page.expect_response(lambda response: "queue/data" in response.url):
             page.keyboard.press("Enter")
+        page.wait_for_selector("body:not(.pb-waiting)")
         page.locator("#results .pb-play").first.click()
         page.wait_for_selector('#results [data-state="playing"]')
         page.wait_for_function("() => parseFloat(document.querySelector('#results .pb-head').style.left) > 0")
@@ -156,6 +157,20 @@ class TestBrowser:
         page.locator("#example [data-ask=clear]").click()
         page.wait_for_selector("#example .pb-card", state="detached")
         assert page.input_value("#words textarea") == PHRASES[0]
+
+    def test_what_sounds_stops_when_its_card_goes(self, page):
+        player = page.locator("#results .pb-player").first
+        played = player.get_attribute("data-audio")
+        page.locator("#results .pb-play").first.click()
+        page.wait_for_selector('#results [data-state="playing"]')
+        page.locator("#results [data-ask=like]").first.click()
+        page.wait_for_selector("#example .pb-card")
+        page.wait_for_selector('[data-state="playing"]', state="detached")
+        assert page.locator(".pb-head:visible").count() == 0
+        other = player.get_attribute("data-audio")
+        assert other != played
+        with page.expect_request(lambda request: other in request.url):
+            page.locator("#results .pb-play").first.click()
 
     def test_a_midi_file_is_taken_and_a_damaged_one_is_refused_by_name(self, page, tmp_path, write_midi):
         page.set_input_files("#file input[type=file]", write_midi(tmp_path / "<b>mine.mid"))

@@ -123,7 +123,7 @@ def build_page() -> Any:
         try:
             return make_table(file, pasted, relevant, reverse, samples)
         except ValueError as error:
-            raise gr.Error(str(error)) from error
+            raise gr.Error(str(error), print_exception=False) from error
 
     with gr.Blocks(title="Piano retrieval", analytics_enabled=False) as page:
         gr.Markdown(INTRODUCTION)

@@ -2,15 +2,17 @@
 (() => {
   const sound = new Audio();
   let player = null; // the .pb-player that sounds
+  let source = null; // what it played then: gradio may give the element to another piece
   let address = null; // of the sound in `sound`, an object URL
   let asked = 0; // counts requests, so that a late answer does not stop what was asked for after it
 
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
   const seconds = (element) => Number(element.dataset.seconds) || 1;
+  const gone = () => !player.isConnected || player.dataset.audio !== source;
 
   function draw() {
     if (!player) return;
-    if (!player.isConnected) return stop();
+    if (gone()) return stop();
     const roll = player.querySelector(".pb-roll");
     const head = player.querySelector(".pb-head");
     head.hidden = false;
@@ -31,6 +33,7 @@
     asked += 1;
     sound.pause();
     mark("paused");
+    player.querySelector(".pb-head").hidden = true;
     player = null;
   }
 
@@ -39,11 +42,12 @@
     sound.pause();
     mark("paused");
     player = wanted;
+    source = player.dataset.audio;
     mark("loading");
     const said = player.querySelector(".pb-said");
     said.textContent = "";
     try {
-      const answer = await fetch(player.dataset.audio);
+      const answer = await fetch(source);
       if (!answer.ok) throw new Error(await answer.text());
       const content = await answer.blob();
       if (request !== asked) return false;
@@ -148,8 +152,8 @@
         if (point) reach(point);
       }
     }
-    if (player && !player.isConnected) stop();
-  }).observe(document.documentElement, { childList: true, subtree: true });
+    if (player && gone()) stop();
+  }).observe(document.documentElement, { childList: true, subtree: true, attributeFilter: ["data-audio"] });
 
   // A card and its point on the map light up together.
   for (const [event, on] of [["mouseover", true], ["mouseout", false], ["focusin", true], ["focusout", false]]) {
