@@ -17,6 +17,8 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
+from tqdm import tqdm
+
 from .hub_card import LICENCES, HubOptions
 from .hub_folder import ADAPTER_CONFIG, write_checkpoint, write_demo, write_metric
 from .hub_upload import check_on_hub, check_repo_id, push_folder
@@ -115,7 +117,7 @@ def main(command_line: list[str] | None = None) -> int:
     try:
         print(publish(arguments))
     except (ValueError, RuntimeError, OSError) as error:
-        print(f"publish: {' '.join(str(error).split())}", file=sys.stderr)
+        tqdm.write(f"publish: {' '.join(str(error).split())}", file=sys.stderr)  # not behind an upload's bar
         return 2
     return 0
 
