@@ -6,6 +6,7 @@ from torch import nn
 
 LOWEST_PITCH_CLASS = 9  # the lowest key is A
 LARGEST_INTERVAL = 12
+TIE_STEP = 1e-5  # of correlation, far above what rounding makes of one
 # Krumhansl and Kessler's ratings for major and minor (Krumhansl, Cognitive Foundations of Musical Pitch, 1990)
 KEY_PROFILES = (
     (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
@@ -27,6 +28,12 @@ def key_strengths(pitch_classes: torch.Tensor) -> torch.Tensor:
     keys = F.normalize(keys - keys.mean(-1, keepdim=True), dim=-1)
     found = F.normalize(pitch_classes - pitch_classes.mean(-1, keepdim=True), dim=-1)
     return torch.einsum("wp,mtp->wmt", found, keys)
+
+
+def tonics(strengths: torch.Tensor) -> torch.Tensor:
+    """The tonic that fits best, 0 for C: `(windows, 1)`; of several that fit equally well, the lowest."""
+    # A symmetric chord fits several keys alike. Rounding, which depends on the batch, must not choose between them.
+    return (strengths.amax(1) - TIE_STEP * torch.arange(12, device=strengths.device)).argmax(1, keepdim=True)
 
 
 class NoteStatistics(nn.Module):
@@ -70,7 +77,7 @@ class NoteStatistics(nn.Module):
 
         pitch_classes = histogram((keys + LOWEST_PITCH_CLASS) % 12, heard, 12)
         strengths = key_strengths(pitch_classes)
-        tonic = strengths.amax(1).argmax(1, keepdim=True)
+        tonic = tonics(strengths)
         from_tonic = pitch_classes.gather(1, (tonic + torch.arange(12, device=tonic.device)) % 12)
 
         notes = heard.sum(1, keepdim=True)
@@ -85,4 +92,4 @@ class NoteStatistics(nn.Module):
         return self.down_proj(F.gelu(self.up_proj(statistics)))[:, None]
 
 
-__all__ = ["NoteStatistics", "histogram", "key_strengths"]
+__all__ = ["NoteStatistics", "histogram", "key_strengths", "tonics"]

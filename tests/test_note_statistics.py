@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modeling_pianobind import PianoBindMidiConfig
-from modeling_pianobind.note_statistics_pianobind import NoteStatistics, histogram, key_strengths
+from modeling_pianobind.note_statistics_pianobind import NoteStatistics, histogram, key_strengths, tonics
 
 
 def test_a_histogram_leaves_out_what_has_no_weight():
@@ -57,3 +57,13 @@ def test_chords_are_told_from_melodies(statistics):
 def test_statistics_need_rows_in_real_time():
     with pytest.raises(Exception, match="rotary"):
         PianoBindMidiConfig(note_statistics=True, position_embedding_type="relative_key_query")
+
+
+def test_rounding_does_not_choose_between_keys_that_fit_equally_well():
+    diminished = torch.zeros(1, 12)
+    diminished[0, [1, 4, 7, 10]] = 0.25  # fits four keys of each mode alike
+    strengths = key_strengths(diminished)
+    best = strengths.amax(1).topk(4).values
+    assert (best[:, 0] - best[:, 3]).item() < 1e-6
+    noise = torch.rand(64, 2, 12, generator=torch.Generator().manual_seed(0)) * 1e-6
+    assert len(set(tonics(strengths + noise).flatten().tolist())) == 1
