@@ -228,7 +228,7 @@ def _read_ahead(read, sources) -> Iterator[tuple]:
             put((position, None, error))
         put(None)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(max(2, min(8, (os.cpu_count() or 2) - 1)))]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(max(1, min(8, (os.cpu_count() or 2) - 1)))]
     for thread in threads:
         thread.start()
     try:
