@@ -18,6 +18,7 @@ from modeling_pianobind import (
     export_pianobind,
 )
 from modeling_pianobind.export_pianobind import OnnxModel, export_onnx, measure_int8
+from modeling_pianobind.notes_pianobind import read_midi
 
 from .conftest import make_config
 
@@ -147,3 +148,33 @@ def test_a_folder_that_is_no_export_is_refused(tmp_path):
     (tmp_path / "export.json").write_text("{}")
     with pytest.raises(ValueError, match="export the checkpoint again"):
         OnnxModel(tmp_path)
+
+
+def test_a_corpus_is_measured_with_each_kind_of_towers(
+    exported, tiny_checkpoint, midi_files, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("datasets")
+    from evaluation import measure_onnx
+    from training.corpus import PackedCorpus
+
+    folder, report = exported
+    rows = [
+        {"id": str(number), "song": str(number), "source": "mine", "licence": "CC0", "tier": "human", "split": "valid",
+         "captions": [text]} for number, text in enumerate(TEXTS)
+    ]  # fmt: skip
+    PackedCorpus.pack(rows, [read_midi(path) for path in midi_files]).save(tmp_path / "packed")
+    monkeypatch.setattr(
+        measure_onnx,
+        "export_onnx",
+        lambda model, target, int8: (shutil.copytree(folder, target, dirs_exist_ok=True), report)[1],
+    )
+    arguments = [tiny_checkpoint, tmp_path / "packed", "--output", tmp_path / "out.json", "--bootstrap-samples", 0]
+    assert measure_onnx.main([*map(str, arguments)]) == 0, capsys.readouterr().err
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["embedded"] == {"text": 3, "midi": 3, "audio": 3}
+    assert max(found["largest_difference"].values()) < 1e-4
+    assert {name: scores["recall@10"] for name, scores in found["text_to_piece"].items()} == {
+        "pytorch": 1.0, "onnx": 1.0, "onnx_int8": 1.0,
+    }  # fmt: skip
+    for tower in ("text", "midi"):
+        assert 0.9 < found["int8_cosine"][tower]["to_float"]["least"] < 0.9999999

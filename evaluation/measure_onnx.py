@@ -1,0 +1,128 @@
+"""What the exported towers keep of a checkpoint: ONNX against PyTorch, and int8 against both, on a corpus.
+
+    python -m evaluation.measure_onnx CHECKPOINT CORPUS --output evaluation/results/onnx-int8.json
+
+Captions seek whole pieces as in the protocol `text_to_piece`, once with each kind of towers. Recordings are the first
+pieces played by the built-in piano.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import soxr
+import torch
+
+from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_audio, embed_midi, embed_text
+from modeling_pianobind.app.synthesis import SAMPLING_RATE, AdditivePiano
+from modeling_pianobind.export_pianobind import OnnxModel, export_onnx
+
+from .bench import Bench
+from .changes import excerpt
+from .corpora import load_corpus
+from .evaluate_checkpoint import code_commit, save_results, subject
+from .scores import Bootstrap, paired_retrieval
+from .text_protocols import CANDIDATES, DRAWS
+
+RECORDINGS, RECORDING_SECONDS = 20, 40.0
+LEAST_QUANTILE = 0.01
+
+
+def compare(checkpoint: Path, corpus, split: str, folder: Path, bootstrap: Bootstrap) -> dict:
+    """Exports a checkpoint and embeds a split's captions, pieces and recordings with each kind of towers.
+
+    Args:
+        checkpoint (`Path`): with all three towers.
+        corpus (`PackedCorpus`), split (`str`): what is embedded: the rows that have a caption.
+        folder (`Path`): for the ONNX files.
+    Returns:
+        `dict`: the `export`'s report; of each kind of towers the figures of captions that seek their piece; of each
+            tower the `largest_difference` of ONNX to PyTorch over all embeddings, and the cosines of int8 to float,
+            and of int8 alone to int8 in a batch.
+    Raises:
+        ValueError: a tower cannot be exported.
+    """
+    model = PianoBindModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    processor = PianoBindProcessor.from_pretrained(checkpoint)
+    report = export_onnx(model, folder, int8=True)
+    bench = Bench(corpus, None, None, None, processor.feature_extractor.sampling_rate, split, bootstrap=bootstrap)
+    captions, pieces = [bench.caption(place) for place in bench.described], bench.notes_at(bench.described)
+    recordings = [_played(notes, bench.sampling_rate) for notes in pieces[:RECORDINGS]]
+
+    def embeds_of(towers, batch_size=16):
+        audio = {"sampling_rate": bench.sampling_rate, "batch_size": batch_size}
+        return {
+            "text": embed_text(towers, processor, captions, batch_size),
+            "midi": embed_midi(towers, processor, pieces, batch_size),
+            "audio": embed_audio(towers, processor, recordings, **audio),
+        }
+
+    embeds = {"pytorch": embeds_of(model), "onnx": embeds_of(OnnxModel(folder))}
+    embeds["onnx_int8"] = embeds_of(OnnxModel(folder, int8=True))
+    alone = embeds_of(OnnxModel(folder, int8=True), batch_size=1)
+    among = min(CANDIDATES, len(captions))
+    return {
+        "export": report,
+        "embedded": {tower: len(rows) for tower, rows in embeds["pytorch"].items()},
+        "text_to_piece": {
+            name: paired_retrieval(rows["text"] @ rows["midi"].T, among, bootstrap, DRAWS)
+            for name, rows in embeds.items()
+        },
+        "largest_difference": {
+            tower: float(np.abs(rows - embeds["pytorch"][tower]).max()) for tower, rows in embeds["onnx"].items()
+        },
+        "int8_cosine": {
+            tower: {
+                "to_float": _cosines(embeds["onnx"][tower], embeds["onnx_int8"][tower]),
+                "alone_to_batch": _cosines(alone[tower], embeds["onnx_int8"][tower]),
+            }
+            for tower in report["int8"]
+        },
+    }
+
+
+def _played(notes, sampling_rate: int) -> np.ndarray:
+    """The middle of a piece as a recording."""
+    sound = AdditivePiano().render(excerpt(notes, RECORDING_SECONDS))
+    return soxr.resample(sound.mean(axis=1), SAMPLING_RATE, sampling_rate)
+
+
+def _cosines(one: np.ndarray, other: np.ndarray) -> dict:
+    cosines = (one * other).sum(axis=1)
+    return {
+        "mean": float(cosines.mean()),
+        "quantile_0.01": float(np.quantile(cosines, LEAST_QUANTILE)),
+        "least": float(cosines.min()),
+    }
+
+
+def main(arguments=None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m evaluation.measure_onnx", description=__doc__.split("\n")[0])
+    parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint")
+    parser.add_argument("corpus", type=Path, help="folder of a packed corpus, or of a built dataset")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--split", default="valid", help="rows to measure on (default: valid)")
+    parser.add_argument("--bootstrap-samples", type=int, default=500, help="for intervals (default: 500; 0 for none)")
+    given = parser.parse_args(arguments)
+    try:
+        corpus = load_corpus(given.corpus)
+        measured = subject(given.checkpoint, given.corpus, corpus, given.split)
+        with tempfile.TemporaryDirectory() as folder:
+            found = compare(given.checkpoint, corpus, given.split, Path(folder), Bootstrap(given.bootstrap_samples))
+    except (ValueError, ImportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    del measured["sources"]
+    versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
+    save_results(given.output, measured | {"code_commit": code_commit(), "versions": versions} | found)
+    recall = {name: scores["recall@10"] for name, scores in found["text_to_piece"].items()}
+    print(f"R@10 {recall}, difference {found['largest_difference']}, cosine of int8 {found['int8_cosine']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
