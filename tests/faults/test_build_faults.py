@@ -147,6 +147,13 @@ def test_a_full_disk_in_the_copy_for_load_from_disk_names_that_place(command, tm
     assert not target.exists() and not (tmp_path / "output").exists()
 
 
+def test_a_place_that_no_folder_can_take_is_refused_before_the_work(command, disk, capsys):
+    assert build_dataset.main(command(disk.folder)) == 2
+    error = capsys.readouterr().err
+    assert f"{disk.folder}: is where a disk is mounted" in error and error.count("\n") == 1
+    assert not list(disk.folder.iterdir())
+
+
 def test_a_folder_that_may_only_be_read_is_one_line(command, disk, capsys):
     disk.make_read_only()
     assert build_dataset.main(command(disk.folder / "output")) == 2

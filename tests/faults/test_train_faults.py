@@ -117,7 +117,7 @@ def test_a_run_that_was_killed_fifty_times_ends_bit_for_bit_as_one_that_was_not(
 
 
 class KilledError(BaseException):
-    """Stands for a kill at a place that is too short to be hit: nothing that is cleaned up may depend on it."""
+    """Stands for a kill at a place that is too short to be hit."""
 
 
 def test_a_run_killed_between_the_two_renames_of_a_checkpoint_has_it_again(arguments, tmp_path):
