@@ -48,8 +48,8 @@ class OnnxModel:
 
     Args:
         folder: what `export_onnx` wrote.
-        int8 (`bool`): use the int8 towers where there are any; they scale activations by the whole batch, so embed with
-            `batch_size=1` where embeddings must not depend on it.
+        int8 (`bool`): use the int8 towers where there are any; they scale activations by the whole batch, so embed
+            with `batch_size=1` where embeddings must not depend on it.
     Raises:
         ImportError: the extra is not installed.
         ValueError: the folder is no export.
