@@ -13,7 +13,6 @@ import argparse
 import json
 import shutil
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from .hub_card import LICENCES, HubOptions
 from .hub_folder import ADAPTER_CONFIG, write_checkpoint, write_demo, write_metric
 from .hub_upload import check_on_hub, check_repo_id, push_folder
-from .whole_folder import whole_folder
+from .whole_folder import temporary_folder, whole_folder
 
 
 def make_folder(arguments, folder: Path) -> str:
@@ -76,7 +75,7 @@ def publish(arguments) -> str:
                 repo_type = make_folder(arguments, folder)
             folder = output
         else:
-            folder = Path(temporary.enter_context(tempfile.TemporaryDirectory(prefix="pianobind-publish-")))
+            folder = temporary.enter_context(temporary_folder("pianobind-publish-"))
             repo_type = make_folder(arguments, folder)
         if arguments.dry_run:
             return str(folder)

@@ -4,8 +4,10 @@ import errno
 import os
 import re
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,6 +17,7 @@ from modeling_pianobind.folder_lock_pianobind import folder_lock
 PARTIAL, PREVIOUS = ".partial", ".previous"
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 LEAST_FREE_BYTES = 1 << 20
+YOUNG_SECONDS = 60
 
 
 @contextmanager
@@ -46,6 +49,20 @@ def whole_folder(target: str | Path) -> Iterator[Path]:
                 if reason is None:
                     raise
                 raise OSError(reason, os.strerror(reason), str(target)) from error
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder among the system's temporary ones, from where those that killed processes left are removed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with suppress(OSError):  # another process's, or another user's
+            # A process locks the folder that it has made at once, but not in the same step.
+            if left.stat().st_mtime < time.time() - YOUNG_SECONDS:
+                with folder_lock(left, wait=False) as is_alone:
+                    if is_alone:
+                        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder, folder_lock(folder):
+        yield Path(folder)
 
 
 def restore(target: Path) -> None:
@@ -97,4 +114,4 @@ def _disk_error(error: BaseException, folder: Path) -> int | None:
     return errno.ENOSPC if is_full else None
 
 
-__all__ = ["restore", "whole_folder", "writing"]
+__all__ = ["restore", "temporary_folder", "whole_folder", "writing"]

@@ -1,11 +1,15 @@
 """`training.publish` that is killed or loses its network: nothing half is on the Hub, and the next push completes."""
 
+import os
 import shutil
+import tempfile
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from modeling_pianobind.folder_lock_pianobind import folder_lock
 from training.publish import main
+from training.whole_folder import temporary_folder
 
 from ..hub_client import Client
 from ..hub_server import HubServer
@@ -90,6 +94,19 @@ def expected_of(command, folder) -> dict:
     """What a push has to bring to the Hub."""
     assert main([*command, "--dry-run", "--output", str(folder)]) == 0
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_a_killed_push_left_among_temporary_files_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = [tmp_path / f"pianobind-publish-{name}" for name in ("killed", "running", "young")]
+    for folder in left:
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"cut o")
+    for folder in left[:2]:
+        os.utime(folder, (0, 0))
+    with folder_lock(left[1]), temporary_folder("pianobind-publish-") as own:
+        assert {*tmp_path.iterdir()} == {left[1], left[2], own}
+    assert {*tmp_path.iterdir()} == {left[1], left[2]}
 
 
 def kill_often(hub, push, checkpoint, tmp_path, kills):
