@@ -1,7 +1,8 @@
-"""What a search needs of a checkpoint folder without the seconds that importing torch and transformers takes.
+"""A checkpoint folder: what is wrong with a damaged one, and its text tower on numpy.
 
 A saved index and a cached folder are searched by text alone, so only the text tower has to run, once, on a few words.
-For BERT text towers numpy does that; `TextTower.open` says None for all others, and the model itself is loaded.
+For BERT text towers numpy does that, without the seconds that importing torch and transformers takes;
+`TextTower.open` says None for all others, and the model itself is loaded.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import math
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,98 @@ from .inputs_pianobind import readable_text
 WEIGHTS, CONFIG, PROCESSOR = "model.safetensors", "config.json", "processor_config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 FILES = (WEIGHTS, CONFIG, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG)
+COPY_AGAIN = "check its name, or copy it again"
+PROBE_MIDI = bytes.fromhex("4d546864 00000006 0000000101e0 4d54726b 0000000d 00903c40 8360803c40 00ff2f00")  # a note
+LONGEST_REASON = 300  # characters; a damaged value may be of any length
 MAX_TEXT_TOKENS = 128  # as in the processor, whose module costs seconds to import; a test compares the two
 
 
 def default_checkpoint() -> str:
     """Folder of the checkpoint that comes with the package; `from_pretrained` takes it as it takes a Hub id."""
     return str(Path(__file__).parent / "checkpoints" / "pianobind-mini")
+
+
+def read_json(path) -> dict:
+    """Reads a file that holds one JSON object.
+
+    Raises:
+        ValueError: it does not; one line that names the file.
+        OSError: it cannot be read.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested without end
+        raise ValueError(f"{path}: is damaged ({_reason(error)}); {COPY_AGAIN}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: is damaged (it holds no JSON object); {COPY_AGAIN}.")
+    return content
+
+
+@contextmanager
+def loading(name):
+    """Turns whatever libraries raise while they load a damaged checkpoint into one line that names it.
+
+    Raises:
+        ValueError: the line.
+        OSError: of the disk, or of the Hub, whose own message says which checkpoint it does not have.
+        ImportError: a library is not installed.
+    """
+    folder = Path(name) if name is not None and os.path.isdir(name) else None
+    try:
+        for path in (folder / part for part in FILES if folder is not None and part.endswith(".json")):
+            if path.is_file():
+                read_json(path)
+        yield
+    except ImportError:
+        raise
+    # All others: a wrong value may trip any line of transformers, and tokenizers raises nothing but bare `Exception`,
+    # or panics in Rust.
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+            raise
+        if isinstance(error, OSError) and (error.errno is not None or folder is None):
+            raise
+        if str(error).startswith(str(name)):
+            raise  # it says all of this
+        raise ValueError(f"{name}: {cannot_load(error)}; {COPY_AGAIN}.") from error
+
+
+def cannot_load(error: Exception) -> str:
+    """What a library says of a checkpoint that it cannot load, for a line that begins with its name."""
+    return f"cannot be loaded as a PianoBind checkpoint ({_reason(error)})"
+
+
+def check_fit(name, model, processor) -> None:
+    """Refuses a checkpoint whose files each load but do not fit each other, by embedding a word, a note and a tone.
+
+    Raises:
+        ValueError: they do not, or the weights give no embedding of length 1; one line that names the checkpoint.
+    """
+    import torch
+
+    inputs = {}
+    with loading(name), torch.inference_mode():
+        if model.midi_model is not None:
+            made, read = processor.midi_processor.field_sizes, model.config.midi_config.field_sizes
+            if tuple(made) != tuple(read):
+                raise ValueError(f"its processor makes note rows of {made}, its model reads {read}")
+            inputs["midi"] = [PROBE_MIDI]
+        if model.text_model is not None:
+            inputs["text"] = ["piano"]
+        if model.audio_model is not None:
+            rate = processor.feature_extractor.sampling_rate
+            inputs |= {"audio": [np.sin(np.arange(rate // 4), dtype=np.float32)], "sampling_rate": rate}
+        output = model(**processor(**inputs, return_tensors="pt"))
+        embeds = [output[f"{one}_embeds"] for one in ("audio", "midi", "text") if one in inputs]
+        if not all(abs(float(one.norm()) - 1) < 1e-3 for one in embeds):  # not so of NaN
+            raise ValueError("its weights give embeddings that are no unit vectors")
+
+
+def _reason(error) -> str:
+    """What a library says, on one line; its name where it says nothing."""
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"[:LONGEST_REASON]
+    return " ".join(str(error).split())[:LONGEST_REASON].rstrip(".:") or type(error).__name__
 
 
 def model_fingerprint(model) -> str:
@@ -62,11 +150,14 @@ class TextTower:
         folder = Path(folder)
         if not all((folder / name).is_file() for name in FILES):
             return None
-        config, processor = _json(folder / CONFIG), _json(folder / PROCESSOR)
-        text = config.get("text_config") or {}
-        plain = text.get("model_type") == "bert" and text.get("hidden_act") == "gelu" and not text.get("is_decoder")
+        config, processor, tokens = (read_json(folder / name) for name in (CONFIG, PROCESSOR, TOKENIZER_CONFIG))
+        text = config.get("text_config")
+        limits = (
+            tokens.get("model_max_length") or MAX_TEXT_TOKENS,
+            processor.get("text_max_length") or MAX_TEXT_TOKENS,
+        )
         padded = config.get("pool_text_padding") or processor.get("text_pad_to_max")
-        if config.get("model_type") != "pianobind" or not plain or padded:
+        if config.get("model_type") != "pianobind" or padded or not _is_plain_bert(text) or not _are_counts(limits):
             return None
 
         from safetensors import SafetensorError, safe_open
@@ -79,15 +170,19 @@ class TextTower:
                     return None
                 weights = {name: file.get_tensor(name).astype(np.float32, copy=False) for name in names}
         except SafetensorError as error:
-            raise ValueError(f"{folder / WEIGHTS}: the weights are damaged ({error}); copy the file again.") from error
+            reason = f"the weights are damaged ({_reason(error)})"
+            raise ValueError(f"{folder / WEIGHTS}: {reason}; {COPY_AGAIN}.") from error
         try:
             tokenizer = Tokenizer.from_file(os.fspath(folder / TOKENIZER))
         except Exception as error:  # tokenizers raises nothing more special
-            raise ValueError(f"{folder / TOKENIZER}: is damaged ({error}); copy the file again.") from error
-        limits = (_json(folder / TOKENIZER_CONFIG).get("model_max_length"), processor.get("text_max_length"))
-        tokenizer.enable_truncation(int(min(limit or MAX_TEXT_TOKENS for limit in limits)))
+            raise ValueError(f"{folder / TOKENIZER}: is damaged ({_reason(error)}); {COPY_AGAIN}.") from error
+        tokenizer.enable_truncation(min(*limits, text["max_position_embeddings"]))
         tokenizer.no_padding()
-        return cls(text, weights, tokenizer)
+        tower = cls(text, weights, tokenizer)
+        with loading(folder), np.errstate(all="ignore"):
+            if not abs(np.linalg.norm(tower.embed_text(["piano"])) - 1) < 1e-3:  # not so of NaN
+                raise ValueError("its weights give embeddings that are no unit vectors")
+        return tower
 
     @property
     def fingerprint(self) -> str:
@@ -145,8 +240,16 @@ class TextTower:
         return scaled * self._weight(f"{name}.LayerNorm.weight") + self._weight(f"{name}.LayerNorm.bias")
 
 
-def _json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _is_plain_bert(config) -> bool:
+    """Whether a text tower's config is one that `TextTower` computes; the model itself judges all others."""
+    if not isinstance(config, dict) or config.get("model_type") != "bert" or config.get("hidden_act") != "gelu":
+        return False
+    counts = [config.get(name) for name in ("num_attention_heads", "num_hidden_layers", "max_position_embeddings")]
+    return _are_counts(counts) and isinstance(config.get("layer_norm_eps"), float) and not config.get("is_decoder")
+
+
+def _are_counts(values) -> bool:
+    return all(type(value) is int and value > 0 for value in values)
 
 
 def _split_heads(x, heads):
@@ -164,4 +267,4 @@ def _gelu(x: np.ndarray) -> np.ndarray:
     return x * 0.5 * (1 + np.sign(x) * (1 - series * np.exp(-z * z)))
 
 
-__all__ = ["TextTower", "default_checkpoint", "model_fingerprint"]
+__all__ = ["TextTower", "cannot_load", "check_fit", "default_checkpoint", "loading", "model_fingerprint", "read_json"]

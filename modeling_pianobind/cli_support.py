@@ -1,16 +1,25 @@
 """What the commands share: a checkpoint that loads only what is used, cached folder indices, a user's mistakes."""
 
 import hashlib
-import json
 import os
 import re
+import reprlib
 import shutil
 import sys
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from .checkpoint_pianobind import TextTower, default_checkpoint, model_fingerprint
+from .checkpoint_pianobind import (
+    CONFIG,
+    TextTower,
+    cannot_load,
+    check_fit,
+    default_checkpoint,
+    loading,
+    model_fingerprint,
+    read_json,
+)
 from .index_pianobind import EmbeddingIndex
 from .index_shards_pianobind import is_index
 from .inputs_pianobind import explain
@@ -39,9 +48,6 @@ def user_errors(path, writing=False):
 def complain(message) -> None:
     """Prints one line on stderr."""
     print(f"pianobind: {' '.join(str(message).split())}", file=sys.stderr)
-
-
-LONGEST_REASON = 300  # characters
 
 
 class Checkpoint:
@@ -91,8 +97,6 @@ class Checkpoint:
     @cached_property
     def _loaded(self):
         import torch
-        from huggingface_hub.errors import StrictDataclassError
-        from safetensors import SafetensorError
         from transformers import PreTrainedConfig
         from transformers.utils import logging
 
@@ -102,22 +106,20 @@ class Checkpoint:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         try:
-            model_type = PreTrainedConfig.get_config_dict(self.name)[0].get("model_type", "pianobind")
-            if model_type != "pianobind":
-                raise ValueError(f"it is a {model_type!r} model")
-            processor = PianoBindProcessor.from_pretrained(self.name)
-            model, report = PianoBindModel.from_pretrained(self.name, dtype=torch.float32, output_loading_info=True)
-            if report["missing_keys"]:
-                raise ValueError(f"it lacks {len(report['missing_keys'])} weights")
-        except (
-            OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, SafetensorError,
-            StrictDataclassError,
-        ) as error:  # fmt: skip
-            reason = str(error).strip().splitlines()[0].rstrip(".:") if str(error).strip() else type(error).__name__
-            reason = reason[:LONGEST_REASON]  # a damaged value may be of any length
-            raise UserError(
-                f"{self.name}: cannot be loaded as a PianoBind checkpoint ({reason}); check --checkpoint"
-            ) from error
+            with loading(self.name):
+                model_type = PreTrainedConfig.get_config_dict(self.name)[0].get("model_type", "pianobind")
+                if model_type != "pianobind":
+                    raise ValueError(f"it is a {reprlib.repr(model_type)} model")
+                processor = PianoBindProcessor.from_pretrained(self.name)
+                loaded = PianoBindModel.from_pretrained(self.name, dtype=torch.float32, output_loading_info=True)
+                model, missing = loaded[0].eval(), loaded[1]["missing_keys"]
+                if missing:
+                    raise ValueError(f"it lacks {len(missing)} weights")
+                check_fit(self.name, model, processor)
+        except OSError as error:
+            raise UserError(f"{self.name}: {cannot_load(error)}; check --checkpoint") from error
+        except ValueError as error:
+            raise UserError(error) from error
         return model.to(self.device or _best_device()), processor
 
     def embed_text(self, texts):
@@ -125,6 +127,8 @@ class Checkpoint:
         if self._text_tower is not None:
             with user_errors(self.name):
                 return self._text_tower.embed_text(list(texts))
+        if self.model.text_model is None:
+            raise UserError(f"{self.name}: the checkpoint has no text tower; use one that has it")
         from .embedding_pianobind import embed_text
 
         with user_errors(self.name):
@@ -180,12 +184,12 @@ def _check_folder(folder: Path):
         return  # its base model is checked when it is loaded
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: is no checkpoint (it has no config.json); check --checkpoint")
-    try:
-        model_type = json.loads((folder / "config.json").read_bytes()).get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder}: its config.json cannot be read; copy the checkpoint again") from error
+    with user_errors(folder / CONFIG):
+        model_type = read_json(folder / CONFIG).get("model_type")
     if model_type != "pianobind":
-        raise UserError(f"{folder}: is a {model_type!r} checkpoint, not a PianoBind one; check --checkpoint")
+        raise UserError(
+            f"{folder}: is a {reprlib.repr(model_type)} checkpoint, not a PianoBind one; check --checkpoint"
+        )
 
 
 def check_searchable(path) -> None:

@@ -76,7 +76,7 @@ def read_compound_notes(source) -> CompoundNotes:
     grid = np.minimum((begin + GRID_TICKS // 2 - 1) // GRID_TICKS, last)  # the nearest; between two, the earlier
     steps = -((DURATION_TICKS // 2 - (end - begin)) // DURATION_TICKS) - 1
     onset, release = seconds(start), seconds(start + length)
-    check_length(start, release.max(), name)
+    check_length(score, start, release.max(), name)
     return CompoundNotes(
         onset=onset,
         duration=(release - onset).astype(np.float32),

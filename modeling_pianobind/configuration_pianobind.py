@@ -1,8 +1,13 @@
 """Configuration of PianoBind: one config for the model, one for each of its audio and MIDI towers."""
 
+import reprlib
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from .inputs_pianobind import check_numbers
+
+MOST_LAYERS = 1_000  # a damaged number may say billions, and modules are made one by one
 PAIRS = ("audio_text", "midi_text", "audio_midi")
 
 
@@ -48,11 +53,13 @@ class PianoBindAudioConfig(PreTrainedConfig):
     def validate_architecture(self):
         if self.architecture not in ("transformer", "modified_resnet"):
             raise ValueError(
-                f"`architecture` is {self.architecture!r}; it must be 'transformer' or 'modified_resnet'."
+                f"`architecture` is {reprlib.repr(self.architecture)}; it must be 'transformer' or 'modified_resnet'."
             )
 
-    def validate_heads(self):
-        _check_heads(self)
+    def validate_sizes(self):
+        sizes = ("num_mel_bins", "window_frames", "resnet_width", "resnet_heads", "resnet_output_size")
+        _check_sizes(self, sizes, ("stem_strides", "resnet_layers"))
+        check_numbers(self, {"frame_seconds": 1e-6})
 
     def validate_options(self):
         _check_options(self, ("rotary",))
@@ -112,8 +119,14 @@ class PianoBindMidiConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
 
-    def validate_heads(self):
-        _check_heads(self)
+    def validate_sizes(self):
+        _check_sizes(self, ("field_embedding_size", "max_relative_position"), ("field_sizes",))
+        shortest, longest = (*self.time_range_seconds, 0, 0)[:2]
+        if not 0 < shortest < longest < float("inf") or not 0 <= self.time_field < len(self.field_sizes):
+            raise ValueError(
+                f"`time_field` is {self.time_field} with times of {reprlib.repr(self.time_range_seconds)} seconds; it "
+                "must be one of `field_sizes`, and the times two above 0, the shorter one first."
+            )
 
     def validate_options(self):
         _check_options(self, ("rotary", "relative_key_query"))
@@ -126,7 +139,16 @@ class PianoBindMidiConfig(PreTrainedConfig):
         return self.hidden_size
 
 
-def _check_heads(config):
+def _check_sizes(config, sizes, lists):
+    """Refuses what no tower can be built of: sizes, `sizes` and those of its transformer, and `lists` of sizes."""
+    common = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    check_numbers(config, dict.fromkeys((*common, *sizes), 1) | {"layer_norm_eps": 0.0, "initializer_range": 0.0})
+    _check_depth(config)
+    for name in lists:
+        if not getattr(config, name) or min(getattr(config, name)) < 1:
+            raise ValueError(f"`{name}` is {reprlib.repr(getattr(config, name))}; it must be whole numbers above 0.")
+    if not 0 <= config.hidden_dropout <= 1:
+        raise ValueError(f"`hidden_dropout` is {config.hidden_dropout}; it must be a share between 0 and 1.")
     if config.hidden_size % config.num_attention_heads or (config.hidden_size // config.num_attention_heads) % 4:
         raise ValueError(
             f"`hidden_size` is {config.hidden_size} with {config.num_attention_heads} attention heads; "
@@ -134,11 +156,17 @@ def _check_heads(config):
         )
 
 
+def _check_depth(config):
+    layers = [getattr(config, "num_hidden_layers", 0), *getattr(config, "resnet_layers", ())]
+    if max(layers) > MOST_LAYERS:
+        raise ValueError(f"a {config.model_type} tower has {max(layers):.3g} layers; at most {MOST_LAYERS} are made.")
+
+
 def _check_options(config, position_types):
     for name, known in (("norm_position", ("pre", "post")), ("position_embedding_type", position_types)):
         if getattr(config, name) not in known:
             known = " or ".join(map(repr, known))
-            raise ValueError(f"`{name}` is {getattr(config, name)!r}; it must be {known}.")
+            raise ValueError(f"`{name}` is {reprlib.repr(getattr(config, name))}; it must be {known}.")
 
 
 @strict
@@ -173,9 +201,16 @@ class PianoBindConfig(PreTrainedConfig):
         self.text_config = _tower_config(self.text_config, None)
         super().__post_init__(**kwargs)
 
+    def validate_sizes(self):
+        check_numbers(self, {"projection_dim": 1, "initializer_range": 0.0})
+        if self.text_config is not None:
+            _check_depth(self.text_config)
+
     def validate_loss_pairs(self):
         if not self.loss_pairs or set(self.loss_pairs) - set(PAIRS):
-            raise ValueError(f"`loss_pairs` is {self.loss_pairs!r}; it must name some of {', '.join(PAIRS)}.")
+            raise ValueError(
+                f"`loss_pairs` is {reprlib.repr(self.loss_pairs)}; it must name some of {', '.join(PAIRS)}."
+            )
 
 
 def _tower_config(config, own_class):

@@ -2,6 +2,7 @@
 
 import io
 import math
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,33 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+import torch.nn.functional as F
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
 from .encoder_extractor_pianobind import encoder_batch, load_extractor
+from .inputs_pianobind import check_numbers
 
 BLOCK_SECONDS = 10.0  # decoded at a time, so that memory does not grow with the recording
 BLOCK_SAMPLES = 2**22  # of all channels together, which a header may say are a thousand
 LOWEST_RATE, HIGHEST_RATE = 2_000, 768_000  # in Hz; at a wrong rate, seconds of music would be resampled to weeks
+LARGEST_WINDOW = 2**25  # numbers of its spectrum: twenty times the usual
+FILTER_GROUPS = 8
 LARGEST_SAMPLE = 2.0**32  # integers of 32 bits may have been written as floats; the power of far more is infinite
 SILENCE_AMPLITUDE = 10 ** (-70 / 20)  # of full scale; below it a window holds no music
+
+LOWEST_SETTINGS = {
+    "feature_size": 1,
+    "sampling_rate": 1_000,
+    "fft_size": 16,
+    "hop_length": 1,
+    "min_frequency": 0.0,
+    "max_frequency": 0.0,
+    "window_seconds": 0.1,
+    "hop_seconds": 0.01,
+    "top_db": 1.0,
+    "amplitude_floor": 1e-30,
+}
 
 
 @dataclass
@@ -78,15 +96,6 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         **kwargs,
     ):
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
-        if not 0 < hop_seconds <= window_seconds:
-            raise ValueError(
-                f"`hop_seconds` is {hop_seconds} with windows of {window_seconds} s; "
-                "it must be above 0 and at most `window_seconds`, or music would be skipped."
-            )
-        if normalize not in ("unit", "none"):
-            raise ValueError(f"`normalize` is {normalize!r}; it must be 'unit' or 'none'.")
-        if filter_precision not in ("float32", "float64"):
-            raise ValueError(f"`filter_precision` is {filter_precision!r}; it must be 'float32' or 'float64'.")
         self.fft_size = fft_size
         self.hop_length = hop_length
         self.min_frequency = min_frequency
@@ -99,6 +108,36 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         self.window_norm = window_norm
         self.filter_precision = filter_precision
         self.encoder_extractor = encoder_extractor
+        self._check_settings()
+
+    def _check_settings(self):
+        check_numbers(self, LOWEST_SETTINGS)
+        if self.hop_seconds > self.window_seconds:
+            raise ValueError(
+                f"`hop_seconds` is {self.hop_seconds} with windows of {self.window_seconds} s; "
+                "it must be at most `window_seconds`, or music would be skipped."
+            )
+        if self.min_frequency >= self.max_frequency:
+            raise ValueError(
+                f"`min_frequency` is {self.min_frequency} and `max_frequency` {self.max_frequency}; it must be lower."
+            )
+        if self.normalize not in ("unit", "none"):
+            raise ValueError(f"`normalize` is {reprlib.repr(self.normalize)}; it must be 'unit' or 'none'.")
+        if self.filter_precision not in ("float32", "float64"):
+            precision = reprlib.repr(self.filter_precision)
+            raise ValueError(f"`filter_precision` is {precision}; it must be 'float32' or 'float64'.")
+        if not isinstance(self.encoder_extractor, dict | None):
+            raise ValueError(f"`encoder_extractor` is {reprlib.repr(self.encoder_extractor)}; it must be settings.")
+        largest = max(self.window_samples, self.feature_size * self.fft_size, self._frames * self.fft_size)
+        if self.sampling_rate > HIGHEST_RATE or largest > LARGEST_WINDOW:
+            raise ValueError(
+                f"a window of {self.window_seconds} s at {self.sampling_rate} Hz, with {self.feature_size} bands of "
+                f"transforms of {self.fft_size} samples {self.hop_length} apart, is too large to compute; shorten it."
+            )
+
+    @property
+    def _frames(self) -> int:
+        return self.window_samples // self.hop_length + 1
 
     @property
     def window_samples(self) -> int:
@@ -136,20 +175,15 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         Returns:
             `torch.Tensor` of shape `(windows, frames, feature_size)`; frames are `hop_length` apart and centred.
         """
-        hann, filters = self._constants(waveforms.device)
-        spectrum = torch.stft(
-            waveforms,
-            self.fft_size,
-            self.hop_length,
-            window=hann,
-            center=True,
-            pad_mode="reflect",
-            return_complex=True,
-        )
+        hann, groups = self._constants(waveforms.device)
+        half = self.fft_size // 2
+        padded = F.pad(waveforms[:, None], (half, half), mode="reflect")[:, 0]
+        spectrum = torch.fft.rfft(padded.unfold(1, self.fft_size, self.hop_length) * hann)
         if self.window_norm:
             spectrum = spectrum / hann.pow(2).sum().sqrt()
-        power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)  # faster than abs()
-        decibels = 10 * torch.log10(torch.clamp(power @ filters, min=self.amplitude_floor))
+        power = spectrum.real.square() + spectrum.imag.square()  # faster than abs()
+        mels = torch.cat([power[..., low:high] @ filters for low, high, filters in groups], dim=-1)
+        decibels = 10 * torch.log10(torch.clamp(mels, min=self.amplitude_floor))
         loudest = decibels.amax(dim=(1, 2), keepdim=True)
         if self.normalize == "none":
             return torch.maximum(decibels, loudest - self.top_db)
@@ -202,7 +236,11 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature(data, tensor_type=return_tensors)
 
     def _constants(self, device):
-        """The Hann window and the mel filters `(fft bins, mel bands)` on a device, made once."""
+        """The Hann window and the mel filters on a device, made once.
+
+        A mel band hears few of the transform's bins: filters come in groups of bands, each with the bins `low:high`
+        that it hears, as `(low, high, (bins, bands))`; one product of all bins and bands takes five times as long.
+        """
         if device not in self._cached:
             if self.filter_precision == "float32":
                 filters = self._float32_filters()
@@ -217,7 +255,12 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
                     mel_scale="htk",
                 )
                 filters = torch.from_numpy(filters).float()
-            self._cached[device] = torch.hann_window(self.fft_size, device=device), filters.to(device)
+            groups = []
+            for bands in filters.tensor_split(FILTER_GROUPS, dim=1):
+                heard = bands.any(dim=1).nonzero()
+                low, high = (int(heard[0]), int(heard[-1]) + 1) if len(heard) else (0, 1)
+                groups.append((low, high, bands[low:high].contiguous().to(device)))
+            self._cached[device] = torch.hann_window(self.fft_size, device=device), groups
         return self._cached[device]
 
     def _float32_filters(self) -> torch.Tensor:

@@ -331,7 +331,8 @@ def _stored_names(path) -> set[str]:
 
 def _is_own(name) -> bool:
     """Whether a header names a file of the index's own folder: no header may point to anything else."""
-    return isinstance(name, str) and name.startswith(("rows-", "embeddings-")) and os.path.basename(name) == name
+    right = isinstance(name, str) and name.startswith(("rows-", "embeddings-")) and len(name) < 100
+    return right and os.path.basename(name) == name
 
 
 def _store(path, kind, extension, write) -> dict:

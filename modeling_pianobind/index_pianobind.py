@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .index_files_pianobind import Saved, damage, save_part
-from .index_search_pianobind import top_pieces
+from .index_search_pianobind import LONGEST, top_pieces
 from .index_shards_pianobind import in_shard, load_parts
 from .index_table_pianobind import FileTable, Part, is_midi
 from .inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, content_hash, explain, list_files, piece_of
@@ -249,7 +249,13 @@ class EmbeddingIndex:
 
     def _hits(self, query, top_k, found) -> list[Hit]:
         """The best of what was `found` in each part: numbers of its pieces and their scores."""
-        last = np.partition(np.concatenate([scores for _, _, scores in found]), -top_k)[-top_k]
+        scores = np.concatenate([scores for _, _, scores in found])
+        # What let a row of an int8 index through was its copy: its own numbers may be none.
+        if len(scores) < top_k or np.abs(scores).max() > LONGEST:
+            raise ValueError(
+                f"{found[0][0].source}: the index is damaged (embeddings of no length 1); build it again."
+            )
+        last = np.partition(scores, -top_k)[-top_k]
         best = [
             (-score, part.path(piece), part, piece)
             for part, pieces, scores in found

@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from .index_files_pianobind import AGAIN, HEADER, Saved, check_target, load_part, read_header, write_header
+from .index_files_pianobind import AGAIN, HEADER, Saved, check_target, damage, load_part, read_header, write_header
 from .index_table_pianobind import Part
 from .parquet_pianobind import load_parquet
 
@@ -111,11 +111,15 @@ def load_parts(path, verify: bool | None = None) -> tuple[list[Part], Saved]:
         part, saved = load_part(path, verify)
         return [part], saved
     names = header["shards"]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+    if (
+        not isinstance(names, list)
+        or not names
+        or not all(isinstance(name, str) and len(name) < 1000 for name in names)
+    ):
         raise ValueError(f"{path}: {HEADER} is not the header of an index, or damaged; {AGAIN}.")
     shards = [path / name for name in names]
     for shard in shards:
-        if not (shard / HEADER).is_file():
+        if not os.path.isfile(shard / HEADER):  # False for names that no file can have, too
             raise ValueError(f"{path}: the index is incomplete (its shard {shard} is missing); make that shard again.")
     opened = [load_part(shard, verify) for shard in shards]
     return [part for part, _ in opened], _together(path, shards, opened)
@@ -135,7 +139,8 @@ def _together(path, shards, opened) -> Saved:
             )
     if len({part.embeds.shape[1] for part, _ in opened if len(part)}) > 1:
         raise ValueError(f"{path}: its shards have embeddings of different width; {AGAIN}.")
-    failures = sorted((failure for _, saved in opened for failure in saved.failures), key=lambda one: str(one))
+    with damage(path):
+        failures = sorted((failure for _, saved in opened for failure in saved.failures), key=lambda one: str(one))
     return Saved(first.fingerprint, first.transcribed, failures)
 
 

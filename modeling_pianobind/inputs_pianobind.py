@@ -4,10 +4,12 @@ import hashlib
 import os
 import reprlib
 from collections.abc import Iterable
+from numbers import Integral, Real
 from pathlib import Path
 
 MIDI_EXTENSIONS = (".mid", ".midi")
 AUDIO_EXTENSIONS = (".wav", ".flac", ".mp3", ".ogg")
+LARGEST_NUMBER = 1e31  # transformers writes 1e30 for a tokenizer without limit
 MAX_CHARACTERS = 20_000  # of a text; far more than a text tower reads, and megabytes take a tokenizer seconds
 
 
@@ -71,6 +73,23 @@ def readable_text(text) -> str:
     return text
 
 
+def check_numbers(settings, lowest: dict[str, float]) -> None:
+    """Refuses settings that are no numbers in reason, as saved settings that were damaged may be.
+
+    Args:
+        settings: what has them as attributes.
+        lowest: their names and the lowest value of each; of an integer, the setting has to be one too.
+    Raises:
+        ValueError: one is of another type, too low, or beyond all reason.
+    """
+    for name, least in lowest.items():
+        value, whole = getattr(settings, name), isinstance(least, int)
+        right = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+        if not right or not least <= value <= LARGEST_NUMBER:
+            kind = "a whole number" if whole else "a number"
+            raise ValueError(f"`{name}` is {reprlib.repr(value)}; it must be {kind} of at least {least:g}.")
+
+
 def list_files(folder) -> list[str]:
     """Paths of the MIDI files and recordings below a folder, sorted; hidden files and folders are left out.
 
@@ -125,6 +144,7 @@ __all__ = [
     "AUDIO_EXTENSIONS",
     "MIDI_EXTENSIONS",
     "check_content",
+    "check_numbers",
     "content_hash",
     "content_kind",
     "explain",

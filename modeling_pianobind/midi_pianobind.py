@@ -1,6 +1,7 @@
 """MIDI -> note rows: the integers that the MIDI tower reads."""
 
 import math
+import reprlib
 
 import numpy as np
 import torch
@@ -8,9 +9,19 @@ from transformers import BatchFeature, FeatureExtractionMixin
 
 from .compound_words_pianobind import FIELD_SIZES as COMPOUND_FIELD_SIZES
 from .compound_words_pianobind import compound_windows, compound_words, read_compound_notes
+from .inputs_pianobind import check_numbers
 from .notes_pianobind import LOWEST_KEY, PianoNotes, read_midi, window_starts
 
 PERFORMANCE_FIELDS = ("pitch", "onset_gap", "duration", "velocity", "pedal")
+LOWEST_SETTINGS = {
+    "window_seconds": 0.1,
+    "hop_seconds": 0.01,  # a day of music has millions of windows then
+    "max_notes": 1,
+    "onset_gap_bins": 3,
+    "duration_bins": 3,
+    "velocity_bins": 1,
+    "pedal_bins": 3,
+}
 
 
 class PianoBindMidiProcessor(FeatureExtractionMixin):
@@ -50,13 +61,10 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not 0 < hop_seconds <= window_seconds:
-            raise ValueError(
-                f"`hop_seconds` is {hop_seconds} with windows of {window_seconds} s; "
-                "it must be above 0 and at most `window_seconds`, or notes would be skipped."
-            )
         if representation not in ("performance", "compound_word"):
-            raise ValueError(f"`representation` is {representation!r}; it must be 'performance' or 'compound_word'.")
+            raise ValueError(
+                f"`representation` is {reprlib.repr(representation)}; it must be 'performance' or 'compound_word'."
+            )
         self.representation = representation
         self.window_seconds = window_seconds
         self.hop_seconds = hop_seconds
@@ -65,9 +73,15 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         self.duration_bins = duration_bins
         self.velocity_bins = velocity_bins
         self.pedal_bins = pedal_bins
-        self.onset_gap_range = tuple(onset_gap_range)
-        self.duration_range = tuple(duration_range)
-        self.pedal_range = tuple(pedal_range)
+        self.onset_gap_range = _checked_range("onset_gap_range", onset_gap_range)
+        self.duration_range = _checked_range("duration_range", duration_range)
+        self.pedal_range = _checked_range("pedal_range", pedal_range)
+        check_numbers(self, LOWEST_SETTINGS)
+        if hop_seconds > window_seconds:
+            raise ValueError(
+                f"`hop_seconds` is {hop_seconds} with windows of {window_seconds} s; "
+                "it must be at most `window_seconds`, or notes would be skipped."
+            )
 
     @property
     def field_sizes(self) -> tuple[int, ...]:
@@ -192,6 +206,14 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         if return_tensors != "pt":
             data = {key: value.numpy() for key, value in data.items()}
         return BatchFeature(data, tensor_type=return_tensors)
+
+
+def _checked_range(name: str, seconds) -> tuple[float, float]:
+    """Two times in seconds, the shorter one first."""
+    numbers = isinstance(seconds, (list, tuple)) and all(type(value) in (int, float) for value in seconds)
+    if not numbers or len(seconds) != 2 or not 0 < seconds[0] < seconds[1] < float("inf"):
+        raise ValueError(f"`{name}` is {reprlib.repr(seconds)}; it must be two times above 0, the shorter one first.")
+    return tuple(seconds)
 
 
 def time_bins(seconds, bins: int, time_range: tuple[float, float]) -> np.ndarray:

@@ -134,15 +134,17 @@ def _check_chunks(content: bytes, name: str) -> None:
 def _keys_fit(track: bytes) -> bool:
     """Whether no note of channel 16 has a key above 127, which is beyond symusic's table of sounding notes.
 
-    False too where a track has events that do not belong in a file.
+    False too where a track has events that do not belong in a file, or a time or size of more than four bytes, after
+    which symusic goes on in its midst.
     """
 
     def quantity(at):
-        value = track[at] & 0x7F
-        while track[at] & 0x80:
-            at += 1
-            value = value << 7 | track[at] & 0x7F
-        return value, at + 1
+        value = 0
+        for end in range(at, at + 4):
+            value = value << 7 | track[end] & 0x7F
+            if track[end] < 0x80:
+                return value, end + 1
+        raise OverflowError
 
     at = running = 0
     try:
@@ -158,25 +160,29 @@ def _keys_fit(track: bytes) -> bool:
                 size, end = quantity(start + (2 if status == 0xFF else 1))
                 if track[start : start + 2] == b"\xff\x2f":
                     return True
-                running = end + size - start
-            elif status > 0xF0 or (status in (0x8F, 0x9F) and track[start + 1] > 127):
+                at, running = end + size, 0  # the standard has no running status after these; symusic does
+                continue
+            if status > 0xF0 or (status in (0x8F, 0x9F) and track[start + 1] > 127):
                 return False
-            else:
-                running = 2 if 0xC0 <= status < 0xE0 else 3
+            running = 2 if 0xC0 <= status < 0xE0 else 3
             at = start + running
+    except OverflowError:
+        return False
     except IndexError:
         pass  # the track ends within an event, which symusic refuses
     return True
 
 
-def check_length(start_ticks: np.ndarray, seconds: float, name: str) -> None:
+def check_length(score: symusic.Score, start_ticks: np.ndarray, seconds: float, name: str) -> None:
     """Refuses times that no piece has.
 
     Args:
+        score (`symusic.Score`): whose tempo changes have times too.
         start_ticks (`np.ndarray` of shape `(notes,)`): below 0 where a time does not fit in 31 bits.
         seconds (`float`): when the last note ends.
     """
-    if start_ticks.min() < 0 or seconds > 3600 * MAX_HOURS:
+    first_tick = min(start_ticks.min(), score.tempos.numpy()["time"].min(initial=0))
+    if first_tick < 0 or seconds > 3600 * MAX_HOURS:
         raise ValueError(
             f"{name}: its last note ends after more than {MAX_HOURS:g} hours; its times are damaged, export it again."
         )
@@ -206,7 +212,7 @@ def notes_from_score(score: symusic.Score, name: str) -> PianoNotes:
     pitch = np.concatenate([array["pitch"] for array in arrays]).astype(np.int64)
     velocity = np.concatenate([array["velocity"] for array in arrays]).astype(np.int64)
     onset, release = seconds(start_ticks), seconds(start_ticks + np.maximum(length_ticks, 0))
-    check_length(start_ticks, release.max(), name)
+    check_length(score, start_ticks, release.max(), name)
 
     on_piano = (pitch >= LOWEST_KEY) & (pitch <= HIGHEST_KEY)
     if not on_piano.any():

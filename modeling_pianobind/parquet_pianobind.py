@@ -30,7 +30,7 @@ def load_parquet(path, header) -> tuple[Part, Saved]:
     with damage(path):
         stored = [(os.path.basename(entry["name"]), entry["bytes"]) for entry in header["parquet"]]
     for name, size in stored:
-        if not (path / name).is_file() or (path / name).stat().st_size != size:
+        if not os.path.isfile(path / name) or (path / name).stat().st_size != size:
             raise ValueError(f"{path}: the index is incomplete ({name} is missing or was changed); {AGAIN}.")
         with damage(path):
             for batch in pyarrow.parquet.ParquetFile(path / name).iter_batches(columns=COLUMNS):

@@ -1,9 +1,12 @@
 """PianoBindProcessor: recordings, MIDI and text -> one batch that the model takes as it is."""
 
-import numpy as np
-from transformers import BatchFeature, ProcessorMixin
+import reprlib
 
-from .inputs_pianobind import readable_text
+import numpy as np
+from transformers import BatchFeature, FeatureExtractionMixin, ProcessorMixin
+
+from .checkpoint_pianobind import loading
+from .inputs_pianobind import check_numbers, readable_text
 from .midi_pianobind import PianoBindMidiProcessor
 from .processor_assembly_pianobind import processor_parts
 
@@ -34,11 +37,24 @@ class PianoBindProcessor(ProcessorMixin):
     ):
         if midi_processor is None or isinstance(midi_processor, dict):
             midi_processor = PianoBindMidiProcessor.from_dict(midi_processor or {})
+        if not isinstance(midi_processor, FeatureExtractionMixin):
+            raise ValueError(f"`midi_processor` is {reprlib.repr(midi_processor)}; it must be a dict of its settings.")
         super().__init__(feature_extractor, tokenizer)
         self.midi_processor = midi_processor
         self.text_max_length = text_max_length
         self.text_pad_to_max = text_pad_to_max
         self.text_pad_id = text_pad_id
+        check_numbers(self, {"text_max_length": 1} | ({} if text_pad_id is None else {"text_pad_id": 0}))
+        if tokenizer is not None:
+            check_numbers(tokenizer, {"model_max_length": 1})
+            if tokenizer.pad_token is None:
+                raise ValueError("the tokenizer has no padding token; set its `pad_token`.")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        """Loads a checkpoint's processor; what is wrong with a damaged one is one line, a ValueError."""
+        with loading(pretrained_model_name_or_path):
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_encoders(cls, audio=None, midi=None, text=None) -> "PianoBindProcessor":

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .checkpoint_pianobind import loading
 from .configuration_pianobind import PianoBindAudioConfig, PianoBindMidiConfig
 from .midi_pianobind import bin_seconds
 from .note_statistics_pianobind import NoteStatistics
@@ -134,6 +135,16 @@ class PianoBindPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ["PianoBindLayer"]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """Loads a checkpoint as any of transformers; what is wrong with a damaged one is one line, a ValueError.
+
+        Weights come from safetensors only: those of other formats are pickles.
+        """
+        kwargs.setdefault("use_safetensors", True)
+        with loading(pretrained_model_name_or_path):
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module):

@@ -198,7 +198,7 @@ class TestCheckpoint:
         (tmp_path / "config.json").write_text('{"model_type": "bert"}')
         self.refused(pianobind, corpus, tmp_path, "is a 'bert' checkpoint")
         (tmp_path / "config.json").write_text("{")
-        self.refused(pianobind, corpus, tmp_path, "its config.json cannot be read")
+        self.refused(pianobind, corpus, tmp_path, "config.json: is damaged")
 
     def test_a_hub_id_that_is_not_there_is_one_line(self, pianobind, corpus):
         self.refused(pianobind, corpus, "nobody/no-such-pianobind", "cannot be loaded as a PianoBind checkpoint")

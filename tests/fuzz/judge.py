@@ -5,12 +5,23 @@ import re
 import shutil
 import tempfile
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from modeling_pianobind import EmbeddingIndex, PianoBindMidiProcessor, embed_audio, embed_midi, embed_text
+from modeling_pianobind import (
+    EmbeddingIndex,
+    PianoBindMidiProcessor,
+    PianoBindModel,
+    PianoBindProcessor,
+    embed_audio,
+    embed_midi,
+    embed_text,
+)
+from modeling_pianobind.checkpoint_pianobind import check_fit
 from modeling_pianobind.cli_support import Checkpoint, UserError
+from modeling_pianobind.index_shards_pianobind import list_shards, shard_folder
 
 from .audio_cases import FAMILIES, audio_case
 from .folder_cases import damage_folder
@@ -34,9 +45,9 @@ class Judge:
         self.checkpoint, self.model, self.processor, self.folder = checkpoint, model, processor, Path(folder)
         self.compound = PianoBindMidiProcessor(representation="compound_word")
         self.tower = Checkpoint(str(checkpoint), "cpu")
-        self.index = self.folder / "index"
-        if not self.index.exists():
-            _save_index(model, processor, self.folder)
+        self.music = self.folder / "music"
+        _save_music(self.music)
+        self.indices = _save_indices(model, processor, self.music, self.folder / "indices")
 
     def make(self, kind: str, source: random.Random):
         """A case: bytes, a text, or the seed of a folder's damage."""
@@ -57,10 +68,10 @@ class Judge:
             try:
                 getattr(self, "_audio" if kind in FAMILIES else f"_{kind}")(case)
             except UserError as error:
-                return f"refused: {_clear(error, kind)}"
+                return f"refused: {self._clear(error, kind)}"
             except (ValueError, OSError) as error:
                 assert type(error) is ValueError, f"{type(error).__name__}: {error}"
-                return f"refused: {_clear(error, kind)}"
+                return f"refused: {self._clear(error, kind)}"
         return "embedding"
 
     def _midi(self, content):
@@ -82,9 +93,9 @@ class Judge:
         _check_embeds(self.tower.embed_text([text]))
 
     def _index(self, seed):
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            copy = Path(shutil.copytree(self.index, Path(folder) / "index"))
-            damage_folder(random.Random(seed), copy)
+        """One of its own, one of int8, one in shards."""
+        source = random.Random(seed)
+        with self._damaged(self.indices[source.choice(("float32", "int8", "shards"))], source) as copy:
             index = EmbeddingIndex.load(copy)
             hits = index.search(np.eye(1, index.dim or 1, dtype=np.float32), 5)[0]
             assert len(hits) == min(5, len(index)), f"{len(hits)} hits of {len(index)} pieces"
@@ -92,13 +103,35 @@ class Judge:
             assert np.isfinite([*times, *(hit.score for hit in hits)]).all(), "a score or time is not finite"
 
     def _checkpoint(self, seed):
-        """Both ways to embed words, then a MIDI file."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            copy = Path(shutil.copytree(self.checkpoint, Path(folder) / "checkpoint"))
-            damage_folder(random.Random(seed), copy)
+        """As the commands load it: words on numpy or the model, then a MIDI file; or as Python programs do."""
+        source = random.Random(seed)
+        with self._damaged(self.checkpoint, source) as copy:
+            if source.random() < 0.3:
+                processor, model = PianoBindProcessor.from_pretrained(copy), PianoBindModel.from_pretrained(copy)
+                check_fit(copy, model, processor)
+                _check_embeds(embed_midi(model, processor, self.music / "a" / "a.mid"))
+                return
             checkpoint = Checkpoint(str(copy), "cpu")
             _check_embeds(checkpoint.embed_text(["calm piano"]))
-            _check_embeds(checkpoint.embed_file(self.folder / "music" / "a.mid")[None])
+            _check_embeds(checkpoint.embed_file(self.music / "a" / "a.mid").embedding[None])
+
+    def _clear(self, error, kind) -> str:
+        """The message, if it is one of ours: it names the file and, after a semicolon or colon, what to do."""
+        message = " ".join(str(error).split())
+        assert 20 < len(message) < LARGEST_MESSAGE, f"a message of {len(message)} characters: {message[:200]}"
+        assert re.search(r"[;:] \S", message), f"{type(error).__name__} says not what to do: {message}"
+        named = dict.fromkeys(("audio", *FAMILIES), "the given recording: ")
+        named |= dict.fromkeys(("midi", "midi_original"), "the given MIDI: ")
+        named |= dict.fromkeys(("index", "checkpoint"), str(self.folder))
+        assert message.startswith(named.get(kind, "")), f"{type(error).__name__} names no file: {message}"
+        return message
+
+    @contextmanager
+    def _damaged(self, folder, source):
+        with tempfile.TemporaryDirectory(dir=self.folder) as place:
+            copy = Path(shutil.copytree(folder, Path(place) / "copy"))
+            damage_folder(source, copy)
+            yield copy
 
 
 def _check_embeds(embeds):
@@ -107,25 +140,24 @@ def _check_embeds(embeds):
     assert np.isfinite(length) and abs(length - 1) < 1e-3, f"an embedding of length {length}"
 
 
-def _clear(error, kind) -> str:
-    """The message, if it is one of ours: it names what is wrong and, after a semicolon or colon, what to do."""
-    message = " ".join(str(error).split())
-    assert 20 < len(message) < LARGEST_MESSAGE, f"a message of {len(message)} characters: {message[:200]}"
-    assert re.search(r"[;:] \S", message), f"{type(error).__name__} says not what to do: {message}"
-    recordings = dict.fromkeys(("audio", *FAMILIES), "the given recording: ")
-    named = recordings | dict.fromkeys(("midi", "midi_original"), "the given MIDI: ")
-    assert message.startswith(named.get(kind, "")), f"{type(error).__name__} names no file: {message}"
-    return message
-
-
-def _save_index(model, processor, folder):
-    """Saves an index of two MIDI files and their folder."""
-    music = folder / "music"
-    music.mkdir()
+def _save_music(folder):
+    """Two MIDI files, and one that is none, in a folder for each."""
     for number, name in enumerate("ab"):
         notes = b"".join(bytes([0, 0x90, 60 + number + key, 80, 120, 60 + number + key, 0]) for key in range(9))
         track = notes + b"\x00\xff\x2f\x00"
         header = b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x01\xe0MTrk"
-        (music / f"{name}.mid").write_bytes(header + len(track).to_bytes(4, "big") + track)
-    (music / "bad.mid").write_bytes(b"no music")
-    EmbeddingIndex.build(model, processor, music).save(folder / "index")
+        (folder / name).mkdir(parents=True)
+        (folder / name / f"{name}.mid").write_bytes(header + len(track).to_bytes(4, "big") + track)
+    (folder / "a" / "bad.mid").write_bytes(b"no music")
+
+
+def _save_indices(model, processor, music, folder) -> dict[str, Path]:
+    """Indices of that music, by the way in which they are stored."""
+    EmbeddingIndex.build(model, processor, music).save(folder / "float32")
+    vectors = EmbeddingIndex()
+    vectors.add("abc", np.random.default_rng(0).normal(size=(3, 32)))
+    vectors.save(folder / "int8", "int8")
+    for number, name in enumerate("ab", 1):
+        EmbeddingIndex.build(model, processor, music / name).save(shard_folder(folder / "shards", number, 2))
+    list_shards(folder / "shards", 2)
+    return {name: folder / name for name in ("float32", "int8", "shards")}

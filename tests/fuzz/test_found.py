@@ -1,21 +1,28 @@
 """The smallest cases of what hostile inputs have found; each once crashed, hung, or raised what was no clear error."""
 
 import io
+import json
+import shutil
 import struct
 
 import numpy as np
 import pytest
 import soundfile
+from safetensors.numpy import load_file, save_file
 
 from modeling_pianobind import (
     EmbeddingIndex,
     PianoBindFeatureExtractor,
     PianoBindMidiProcessor,
+    PianoBindModel,
+    PianoBindProcessor,
     embed_audio,
     embed_midi,
     embed_text,
 )
+from modeling_pianobind.checkpoint_pianobind import TextTower, check_fit
 from modeling_pianobind.cli import main
+from modeling_pianobind.cli_support import Checkpoint, UserError
 from modeling_pianobind.compound_words_pianobind import compound_windows, read_compound_notes
 from modeling_pianobind.index_files_pianobind import check_target
 from modeling_pianobind.inputs_pianobind import readable_text
@@ -36,8 +43,17 @@ DAMAGED_MIDI = {
     # wrote beyond a table in memory
     "key 144 of channel 16": (midi_file(bytes.fromhex("70904000 2100 e9289f 9051")), "a key above 127"),
     "key 144 released": (midi_file(bytes.fromhex("00903c40 008f9051 00ff2f00")), "a key above 127"),
+    # symusic takes the fifth byte of a time for the next event
+    "key 159 in a time of five bytes": (
+        midi_file(bytes.fromhex("00903c40 9f9f9f9f9f9f9f 73 3c00")),
+        "a key above 127",
+    ),
     # 2^28 ticks of 16.8 s each asked for gigabytes of windows
     "a note after a century": (midi_file(bytes.fromhex("00ff5103ffffff ffffff7f903c40 00803c40")), "than 24 hours"),
+    "a tempo beyond 31 bits": (
+        midi_file(bytes.fromhex("00903c40 8170803c40" + "ffffff7fff0100" * 8 + "ffffff7fff5103ffffff 00ff2f00")),
+        "more than 24 hours",
+    ),
     "a time beyond 31 bits": (
         midi_file(bytes.fromhex("ffffff7f903c40 ffffff7f3c00") * 5 + NOTE),
         "more than 24 hours",
@@ -50,6 +66,28 @@ DAMAGED_MIDI = {
 def test_damaged_midi_is_refused_before_it_costs_memory(representation, content, message):
     with pytest.raises(ValueError, match=f"the given MIDI: .*{message}"):
         PianoBindMidiProcessor(representation).read(content)
+
+
+@pytest.mark.parametrize("events", ["ff510400000000", "f0020000"])
+def test_running_status_after_what_ends_it_is_not_followed(events):
+    # symusic goes on with the status before the event: which bytes are keys then, only it knows
+    content = midi_file(bytes.fromhex("00903c40 00" + events + "00 3c00 108f9f9f") + NOTE)
+    with pytest.raises(ValueError, match="a key above 127"):
+        PianoBindMidiProcessor().read(content)
+
+
+@pytest.mark.parametrize("reader", ["model", "numpy"])
+def test_a_tokenizer_that_panics_is_a_damaged_checkpoint(tiny_checkpoint, tmp_path, reader):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["post_processor"]["special_tokens"] = {}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError, match=f"^{folder}"):
+        if reader == "numpy":
+            TextTower.open(folder)
+        else:
+            model, processor = PianoBindModel.from_pretrained(folder), PianoBindProcessor.from_pretrained(folder)
+            check_fit(folder, model, processor)
 
 
 def test_times_and_texts_that_look_like_a_wrong_key_are_read(tiny_model, tiny_processor):
@@ -143,13 +181,95 @@ def test_a_huge_number_in_a_header_is_not_printed(tmp_path):
     assert len(str(caught.value)) < 500
 
 
-def test_a_damaged_tokenizer_is_a_mistake_of_the_user(tiny_checkpoint, corpus, tmp_path, capsys):
-    import shutil
+def test_int8_rows_whose_own_numbers_are_damaged_are_noticed(tmp_path):
+    index = EmbeddingIndex()
+    index.add("abc", np.random.default_rng(0).normal(size=(3, 32)))
+    index._parts[0].quantize()
+    index.embeddings[1, 5] = np.nan
+    with pytest.raises(ValueError, match="embeddings of no length 1"):
+        index.search(np.eye(1, 32), 3)
 
+
+def test_a_shard_of_a_name_that_no_file_can_have_is_missing(tmp_path):
+    header = {"format": "pianobind-index", "format_version": 2, "checkpoint_fingerprint": "", "failures": []}
+    for names, message in ((["9" * 900], "the index is incomplete"), (["9" * 5000], "index.json is not the header")):
+        (tmp_path / "index.json").write_text(json.dumps(header | {"shards": names}))
+        with pytest.raises(ValueError, match=message):
+            EmbeddingIndex.load(tmp_path)
+
+
+def test_a_damaged_tokenizer_is_a_mistake_of_the_user(tiny_checkpoint, corpus, tmp_path, capsys):
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
     (folder / "tokenizer.json").write_text("{}")
     assert main(["search", str(corpus), "calm", "--checkpoint", str(folder), "--device", "cpu"]) == 2
     assert "tokenizer.json: is damaged" in capsys.readouterr().err
+
+
+def change(folder, name, **values):
+    content = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(content | values))
+
+
+DAMAGED_CHECKPOINTS = {
+    "a nested array": (lambda folder: (folder / "config.json").write_text("[" * 100_000), "config.json: is damaged"),
+    "no object": (lambda folder: (folder / "processor_config.json").write_text("7"), "it holds no JSON object"),
+    "half a tokenizer": (
+        lambda folder: change(folder, "tokenizer.json", decoder=7),
+        "cannot be loaded as a PianoBind checkpoint .*PyDecoderWrapper",
+    ),
+    "a size below 0": (lambda folder: change(folder, "config.json", projection_dim=-1), "`projection_dim` is -1"),
+    "no head": (
+        lambda folder: change(folder, "config.json", midi_config={"num_attention_heads": 0}),
+        "`num_attention_heads` is 0",
+    ),
+    "a number for a part": (
+        lambda folder: change(folder, "processor_config.json", midi_processor=7),
+        "`midi_processor` is 7",
+    ),
+    "a word for a number": (
+        lambda folder: change(folder, "processor_config.json", midi_processor={"pedal_range": ["x", 1]}),
+        "`pedal_range` is ",
+    ),
+    "billions of layers": (
+        lambda folder: change(folder, "config.json", midi_config={"num_hidden_layers": 2**31}),
+        "has 2.15e.09 layers",
+    ),
+    "windows of gigabytes": (
+        lambda folder: change(folder, "processor_config.json", feature_extractor={"window_seconds": 2**31}),
+        "too large to compute",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage, message", DAMAGED_CHECKPOINTS.values(), ids=DAMAGED_CHECKPOINTS)
+def test_a_damaged_checkpoint_is_one_line(tiny_checkpoint, tmp_path, damage, message):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    damage(folder)
+    with pytest.raises(ValueError, match=f"^{folder}.*{message}") as caught:
+        PianoBindProcessor.from_pretrained(folder)
+        PianoBindModel.from_pretrained(folder)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
+    with pytest.raises(UserError, match=f"^{folder}.*"):
+        list(Checkpoint(str(folder), "cpu").embed_files([__file__], progress=False))
+
+
+@pytest.mark.parametrize("part", ["midi_config", "text_config"])
+def test_a_model_and_a_processor_that_do_not_fit_are_refused(tiny_checkpoint, tmp_path, part):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    if part == "midi_config":
+        settings = json.loads((folder / "processor_config.json").read_text())["midi_processor"]
+        change(folder, "processor_config.json", midi_processor=settings | {"pedal_bins": 64})
+    else:
+        tensors = load_file(folder / "model.safetensors")
+        tensors["text_projection.weight"][0, 0] = np.nan
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    model, processor = PianoBindModel.from_pretrained(folder), PianoBindProcessor.from_pretrained(folder)
+    message = "note rows" if part == "midi_config" else "embeddings that are no unit vectors"
+    with pytest.raises(ValueError, match=f"^{folder}: .*{message}"):
+        check_fit(folder, model, processor)
+    if part == "text_config":
+        with pytest.raises(ValueError, match=f"^{folder}: .*{message}"):
+            TextTower.open(folder)
 
 
 def test_what_a_killed_save_leaves_does_not_stop_the_next(tmp_path):
