@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from .bench import Bench, UnsuitableError
+from .bench import Bench, UnsuitableError, means
 from .changes import NOISE_DB, excerpt, faster, in_a_room, through_mp3, transposed, with_noise
 from .midi_protocols import zero_shot_tagging
 from .piano_retrieval.ranking import retrieval_metrics
-from .scores import paired_retrieval, random_pairs, stability
+from .scores import alignments, paired_retrieval, random_pairs, stability
 
 AMONG = (200, 500)
 STABLE_PIECES, STABLE_SECONDS = 100, 20.0
@@ -16,41 +16,47 @@ SEMITONES, TEMPO_RATIOS = (-3, 3), (0.9, 1.1)
 def tagging_audio(bench: Bench) -> dict:
     """Genre and style tags as text, on rendered audio."""
     places, _, views = bench.rendered
-    found = zero_shot_tagging(bench, places, views["plain"])
+    found = zero_shot_tagging(bench, places, means(views["plain"]))
     return found | {"settings": found["settings"] | _rendering(bench, len(places))}
 
 
 def audio_midi(bench: Bench) -> dict:
-    """Rendered audio seeks the MIDI of the same stretch; `reverse_` figures are MIDI that seeks audio."""
+    """Rendered audio seeks the MIDI of the same stretch; `reverse_` figures are MIDI that seeks audio.
+
+    `_by_windows` are figures of what `search_like` does: not the means of two pieces are compared but their windows.
+    """
     places, notes, views = bench.rendered
-    midi = bench.embed_notes(notes)
+    midi, examples = bench.embed_notes(notes), bench.note_examples(notes)
     sizes = [size for size in AMONG if size <= len(places)] or [len(places)]
     scores, chance = {}, {}
     for view, audio in views.items():
-        for size in sizes:
-            name = f"among_{size}" + ("" if view == "plain" else f"_{view}")
-            scores[name] = paired_retrieval(audio @ midi.T, size, bench.bootstrap)
-            chance[name] = _chance(size, size)
-        scores[f"cosine_{view}"] = float((audio * midi).sum(1).mean())
+        by_means = means(audio) @ midi.T
+        for how, similarity in (("", by_means), ("_by_windows", alignments(audio, examples))):
+            for size in sizes:
+                name = f"among_{size}{how}" + ("" if view == "plain" else f"_{view}")
+                scores[name] = paired_retrieval(similarity, size, bench.bootstrap)
+                chance[name] = _chance(size, size)
+        scores[f"cosine_{view}"] = float(by_means.diagonal().mean())
     return {"scores": scores, "baselines": {"chance": chance}, "settings": _rendering(bench, len(places))}
 
 
 def recordings(bench: Bench) -> dict:
-    """Real recordings seek their own MIDI, or transcription, among all pieces that are measured."""
+    """Real recordings seek their own MIDI, or transcription, among all pieces; `_by_windows` as in `audio_midi`."""
     heard = [place for place in bench.places if bench.corpus.rows[place].get("audio")]
     if not heard:
         raise UnsuitableError("no row of this split has a recording.")
     if bench.recordings is None and isinstance(bench.corpus.rows[heard[0]]["audio"], str):
         raise UnsuitableError("needs the folder below which the corpus's recordings lie: name it with --recordings.")
-    midi = bench.midi_at(bench.places)
+    midi, examples = bench.midi_at(bench.places), bench.note_examples(bench.notes_at(bench.places))
     relevant = [bench.places.index(place) for place in heard]
     options = {"bootstrap_samples": bench.bootstrap.samples, "seed": bench.bootstrap.seed}
     scores = {}
     for view, audio in bench.audio_views(map(bench.recording, heard)).items():
-        similarity = audio @ midi.T
-        scores[view] = retrieval_metrics(similarity, relevant, **options)
-        own = similarity[np.arange(len(heard)), relevant]
-        scores[view]["ranks"] = [1 + int((row > best).sum()) for row, best in zip(similarity, own, strict=True)]
+        for how, similarity in (("", means(audio) @ midi.T), ("_by_windows", alignments(audio, examples))):
+            found = retrieval_metrics(similarity, relevant, **options)
+            own = similarity[np.arange(len(heard)), relevant]
+            found["ranks"] = [1 + int((row > best).sum()) for row, best in zip(similarity, own, strict=True)]
+            scores[view + how] = found
     chance = _chance(len(heard), len(midi))
     return {"scores": scores, "baselines": {"chance": dict.fromkeys(scores, chance)}, "settings": {}}
 
@@ -76,10 +82,10 @@ def robustness_audio(bench: Bench) -> dict:
         changed[f"{step:+d} semitones"] = played(first, [transposed(one, step) for one in notes])
     for ratio in TEMPO_RATIOS:
         changed[f"tempo x {ratio:g}"] = played(first, [faster(one, ratio) for one in notes])
-    originals = bench.audio_views(clean)["plain"]
+    originals = means(bench.audio_views(clean)["plain"])
     return {
         "scores": {
-            name: stability(originals, bench.audio_views(others)["plain"], songs, bench.bootstrap)
+            name: stability(originals, means(bench.audio_views(others)["plain"]), songs, bench.bootstrap)
             for name, others in changed.items()
         },
         "baselines": {"random pairs": random_pairs(originals), "chance": {"recall@1": 1 / len(places)}},

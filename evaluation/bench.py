@@ -13,6 +13,7 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
+from modeling_pianobind.alignment_pianobind import Example
 from training.captions import write_caption
 from training.corpus import PackedCorpus
 from training.dataset import FactVocabulary
@@ -30,13 +31,19 @@ class UnsuitableError(ValueError):
     """A protocol cannot run: the corpus, the checkpoint or the options lack what it needs."""
 
 
+def means(examples: list[Example]) -> np.ndarray:
+    """`(n, dim)` unit rows: what examples are as a whole."""
+    return np.stack([example.embedding for example in examples])
+
+
 @dataclass
 class Bench:
     """A corpus, and functions that embed.
 
     Attributes:
-        embed_text, embed_notes, embed_audio: list of texts, `PianoNotes` or waveforms -> `(n, dim)` unit rows;
-            `embed_audio` also takes `transcribe`.
+        embed_text, embed_notes: list of texts or `PianoNotes` -> `(n, dim)` unit rows.
+        audio_examples, note_examples: list of waveforms or `PianoNotes` -> list of `Example`; `audio_examples` also
+            takes `transcribe`.
         sampling_rate (`int`): of these waveforms, in Hz.
         split (`str`): the rows that are measured; only probes and baselines see `train` rows.
         instruments (`dict`): what renders MIDI, by name; training should have heard none of them.
@@ -49,7 +56,8 @@ class Bench:
     corpus: PackedCorpus
     embed_text: Callable
     embed_notes: Callable
-    embed_audio: Callable
+    audio_examples: Callable
+    note_examples: Callable
     sampling_rate: int
     split: str = "valid"
     instruments: dict = field(default_factory=dict)
@@ -148,19 +156,19 @@ class Bench:
             yield in_a_room(instrument.render(one, self.sampling_rate), self.sampling_rate, seed=place)
 
     @cached_property
-    def rendered(self) -> tuple[list[int], list, dict[str, np.ndarray]]:
-        """Some pieces, what is heard of them, and its embeddings as `audio_views` gives them."""
+    def rendered(self) -> tuple[list[int], list, dict[str, list[Example]]]:
+        """Some pieces, what is heard of them, and that as `audio_views` gives it."""
         places = self.some(self.places, self.audio_pieces)
         notes = [excerpt(one, self.audio_seconds) for one in self.notes_at(places)]
         return places, notes, self.audio_views(self.room_audio(places, notes))
 
-    def audio_views(self, waveforms: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-        """Embeddings of audio, a few waveforms at a time: `plain` and, if that is asked for, `transcribed`."""
+    def audio_views(self, waveforms: Iterable[np.ndarray]) -> dict[str, list[Example]]:
+        """Embedded audio, a few waveforms at a time: `plain` and, if that is asked for, `transcribed`."""
         waveforms, views = iter(waveforms), {"plain": []} | ({"transcribed": []} if self.transcribe else {})
         while chunk := list(islice(waveforms, WAVEFORMS_HELD)):
-            for view, embeds in views.items():
-                embeds.append(self.embed_audio(chunk, transcribe=view == "transcribed"))
-        return {view: np.concatenate(embeds) for view, embeds in views.items()}
+            for view, examples in views.items():
+                examples += self.audio_examples(chunk, transcribe=view == "transcribed")
+        return views
 
     def recording(self, place: int) -> np.ndarray | None:
         """A row's own recording as a mono waveform, or None."""

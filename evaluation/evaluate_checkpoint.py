@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_audio, embed_text
+from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_files, embed_text
+from modeling_pianobind.alignment_pianobind import Example
 from training.arguments import InstrumentArguments
 from training.corpus import PackedCorpus
 from training.rendering import make_instruments
@@ -63,7 +64,8 @@ def make_bench(given, model, processor) -> Bench:
         corpus=load_corpus(given.dataset),
         embed_text=tower(model, "text", partial(embed_text, model, processor)),
         embed_notes=tower(model, "midi", partial(embed_notes, model, processor, most_windows=given.most_windows)),
-        embed_audio=tower(model, "audio", partial(embed_audio, model, processor, sampling_rate=rate)),
+        audio_examples=tower(model, "audio", partial(_examples, model, processor, "audio", sampling_rate=rate)),
+        note_examples=tower(model, "midi", partial(_examples, model, processor, "midi")),
         sampling_rate=rate,
         split=given.split,
         instruments=dict(zip(map(_instrument_name, named), make_instruments(named), strict=True)),
@@ -74,6 +76,13 @@ def make_bench(given, model, processor) -> Bench:
         transcribe=given.transcribe,
         bootstrap=Bootstrap(given.bootstrap_samples, given.seed),
     )
+
+
+def _examples(model, processor, modality, sources, **settings) -> list[Example]:
+    files = dict(embed_files(model, processor, sources, modality, **settings))
+    if failed := [file.error for file in files.values() if file.error is not None]:
+        raise failed[0]
+    return [Example(files[place].embedding, files[place].windows, files[place].spans) for place in range(len(sources))]
 
 
 def instrument_of(text: str) -> InstrumentArguments:

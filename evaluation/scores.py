@@ -8,6 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
+
+from modeling_pianobind.alignment_pianobind import Example, alignment
 
 from .piano_retrieval.ranking import macro_average_precision, macro_roc_auc, retrieval_metrics
 
@@ -139,6 +142,11 @@ def linear_probe(train, train_labels, train_songs, test, test_labels, test_songs
         "strength": float(search.best_params_["logisticregression__C"]),
         "train_pieces": len(train),
     }
+
+
+def alignments(examples: list[Example], pieces: list[Example]) -> np.ndarray:
+    """`(examples, pieces)`: how well the windows of each example fit those of each piece."""
+    return np.array([[alignment(example, piece) for piece in pieces] for example in tqdm(examples, desc="aligning")])
 
 
 def paired_retrieval(scores: np.ndarray, among: int, bootstrap: Bootstrap, draws: int = 1) -> dict:

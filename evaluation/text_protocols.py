@@ -6,7 +6,7 @@ from modeling_pianobind.embedding_pianobind import unit_rows
 from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS, TEMPLATES, label_embeddings
 
 from .baselines import generated_captions, word_scores
-from .bench import Bench, UnsuitableError
+from .bench import Bench, UnsuitableError, means
 from .midi_protocols import emotion_sets, known_tags, quadrant_queries, tag_matrix, tags_of
 from .scores import accuracy_scores, macro_area, paired_retrieval
 
@@ -61,8 +61,8 @@ def _centre_audio(bench: Bench, places, starts, notes) -> np.ndarray | None:
     if all(one is not None for one in recordings):
         rate, length = bench.sampling_rate, round(PAPER_SECONDS * bench.sampling_rate)
         cut = (one[round(s * rate) :][:length] for s, one in zip(starts, recordings, strict=True))
-        return bench.audio_views(cut)["plain"]
-    return bench.audio_views(bench.room_audio(places, notes))["plain"] if bench.instruments else None
+        return means(bench.audio_views(cut)["plain"])
+    return means(bench.audio_views(bench.room_audio(places, notes))["plain"]) if bench.instruments else None
 
 
 def caption_baselines(bench: Bench, captions: list[str], pieces, among: int, draws: int = 1) -> dict:

@@ -129,8 +129,8 @@ def _parser() -> Parser:
     search.add_argument(
         "--like",
         metavar="FILE",
-        help="find what resembles this MIDI file or recording; a QUERY beside it steers it (their unit vectors are "
-        "added, the sum normalised)",
+        help="find what resembles this MIDI file or recording, its own piece first; a QUERY beside it steers it and "
+        "weighs as much",
     )
     search.add_argument("--top-k", metavar="N", type=_count, default=10, help="how many hits (default: 10)")
     search.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
@@ -223,13 +223,12 @@ def run_search(args) -> int:
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
     # A saved index is opened before the query is embedded, which may take long; a folder is embedded after it.
     opened = open_index(args.path, checkpoint, by_words=args.like is None) if is_index(args.path) else None
-    # Each is a unit vector, so words and example weigh the same; the search normalises their sum.
-    query = 0 if args.query is None else checkpoint.embed_text([args.query])[0]
-    if args.like is not None:
-        query = query + checkpoint.embed_file(args.like)
+    words = None if args.query is None else checkpoint.embed_text([args.query])[0]
+    example = checkpoint.embed_file(args.like) if args.like is not None else None
     index, failures = opened or open_index(args.path, checkpoint)
     with user_errors(args.path):
-        hits = index.search(query, args.top_k)[0]
+        like = args.like is not None
+        hits = index.search_like(example, args.top_k, words) if like else index.search(words, args.top_k)[0]
     if args.json:
         print(json.dumps([{"rank": rank} | _as_row(hit) for rank, hit in enumerate(hits, 1)], indent=1))
     else:
@@ -328,7 +327,7 @@ def run_describe(args) -> int:
         if not labels:
             raise UserError("--labels is empty; give words with commas between them, such as calm,fast,jazz")
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
-    embedding = checkpoint.embed_file(args.path)
+    embedding = checkpoint.embed_file(args.path).embedding
     for label, score in rank_labels(embedding, *label_embeddings(checkpoint.embed_text, labels), args.top_k):
         print(f"{score:6.3f}  {label}")
     return 0

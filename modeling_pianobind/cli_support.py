@@ -135,15 +135,16 @@ class Checkpoint:
             return embed_text(self.model, self.processor, texts)
 
     def embed_file(self, path):
-        """`(dim,)` unit vector of a MIDI file or recording."""
+        """The `EmbeddedFile` of a MIDI file or recording."""
         with user_errors(path):
             if os.path.isdir(path):
                 raise IsADirectoryError
             open(path, "rb").close()  # before the model takes its seconds to load
-        from .embedding_pianobind import embed_pieces
-
         with user_errors(path):
-            return embed_pieces(self.model, self.processor, [path], transcribe=self.transcribe)[0]
+            ((_, file),) = self.embed_files([path], progress=False)
+            if file.error is not None:
+                raise file.error
+        return file
 
     def embed_files(self, paths, progress=None):
         """Yields `(position, EmbeddedFile)`, with a progress bar on a terminal unless `progress` says otherwise."""

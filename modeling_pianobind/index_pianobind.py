@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .alignment_pianobind import Example
 from .index_files_pianobind import Saved, damage, save_part
-from .index_search_pianobind import LONGEST, top_pieces
+from .index_search_pianobind import LONGEST, top_alike, top_pieces
 from .index_shards_pianobind import in_shard, load_parts
 from .index_table_pianobind import FileTable, Part, is_midi
 from .inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, content_hash, explain, list_files, piece_of
 
 DTYPES = ("float32", "int8")
+ALIGNED_PIECES = 500  # that an example is compared with window by window
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,40 @@ class EmbeddingIndex:
         return [
             self._hits(query, top_k, [(part, *of[row]) for part, of in found]) for row, query in enumerate(queries)
         ]
+
+    def example(self, piece: int) -> Example:
+        """A piece of the index, by its place in `paths`, to search by."""
+        for part in self._parts:
+            if piece < len(part):
+                return part.example(piece)
+            piece -= len(part)
+        raise IndexError(f"the index has {len(self)} pieces.")
+
+    def search_like(self, example, top_k: int = 10, words=None, words_share: float = 0.5) -> list[Hit]:
+        """Finds the pieces that resemble an example, the same piece in another form first.
+
+        The pieces whose mean is closest are compared once more, window by window in their order (`alignment`).
+
+        Args:
+            example (`EmbeddedFile` or `Example`): as `embed_files` and `example` give it.
+            top_k (`int`): hits; all pieces where there are fewer.
+            words (`np.ndarray` of shape `(dim,)`, *optional*): embedding of a text that steers the example.
+            words_share (`float`): 0 to 1, what the words weigh beside the example.
+        Returns:
+            `list[Hit]`: best first; ties in the order of their paths.
+        Raises:
+            ValueError: as `search`.
+        """
+        if top_k < 1:
+            raise ValueError(f"`top_k` is {top_k}; it must be at least 1.")
+        share = 0.0 if words is None else float(words_share)
+        steered = (1 - share) * example.embedding + (0 if words is None else share * words)
+        query = self._checked(steered, "query embeddings")
+        parts = [part for part in self._parts if len(part)]
+        found = top_alike(parts, query, max(top_k, ALIGNED_PIECES), example, words, share)
+        if not all(abs(score) <= LONGEST for score, *_ in found):
+            raise ValueError(f"{parts[0].source}: the index is damaged (windows of no length 1); build it again.")
+        return [_hit(part, piece, path, -score, query[0]) for score, path, part, piece in found[:top_k]]
 
     def _hits(self, query, top_k, found) -> list[Hit]:
         """The best of what was `found` in each part: numbers of its pieces and their scores."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from .alignment_pianobind import alignment
 from .index_table_pianobind import Part
 
 SCORE_DECIMALS = 6  # cosines closer than this are ties: two copies of a file must not be ordered by rounding
@@ -18,6 +19,7 @@ INT8_CANDIDATES = 4  # int8 lets this many times `top_k` rows through, so that i
 INT8_FEW_QUERIES = 4  # up to here torch's kernel, which reads int8, beats a matrix product with the rows as float32
 LONGEST = 1.1  # cosines end at 1; what lies above, or is not a number, was damaged on the disk
 CONVERTED_ROWS = 1_024  # int8 rows made float32 at once: they stay in the processor's cache
+INT8_WIDTH = 64  # numbers of a row that torch's kernel takes at once; what is left of a row it does not see
 INT8_SLACK_ROWS = 4_096  # torch's kernel reads beyond the rows that it is given, though never so far
 
 
@@ -54,6 +56,32 @@ def top_pieces(part: Part, queries: np.ndarray, top_k: int) -> list[tuple[np.nda
     ]
 
 
+def top_alike(parts: list[Part], query: np.ndarray, most: int, example, words, share: float) -> list[tuple]:
+    """Ranks the `most` pieces that are closest to a query by how well their windows fit an example's.
+
+    Args:
+        parts (`list[Part]`): each of at least one piece.
+        query (`np.ndarray` of shape `(1, dim)`): unit length; `1 - share` of the example and `share` of the words.
+        example (`Example`), words (`np.ndarray` of shape `(dim,)` or None): what the query is made of.
+    Returns:
+        `list[tuple]`: `(-score, path, part, number of the piece)`, best first. A score is the query's cosine, with
+        the `alignment` of the windows in place of the example's cosine where both sides have windows.
+    """
+    found = []
+    for part in parts:
+        pieces, scores = top_pieces(part, query, min(most, len(part)))[0]
+        found += [(-score, part.path(piece), part, piece) for piece, score in zip(pieces, scores, strict=True)]
+    found.sort(key=lambda one: one[:2])
+    length = np.linalg.norm((1 - share) * example.embedding + (0 if words is None else share * words))
+    for place, (_, path, part, piece) in enumerate(found[:most]):
+        other = part.example(piece)
+        if len(example.windows) and len(other.windows):
+            said = 0.0 if words is None else share * float(other.embedding @ words)
+            score = (said + (1 - share) * alignment(example, other)) / length
+            found[place] = (-round(float(score), SCORE_DECIMALS), path, part, piece)
+    return sorted(found[:most], key=lambda one: one[:2])
+
+
 def _best(rows, scores, top_k):
     last = np.partition(scores, -top_k)[-top_k] if top_k < len(scores) else -np.inf
     return rows[scores >= last], scores[scores >= last]
@@ -77,7 +105,7 @@ def _product(embeds, queries) -> np.ndarray:
 
 def _int8_product(codes, scales, queries, at_end: bool) -> np.ndarray:
     torch = sys.modules.get("torch")  # importing it takes longer than it saves
-    if torch is not None and len(queries) <= INT8_FEW_QUERIES:
+    if torch is not None and len(queries) <= INT8_FEW_QUERIES and codes.shape[1] % INT8_WIDTH == 0:
         if at_end:  # the file may end here: the kernel gets a copy with space behind it
             padded = np.zeros((len(codes) + INT8_SLACK_ROWS, codes.shape[1]), np.int8)
             padded[: len(codes)] = codes
@@ -99,4 +127,4 @@ def _exact_scores(embeds, rows, query) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.round(scores.astype(np.float64), SCORE_DECIMALS)
 
 
-__all__ = ["SCORE_DECIMALS", "top_pieces"]
+__all__ = ["SCORE_DECIMALS", "top_alike", "top_pieces"]

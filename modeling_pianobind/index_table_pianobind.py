@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .alignment_pianobind import Example
 from .inputs_pianobind import MIDI_EXTENSIONS
 
 INT8_LARGEST = 127
@@ -78,6 +79,10 @@ class Part:
 
     def path(self, piece: int) -> str:
         return self.table.paths[self.named_by[piece]]
+
+    def example(self, piece: int) -> Example:
+        """A piece, and the windows of the file that names it."""
+        return Example(self.embeds[piece], *self.table.windows_of(self.named_by[piece]))
 
     @classmethod
     def of(cls, table: FileTable) -> "Part":

@@ -12,6 +12,7 @@ import soundfile
 import soxr
 
 from modeling_pianobind import cli
+from modeling_pianobind.alignment_pianobind import Example
 from modeling_pianobind.app import cards
 from modeling_pianobind.app.library import Library
 from modeling_pianobind.app.limits import Limits
@@ -72,10 +73,14 @@ class TestSearching:
     def test_an_example_does_not_find_itself_and_words_steer_it(self, library):
         key = key_of(library, "march.mid")
         assert key not in [view.key for view in library.search("", key)]
-        np.testing.assert_allclose(library.query("calm", key, 0.0), library.embedding(key), rtol=1e-6)
-        np.testing.assert_allclose(library.query("calm", key, 1.0), library.query("calm"), rtol=1e-6)
-        even = library.query("calm", key)
-        np.testing.assert_allclose(2 * even, library.query("calm") + library.embedding(key), atol=1e-6)
+        by = {share: [(view.key, view.score) for view in library.search("calm", key, share)] for share in (0, 0.5, 1)}
+        assert by[0] == [(view.key, view.score) for view in library.search("", key)]
+        words = {view.key: view.score for view in library.search("calm")}
+        assert all(score == pytest.approx(words[other], abs=2e-6) for other, score in by[1])
+        example, said = library.example(key), library.checkpoint.embed_text(["calm"])[0]
+        length = np.linalg.norm(example.embedding + said)
+        for other, score in by[0.5]:
+            assert score == pytest.approx((dict(by[0])[other] + words[other]) / length, abs=1e-5)
 
     @pytest.mark.parametrize("words, said", [("  ", "nothing to search for"), ("x" * 501, "501 characters")])
     def test_a_request_that_says_nothing_or_too_much_is_refused(self, library, words, said):
@@ -211,13 +216,13 @@ class TestUploads:
             assert view.title == path.name and view.roll and library.sound(key).startswith(b"fLaC")
 
     def test_a_new_upload_takes_the_place_of_the_oldest(self):
-        uploads = Uploads(most_megabytes=1)
+        uploads, nothing = Uploads(most_megabytes=1), Example(np.ones(1), np.ones((0, 1)), np.ones((0, 2)))
         recording = Recording(flac(np.random.default_rng(0).standard_normal((100_000, 2)) / 9))
         assert 0.3 < recording.kept_bytes / 1e6 < 0.5
-        keys = [uploads.keep(Upload(name, recording, None)) for name in "ab"]
-        keys += [uploads.keep(Upload("notes", Midi(make_notes([0, 1], [60, 72])), None)) for _ in range(99)]
+        keys = [uploads.keep(Upload(name, recording, nothing)) for name in "ab"]
+        keys += [uploads.keep(Upload("notes", Midi(make_notes([0, 1], [60, 72])), nothing)) for _ in range(99)]
         uploads.get(keys[0])
-        keys.append(uploads.keep(Upload("c", recording, None)))
+        keys.append(uploads.keep(Upload("c", recording, nothing)))
         assert [uploads.get(key).name for key in (keys[0], keys[-2], keys[-1])] == ["a", "notes", "c"]
         with pytest.raises(UserError, match="no longer here"):
             uploads.get(keys[1])

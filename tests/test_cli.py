@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from modeling_pianobind import EmbeddingIndex, PianoBindModel, cli, embed_audio, embed_midi, embed_text
+from modeling_pianobind import EmbeddingIndex, PianoBindModel, cli, embed_audio, embed_text
 from modeling_pianobind import embedding_pianobind as embedding
 
 from .conftest import make_config
@@ -73,15 +73,14 @@ class TestSearch:
     def test_a_query_finds_what_the_library_finds(self, pianobind, corpus, tiny_model, tiny_processor):
         index = EmbeddingIndex.build(tiny_model, tiny_processor, corpus)
         words = embed_text(tiny_model, tiny_processor, "a gentle waltz")
-        example = embed_midi(tiny_model, tiny_processor, corpus / "march.mid")
-        for arguments, query in (
-            (["a gentle waltz"], words),
-            (["--like", corpus / "march.mid"], example),
-            (["a gentle waltz", "--like", corpus / "march.mid"], words + example),
-            (["--like", corpus / "march.mid", "a gentle waltz"], words + example),
+        ((_, example),) = embedding.embed_files(tiny_model, tiny_processor, [corpus / "march.mid"])
+        for arguments, hits in (
+            (["a gentle waltz"], index.search(words)[0]),
+            (["--like", corpus / "march.mid"], index.search_like(example)),
+            (["a gentle waltz", "--like", corpus / "march.mid"], index.search_like(example, words=words[0])),
+            (["--like", corpus / "march.mid", "a gentle waltz"], index.search_like(example, words=words[0])),
         ):
             rows = json.loads(pianobind("search", corpus, *arguments, "--json")[1])
-            hits = index.search(query)[0]
             assert [row["path"] for row in rows] == [hit.path for hit in hits]
             assert [row["score"] for row in rows] == pytest.approx([hit.score for hit in hits], abs=1e-5)
 

@@ -15,6 +15,7 @@ from evaluation.corpora import load_corpus
 from evaluation.scores import Bootstrap, paired_retrieval, tag_scores
 from model_cards import plots, render_model_card
 from model_cards.figures import figure_table, figures_of
+from modeling_pianobind.alignment_pianobind import Example
 from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS
 from modeling_pianobind.notes_pianobind import PianoNotes
 from training.corpus import PackedCorpus
@@ -30,6 +31,11 @@ FEW = Bootstrap(samples=20)
 
 def one_hot(numbers) -> np.ndarray:
     return np.eye(DIM, dtype=np.float32)[list(numbers)]
+
+
+def examples(numbers) -> list[Example]:
+    """Music of one window each."""
+    return [Example(row, row[None], np.array([[0.0, 20.0]])) for row in one_hot(numbers)]
 
 
 def piece(number: int, velocity: int = 70, count: int = 40) -> PianoNotes:
@@ -63,7 +69,8 @@ def make_bench(rows, notes=None, **changes) -> Bench:
         "corpus": PackedCorpus.pack(rows, notes or [piece(number) for number in range(len(rows))]),
         "embed_text": lambda texts: one_hot(int(text.split()[-1]) for text in texts),
         "embed_notes": lambda pieces: one_hot(map(number_of, pieces)),
-        "embed_audio": lambda sounds, transcribe=False: one_hot(round(len(s) / RATE * 2) - 8 for s in sounds),
+        "audio_examples": lambda sounds, transcribe=False: examples(round(len(s) / RATE * 2) - 8 for s in sounds),
+        "note_examples": lambda pieces: examples(map(number_of, pieces)),
         "sampling_rate": RATE,
         "bootstrap": FEW,
     }
@@ -192,11 +199,12 @@ def test_audio_finds_the_midi_of_its_own_stretch_with_and_without_transcription(
     with pytest.raises(UnsuitableError, match="--soundfont"):
         audio_protocols.audio_midi(described)
     described.instruments, described.transcribe = {"noise": LengthInstrument()}, True
-    plain = described.embed_audio
-    described.embed_audio = lambda sounds, transcribe=False: plain(sounds)[::-1] if transcribe else plain(sounds)
+    plain = described.audio_examples
+    described.audio_examples = lambda sounds, transcribe=False: plain(sounds)[::-1] if transcribe else plain(sounds)
     scores = audio_protocols.audio_midi(described)["scores"]
     assert scores["among_10"]["recall@1"] == scores["among_10"]["reverse_recall@1"] == scores["cosine_plain"] == 1.0
-    assert scores["among_10_transcribed"]["recall@1"] == 0.0
+    assert scores["among_10_transcribed"]["recall@1"] == scores["among_10_by_windows_transcribed"]["recall@1"] == 0.0
+    assert scores["among_10_by_windows"]["recall@1"] == 1.0
 
 
 def wav(number) -> bytes:
@@ -211,6 +219,7 @@ def test_a_recording_seeks_its_transcription_among_all_pieces():
     found = audio_protocols.recordings(make_bench(rows))
     assert found["scores"]["plain"]["ranks"] == [1, 2]
     assert found["scores"]["plain"]["recall@1"] == 0.5
+    assert found["scores"]["plain_by_windows"]["ranks"] == [1, 2]
     assert found["baselines"]["chance"]["plain"]["recall@1"] == pytest.approx(0.1)
     rows[3]["audio"] = rows[7]["audio"] = "a.mp3"
     with pytest.raises(UnsuitableError, match="--recordings"):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..alignment_pianobind import Example
 from ..cli_support import Checkpoint, UserError, open_index
 from ..examples_pianobind import titles
 from ..inputs_pianobind import MIDI_EXTENSIONS, explain
@@ -80,8 +81,8 @@ class Library:
         """Title and subtitle of a piece."""
         return self._names[number]
 
-    def query(self, words: str, example: str = "", words_share: float = 0.5) -> np.ndarray:
-        """The `(dim,)` embedding of a request.
+    def search(self, words: str, example: str = "", words_share: float = 0.5, top_k: int = 8) -> list[View]:
+        """The pieces that fit best, best first; a piece that serves as the example is left out.
 
         Args:
             words (`str`): a description, or "".
@@ -95,17 +96,12 @@ class Library:
             raise UserError(f"The description has {len(words)} characters; {self.limits.characters} are enough.")
         if not words and not example:
             raise UserError("There is nothing to search for; describe the music, or drop a MIDI file or recording.")
-        if not example:
-            return self.checkpoint.embed_text([words])[0]
-        embedding = self.embedding(example)
-        if not words:
-            return embedding
-        share = float(np.clip(words_share, 0.0, 1.0))
-        return share * self.checkpoint.embed_text([words])[0] + (1 - share) * embedding
-
-    def search(self, words: str, example: str = "", words_share: float = 0.5, top_k: int = 8) -> list[View]:
-        """The pieces that fit best, best first; a piece that serves as the example is left out."""
-        hits = self.index.search(self.query(words, example, words_share), top_k + 1)[0]
+        said = self.checkpoint.embed_text([words])[0] if words else None
+        if example:
+            share = float(np.clip(words_share, 0.0, 1.0))
+            hits = self.index.search_like(self.example(example), top_k + 1, said, share)
+        else:
+            hits = self.index.search(said, top_k + 1)[0]
         wanted = [hit for hit in hits if str(self._number[hit.path]) != example][:top_k]
         views = []
         for hit in wanted:
@@ -113,9 +109,10 @@ class Library:
             views.append(self.view(str(self._number[hit.path]), window, hit.score))
         return views
 
-    def embedding(self, key: str) -> np.ndarray:
+    def example(self, key: str) -> Example:
+        """A piece or upload, to search by."""
         number = self._piece(key)
-        return self.uploads.get(key).embedding if number is None else self.index.embeddings[number]
+        return self.uploads.get(key).example if number is None else self.index.example(number)
 
     def view(self, key: str, window: tuple[float, float] | None = None, score: float | None = None) -> View:
         """A piece or upload as the page shows it.
@@ -125,7 +122,7 @@ class Library:
         """
         number = self._piece(key)
         title, subtitle = (self.uploads.get(key).name, "your file") if number is None else self._names[number]
-        view = View(key, title, subtitle, window=window, score=score, tags=self._tags(self.embedding(key)))
+        view = View(key, title, subtitle, window=window, score=score, tags=self._tags(self.example(key).embedding))
         try:
             music = self._music(key)
             excerpt = excerpt_around(music.seconds, window)

@@ -7,8 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from ..alignment_pianobind import Example
 from ..cli_support import UserError
 from ..inputs_pianobind import check_content, explain, modality_of
 from .limits import Limits
@@ -19,11 +18,11 @@ KEPT_MEGABYTES = 256.0  # of all visitors together; a recording's excerpt is som
 
 @dataclass
 class Upload:
-    """A visitor's piece: `name` as the visitor calls it, its `music`, and its `(dim,)` embedding of unit length."""
+    """A visitor's piece: `name` as the visitor calls it, its `music`, and what to search by."""
 
     name: str
     music: Midi | Recording
-    embedding: np.ndarray
+    example: Example
 
 
 class Uploads:
@@ -42,7 +41,7 @@ class Uploads:
 
     @property
     def _megabytes(self) -> float:
-        return sum(one.music.kept_bytes for one in self._kept.values()) / 1e6
+        return sum(one.music.kept_bytes + one.example.windows.nbytes for one in self._kept.values()) / 1e6
 
     def get(self, key: str) -> Upload:
         """
@@ -61,7 +60,7 @@ def read_upload(path, embed_file, limits: Limits) -> Upload:
 
     Args:
         path: where the server put it.
-        embed_file: takes a path, gives `(dim,)`.
+        embed_file: takes a path, gives its `EmbeddedFile`.
         limits (`Limits`): what is refused before it costs time or memory.
     Raises:
         UserError: it is refused; the message names the file as the visitor does, not where the server put it.
@@ -69,12 +68,12 @@ def read_upload(path, embed_file, limits: Limits) -> Upload:
     name = Path(path).name
     try:
         music = _open(path, limits)
-        embedding = embed_file(path)
+        file = embed_file(path)
         if isinstance(music, Recording):  # what will be shown and played of it is kept, the file itself is not
             music = Recording(flac(music.sound(excerpt_around(music.seconds, None))))
     except (OSError, ValueError, UserError) as error:
         raise UserError(explain(path, error).replace(os.fspath(path), name)) from error
-    return Upload(name, music, embedding)
+    return Upload(name, music, Example(file.embedding, file.windows, file.spans))
 
 
 def _open(path, limits) -> Midi | Recording:

@@ -113,7 +113,10 @@ class Judge:
                 return
             checkpoint = Checkpoint(str(copy), "cpu")
             _check_embeds(checkpoint.embed_text(["calm piano"]))
-            _check_embeds(checkpoint.embed_file(self.music / "a" / "a.mid").embedding[None])
+            ((_, file),) = checkpoint.embed_files([self.music / "a" / "a.mid"], progress=False)
+            if file.error is not None:
+                raise file.error
+            _check_embeds(file.embedding[None])
 
     def _clear(self, error, kind) -> str:
         """The message, if it is one of ours: it names the file and, after a semicolon or colon, what to do."""
