@@ -23,6 +23,7 @@ TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 FILES = (WEIGHTS, CONFIG, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG)
 COPY_AGAIN = "check its name, or copy it again"
 PROBE_MIDI = bytes.fromhex("4d546864 00000006 0000000101e0 4d54726b 0000000d 00903c40 8360803c40 00ff2f00")  # a note
+NO_EMBEDDING = "its weights give embeddings that are no unit vectors"
 LONGEST_REASON = 300  # characters; a damaged value may be of any length
 MAX_TEXT_TOKENS = 128  # as in the processor, whose module costs seconds to import; a test compares the two
 
@@ -77,7 +78,7 @@ def loading(name):
         raise ValueError(f"{name}: {cannot_load(error)}; {COPY_AGAIN}.") from error
 
 
-def cannot_load(error: Exception) -> str:
+def cannot_load(error: Exception | str) -> str:
     """What a library says of a checkpoint that it cannot load, for a line that begins with its name."""
     return f"cannot be loaded as a PianoBind checkpoint ({_reason(error)})"
 
@@ -104,8 +105,9 @@ def check_fit(name, model, processor) -> None:
             inputs |= {"audio": [np.sin(np.arange(rate // 4), dtype=np.float32)], "sampling_rate": rate}
         output = model(**processor(**inputs, return_tensors="pt"))
         embeds = [output[f"{one}_embeds"] for one in ("audio", "midi", "text") if one in inputs]
-        if not all(abs(float(one.norm()) - 1) < 1e-3 for one in embeds):  # not so of NaN
-            raise ValueError("its weights give embeddings that are no unit vectors")
+        finite = all(weights.isfinite().all() for weights in model.parameters())
+        if not finite or not all(abs(float(one.norm()) - 1) < 1e-3 for one in embeds):  # not so of NaN
+            raise ValueError(NO_EMBEDDING)
 
 
 def _reason(error) -> str:
@@ -137,8 +139,8 @@ class TextTower:
     Use `TextTower.open`; `embed_text` equals that of the model to float32's precision.
     """
 
-    def __init__(self, config, weights, tokenizer):
-        self.config, self.weights, self.tokenizer = config, weights, tokenizer
+    def __init__(self, config, weights, tokenizer, source):
+        self.config, self.weights, self.tokenizer, self.source = config, weights, tokenizer, source
 
     @classmethod
     def open(cls, folder) -> "TextTower | None":
@@ -178,10 +180,9 @@ class TextTower:
             raise ValueError(f"{folder / TOKENIZER}: is damaged ({_reason(error)}); {COPY_AGAIN}.") from error
         tokenizer.enable_truncation(min(*limits, text["max_position_embeddings"]))
         tokenizer.no_padding()
-        tower = cls(text, weights, tokenizer)
+        tower = cls(text, weights, tokenizer, folder)
         with loading(folder), np.errstate(all="ignore"):
-            if not abs(np.linalg.norm(tower.embed_text(["piano"])) - 1) < 1e-3:  # not so of NaN
-                raise ValueError("its weights give embeddings that are no unit vectors")
+            tower.embed_text(["piano"])
         return tower
 
     @property
@@ -192,7 +193,7 @@ class TextTower:
         """`(len(texts), dim)` float32, unit length.
 
         Raises:
-            ValueError: a text holds no word, or half characters; see `readable_text`.
+            ValueError: a text holds no word, or half characters, see `readable_text`; or a weight is no number.
         """
         by_length = {}
         for row, encoding in enumerate(self.tokenizer.encode_batch([readable_text(text) for text in texts])):
@@ -203,6 +204,8 @@ class TextTower:
             pooled = self._hidden(np.array(ids)).mean(axis=1)
             projected = pooled @ self.weights["text_projection.weight"].T
             embeds[list(rows)] = projected / np.linalg.norm(projected, axis=1, keepdims=True)
+        if not (np.abs(np.linalg.norm(embeds, axis=1) - 1) < 1e-3).all():  # not so of NaN
+            raise ValueError(f"{self.source}: {cannot_load(NO_EMBEDDING)}; {COPY_AGAIN}.")
         return embeds
 
     def _hidden(self, ids: np.ndarray) -> np.ndarray:

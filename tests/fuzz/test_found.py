@@ -253,6 +253,18 @@ def test_a_damaged_checkpoint_is_one_line(tiny_checkpoint, tmp_path, damage, mes
         list(Checkpoint(str(folder), "cpu").embed_files([__file__], progress=False))
 
 
+def test_a_word_whose_weights_are_no_numbers_is_a_damaged_checkpoint(tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    tensors = load_file(folder / "model.safetensors")
+    row = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]["calm"]
+    tensors["text_model.embeddings.word_embeddings.weight"][row, 0] = np.nan
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=f"^{folder}: .*no unit vectors"):
+        TextTower.open(folder).embed_text(["calm"])
+    with pytest.raises(ValueError, match=f"^{folder}: .*no unit vectors"):
+        check_fit(folder, PianoBindModel.from_pretrained(folder), PianoBindProcessor.from_pretrained(folder))
+
+
 @pytest.mark.parametrize("part", ["midi_config", "text_config"])
 def test_a_model_and_a_processor_that_do_not_fit_are_refused(tiny_checkpoint, tmp_path, part):
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
