@@ -19,8 +19,9 @@ from pathlib import Path
 
 import torch
 
-from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_files, embed_text
+from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_text
 from modeling_pianobind.alignment_pianobind import Example
+from modeling_pianobind.embedding_pianobind import embed_files
 from training.arguments import InstrumentArguments
 from training.corpus import PackedCorpus
 from training.rendering import make_instruments

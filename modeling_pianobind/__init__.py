@@ -27,7 +27,7 @@ _HOMES = {
     "default_checkpoint": "retrieval",
     "describe": "retrieval",
     "embed_audio": "retrieval",
-    "embed_files": "retrieval",
+    "embed_example": "retrieval",
     "embed_midi": "retrieval",
     "embed_pieces": "retrieval",
     "embed_text": "retrieval",

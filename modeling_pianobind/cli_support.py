@@ -140,11 +140,10 @@ class Checkpoint:
             if os.path.isdir(path):
                 raise IsADirectoryError
             open(path, "rb").close()  # before the model takes its seconds to load
+        from .embedding_pianobind import embed_example
+
         with user_errors(path):
-            ((_, file),) = self.embed_files([path], progress=False)
-            if file.error is not None:
-                raise file.error
-        return file
+            return embed_example(self.model, self.processor, path, transcribe=self.transcribe)
 
     def embed_files(self, paths, progress=None):
         """Yields `(position, EmbeddedFile)`, with a progress bar on a terminal unless `progress` says otherwise."""

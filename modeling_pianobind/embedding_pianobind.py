@@ -268,6 +268,22 @@ def _embed_all(model, processor, sources, **settings) -> np.ndarray:
     return embeds
 
 
+def embed_example(model, processor, source, modality=None, sampling_rate=None, transcribe=False) -> EmbeddedFile:
+    """Embeds one recording or MIDI file with its windows, for `EmbeddingIndex.search_like`.
+
+    Args:
+        source: a path, or with `modality` ("audio" or "midi") whatever `embed_audio` or `embed_midi` takes one of.
+        model, processor, sampling_rate, transcribe: as in `embed_audio`.
+    Raises:
+        ValueError, OSError, ImportError: as `embed_audio`.
+    """
+    settings = {"modality": modality, "sampling_rate": sampling_rate, "transcribe": transcribe}
+    ((_, file),) = embed_files(model, processor, [source], **settings)
+    if file.error is not None:
+        raise file.error
+    return file
+
+
 def embed_audio(
     model, processor, paths, sampling_rate=None, batch_size=16, progress=False, transcribe=False
 ) -> np.ndarray:
@@ -354,4 +370,13 @@ def _listed(sources) -> list:
     return [sources] if isinstance(sources, (str, bytes, os.PathLike, np.ndarray)) else list(sources)
 
 
-__all__ = ["EmbeddedFile", "embed_audio", "embed_files", "embed_midi", "embed_pieces", "embed_text", "unit_rows"]
+__all__ = [
+    "EmbeddedFile",
+    "embed_audio",
+    "embed_example",
+    "embed_files",
+    "embed_midi",
+    "embed_pieces",
+    "embed_text",
+    "unit_rows",
+]

@@ -263,7 +263,7 @@ class EmbeddingIndex:
         The pieces whose mean is closest are compared once more, window by window in their order (`alignment`).
 
         Args:
-            example (`EmbeddedFile` or `Example`): as `embed_files` and `example` give it.
+            example (`EmbeddedFile` or `Example`): as `embed_example` and `example` give it.
             top_k (`int`): hits; all pieces where there are fewer.
             words (`np.ndarray` of shape `(dim,)`, *optional*): embedding of a text that steers the example.
             words_share (`float`): 0 to 1, what the words weigh beside the example.

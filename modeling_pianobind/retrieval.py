@@ -1,7 +1,7 @@
 """What to do with a checkpoint: embed files and text, search them, describe them."""
 
 from .checkpoint_pianobind import default_checkpoint
-from .embedding_pianobind import embed_audio, embed_files, embed_midi, embed_pieces, embed_text
+from .embedding_pianobind import embed_audio, embed_example, embed_midi, embed_pieces, embed_text
 from .index_pianobind import EmbeddingIndex, Hit
 from .labels_pianobind import label_embeddings, rank_labels
 
@@ -33,7 +33,7 @@ __all__ = [
     "default_checkpoint",
     "describe",
     "embed_audio",
-    "embed_files",
+    "embed_example",
     "embed_midi",
     "embed_pieces",
     "embed_text",

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from modeling_pianobind import EmbeddingIndex, PianoBindModel, cli, embed_audio, embed_text
+from modeling_pianobind import EmbeddingIndex, PianoBindModel, cli, embed_audio, embed_example, embed_text
 from modeling_pianobind import embedding_pianobind as embedding
 
 from .conftest import make_config
@@ -73,7 +73,7 @@ class TestSearch:
     def test_a_query_finds_what_the_library_finds(self, pianobind, corpus, tiny_model, tiny_processor):
         index = EmbeddingIndex.build(tiny_model, tiny_processor, corpus)
         words = embed_text(tiny_model, tiny_processor, "a gentle waltz")
-        ((_, example),) = embedding.embed_files(tiny_model, tiny_processor, [corpus / "march.mid"])
+        example = embed_example(tiny_model, tiny_processor, corpus / "march.mid")
         for arguments, hits in (
             (["a gentle waltz"], index.search(words)[0]),
             (["--like", corpus / "march.mid"], index.search_like(example)),
