@@ -40,29 +40,28 @@ def compare(checkpoint: Path, corpus, split: str, folder: Path, bootstrap: Boots
         folder (`Path`): for the ONNX files.
     Returns:
         `dict`: the `export`'s report; of each kind of towers the figures of captions that seek their piece; of each
-            tower the `largest_difference` of ONNX to PyTorch over all embeddings, and the cosines of int8 to float,
-            and of int8 alone to int8 in a batch.
+            tower the `largest_difference` of ONNX to PyTorch over all embeddings, and the cosines of int8 to float.
     Raises:
         ValueError: a tower cannot be exported.
     """
     model = PianoBindModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
     processor = PianoBindProcessor.from_pretrained(checkpoint)
     report = export_onnx(model, folder, int8=True)
-    bench = Bench(corpus, None, None, None, processor.feature_extractor.sampling_rate, split, bootstrap=bootstrap)
+    rate = processor.feature_extractor.sampling_rate
+    unused = dict.fromkeys(("embed_text", "embed_notes", "audio_examples", "note_examples"))
+    bench = Bench(corpus, **unused, sampling_rate=rate, split=split, bootstrap=bootstrap)
     captions, pieces = [bench.caption(place) for place in bench.described], bench.notes_at(bench.described)
-    recordings = [_played(notes, bench.sampling_rate) for notes in pieces[:RECORDINGS]]
+    recordings = [_played(notes, rate) for notes in pieces[:RECORDINGS]]
 
-    def embeds_of(towers, batch_size=16):
-        audio = {"sampling_rate": bench.sampling_rate, "batch_size": batch_size}
+    def embeds_of(towers):
         return {
-            "text": embed_text(towers, processor, captions, batch_size),
-            "midi": embed_midi(towers, processor, pieces, batch_size),
-            "audio": embed_audio(towers, processor, recordings, **audio),
+            "text": embed_text(towers, processor, captions),
+            "midi": embed_midi(towers, processor, pieces),
+            "audio": embed_audio(towers, processor, recordings, sampling_rate=rate),
         }
 
     embeds = {"pytorch": embeds_of(model), "onnx": embeds_of(OnnxModel(folder))}
     embeds["onnx_int8"] = embeds_of(OnnxModel(folder, int8=True))
-    alone = embeds_of(OnnxModel(folder, int8=True), batch_size=1)
     among = min(CANDIDATES, len(captions))
     return {
         "export": report,
@@ -75,11 +74,7 @@ def compare(checkpoint: Path, corpus, split: str, folder: Path, bootstrap: Boots
             tower: float(np.abs(rows - embeds["pytorch"][tower]).max()) for tower, rows in embeds["onnx"].items()
         },
         "int8_cosine": {
-            tower: {
-                "to_float": _cosines(embeds["onnx"][tower], embeds["onnx_int8"][tower]),
-                "alone_to_batch": _cosines(alone[tower], embeds["onnx_int8"][tower]),
-            }
-            for tower in report["int8"]
+            tower: _cosines(embeds["onnx"][tower], embeds["onnx_int8"][tower]) for tower in report["int8"]
         },
     }
 

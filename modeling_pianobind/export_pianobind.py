@@ -48,8 +48,7 @@ class OnnxModel:
 
     Args:
         folder: what `export_onnx` wrote.
-        int8 (`bool`): use the int8 towers where there are any; they scale activations by the whole batch, so embed
-            with `batch_size=1` where embeddings must not depend on it.
+        int8 (`bool`): use the int8 towers where there are any.
     Raises:
         ImportError: the extra is not installed.
         ValueError: the folder is no export.
@@ -67,8 +66,9 @@ class OnnxModel:
             raise ValueError(
                 f"{folder}: its {REPORT} cannot be read ({error}); export the checkpoint again."
             ) from error
+        self._int8 = set(report["int8"]) if int8 else set()
         for modality in INPUTS:
-            file = _file(folder, modality, int8=int8 and modality in report["int8"])
+            file = _file(folder, modality, int8=modality in self._int8)
             session = None
             if modality in report["towers"]:
                 session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -93,8 +93,16 @@ class OnnxModel:
         session = getattr(self, f"{modality}_model")
         if session is None:
             raise ValueError(f"this export has no {modality} tower; export a checkpoint that has it.")
+        if modality not in self._int8:
+            return self._embed(modality, tensors)
+        # An int8 tower scales activations by all that it is given at once: a row has to be alone, without padding.
+        lengths = tensors[-1].ne(0).long().mul(torch.arange(1, tensors[-1].shape[1] + 1)).amax(dim=1).tolist()
+        rows = [[tensor[row : row + 1, :length] for tensor in tensors] for row, length in enumerate(lengths)]
+        return torch.cat([self._embed(modality, row) for row in rows])
+
+    def _embed(self, modality, tensors):
         feed = {name: tensor.numpy() for name, tensor in zip(INPUTS[modality], tensors, strict=True)}
-        return torch.from_numpy(session.run(None, feed)[0])
+        return torch.from_numpy(getattr(self, f"{modality}_model").run(None, feed)[0])
 
 
 def export_onnx(model, folder, int8: bool = False) -> dict:

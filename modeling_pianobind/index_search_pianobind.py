@@ -19,7 +19,7 @@ INT8_CANDIDATES = 4  # int8 lets this many times `top_k` rows through, so that i
 INT8_FEW_QUERIES = 4  # up to here torch's kernel, which reads int8, beats a matrix product with the rows as float32
 LONGEST = 1.1  # cosines end at 1; what lies above, or is not a number, was damaged on the disk
 CONVERTED_ROWS = 1_024  # int8 rows made float32 at once: they stay in the processor's cache
-INT8_WIDTH = 64  # numbers of a row that torch's kernel takes at once; what is left of a row it does not see
+INT8_WIDTH = 16  # rows whose width is no multiple of it crash the kernel
 INT8_SLACK_ROWS = 4_096  # torch's kernel reads beyond the rows that it is given, though never so far
 
 

@@ -73,6 +73,14 @@ def test_int8_is_smaller_and_its_loss_is_measured(exported, tiny_processor, midi
     assert "recall@10" not in measure_int8(folder, tiny_processor, TEXTS[:2], midi_files)
 
 
+def test_int8_embeddings_do_not_depend_on_what_stands_beside_them(exported, tiny_processor, midi_files):
+    onnx = OnnxModel(exported[0], int8=True)
+    for embed, sources in ((embed_text, TEXTS), (embed_midi, midi_files)):
+        together = embed(onnx, tiny_processor, sources, batch_size=16)
+        alone = np.concatenate([embed(onnx, tiny_processor, [source]) for source in sources])
+        np.testing.assert_array_equal(together, alone)
+
+
 def test_recall_counts_ties_as_half_ahead():
     assert export_pianobind._recall(np.eye(30)) == 1.0
     assert export_pianobind._recall(-np.eye(11)) == 0.0  # ten ahead of each
@@ -177,4 +185,4 @@ def test_a_corpus_is_measured_with_each_kind_of_towers(
         "pytorch": 1.0, "onnx": 1.0, "onnx_int8": 1.0,
     }  # fmt: skip
     for tower in ("text", "midi"):
-        assert 0.9 < found["int8_cosine"][tower]["to_float"]["least"] < 0.9999999
+        assert 0.9 < found["int8_cosine"][tower]["least"] < 0.9999999
