@@ -17,23 +17,11 @@ FIGURES = (
     ("the paper's protocol: caption to audio and MIDI among 199, R@10", "paper", "fused.recall@10"),
     ("unheard rendered audio to its MIDI among 200, R@1", "audio_midi", "among_200.recall@1"),
     ("unheard rendered audio to its MIDI among 500, R@1", "audio_midi", "among_500.recall@1"),
-    (
-        "rendered audio to its MIDI among 200, window by window (`--like`), R@1",
-        "audio_midi",
-        "among_200_by_windows.recall@1",
-    ),
-    (
-        "rendered audio to its MIDI among 500, window by window (`--like`), R@1",
-        "audio_midi",
-        "among_500_by_windows.recall@1",
-    ),
+    ("rendered audio to its MIDI among 200 by `--like`, R@1", "audio_midi", "among_200_by_windows.recall@1"),
+    ("rendered audio to its MIDI among 500 by `--like`, R@1", "audio_midi", "among_500_by_windows.recall@1"),
     ("real recording to its transcription among all valid pieces, R@1", "recordings", "plain.recall@1"),
     ("the same, transcribed first", "recordings", "transcribed.recall@1"),
-    (
-        "real recording to its transcription, window by window (`--like`), R@1",
-        "recordings",
-        "plain_by_windows.recall@1",
-    ),
+    ("real recording to its transcription by `--like`, R@1", "recordings", "plain_by_windows.recall@1"),
     ("the same, transcribed first", "recordings", "transcribed_by_windows.recall@1"),
 )
 
