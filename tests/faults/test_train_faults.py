@@ -33,6 +33,15 @@ def arguments(tmp_path, tiny_checkpoint):
     )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As the runs that are killed: sums of several threads are rounded in another way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def command_of(arguments, output) -> list[str]:
     """The run's command as it has to be given next: with --resume where the folder holds a run already."""
     config = output.with_name(f"{output.name}.yaml")
