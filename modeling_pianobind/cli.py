@@ -227,8 +227,8 @@ def run_search(args) -> int:
     example = checkpoint.embed_file(args.like) if args.like is not None else None
     index, failures = opened or open_index(args.path, checkpoint)
     with user_errors(args.path):
-        like = args.like is not None
-        hits = index.search_like(example, args.top_k, words) if like else index.search(words, args.top_k)[0]
+        by_words = example is None
+        hits = index.search(words, args.top_k)[0] if by_words else index.search_like(example, args.top_k, words)
     if args.json:
         print(json.dumps([{"rank": rank} | _as_row(hit) for rank, hit in enumerate(hits, 1)], indent=1))
     else:

@@ -278,7 +278,7 @@ class EmbeddingIndex:
         steered = (1 - share) * example.embedding + (0 if words is None else share * words)
         query = self._checked(steered, "query embeddings")
         parts = [part for part in self._parts if len(part)]
-        found = top_alike(parts, query, max(top_k, ALIGNED_PIECES), example, words, share)
+        found = top_alike(parts, query, np.linalg.norm(steered), max(top_k, ALIGNED_PIECES), example, words, share)
         if not all(abs(score) <= LONGEST for score, *_ in found):
             raise ValueError(f"{parts[0].source}: the index is damaged (windows of no length 1); build it again.")
         return [_hit(part, piece, path, -score, query[0]) for score, path, part, piece in found[:top_k]]

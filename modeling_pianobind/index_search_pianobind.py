@@ -56,12 +56,13 @@ def top_pieces(part: Part, queries: np.ndarray, top_k: int) -> list[tuple[np.nda
     ]
 
 
-def top_alike(parts: list[Part], query: np.ndarray, most: int, example, words, share: float) -> list[tuple]:
+def top_alike(parts: list[Part], query, length: float, most: int, example, words, share: float) -> list[tuple]:
     """Ranks the `most` pieces that are closest to a query by how well their windows fit an example's.
 
     Args:
         parts (`list[Part]`): each of at least one piece.
-        query (`np.ndarray` of shape `(1, dim)`): unit length; `1 - share` of the example and `share` of the words.
+        query (`np.ndarray` of shape `(1, dim)`): `1 - share` of the example and `share` of the words, whose sum was of
+            `length` before it was brought to unit length.
         example (`Example`), words (`np.ndarray` of shape `(dim,)` or None): what the query is made of.
     Returns:
         `list[tuple]`: `(-score, path, part, number of the piece)`, best first. A score is the query's cosine, with
@@ -72,7 +73,6 @@ def top_alike(parts: list[Part], query: np.ndarray, most: int, example, words, s
         pieces, scores = top_pieces(part, query, min(most, len(part)))[0]
         found += [(-score, part.path(piece), part, piece) for piece, score in zip(pieces, scores, strict=True)]
     found.sort(key=lambda one: one[:2])
-    length = np.linalg.norm((1 - share) * example.embedding + (0 if words is None else share * words))
     for place, (_, path, part, piece) in enumerate(found[:most]):
         other = part.example(piece)
         if len(example.windows) and len(other.windows):
