@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import symusic
+import torch
 
 from modeling_pianobind import EmbeddingIndex, PianoBindModel, cli, describe, embed_audio, embed_midi, embed_pieces
 from modeling_pianobind import embedding_pianobind as embedding
@@ -193,9 +194,10 @@ class TestTranscriber:
             fs = 1000
 
             def parameters(self):
-                yield SimpleNamespace(device="cpu")
+                yield torch.zeros(1)
 
-            def transcribe(self, samples, discardSecondHalf):  # noqa: N803
+            def transcribe(self, samples, stepInSecond, segmentSizeInSecond, discardSecondHalf):  # noqa: N803
+                assert stepInSecond < segmentSizeInSecond
                 lengths.append(len(samples))
                 notes = [SimpleNamespace(start=at, end=at + 2, pitch=60, velocity=80) for at in range(0, 300, 2)]
                 return [note for note in notes if note.start * self.fs <= len(samples)]
@@ -221,7 +223,16 @@ class TestTranscriber:
 
     def test_a_recording_without_notes_is_named(self, transkun, tmp_path, write_audio, monkeypatch):
         model, write = transcription.load_transcriber()
-        model.transcribe = lambda samples, discardSecondHalf: []  # noqa: N803
+        model.transcribe = lambda samples, *seconds, discardSecondHalf: []  # noqa: N803
         monkeypatch.setattr(transcription, "load_transcriber", lambda: (model, write))
         with pytest.raises(ValueError, match=r"wind\.wav: no piano note"):
             transcription.transcribed_midi(write_audio(tmp_path / "wind.wav"))
+
+    def test_bfloat16_is_for_processors_that_multiply_it(self, monkeypatch):
+        for found, answer in (
+            ({}, False),
+            ({"avx512_f": True, "avx512_bf16": False}, False),
+            ({"amx_bf16": True}, True),
+        ):
+            monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
+            assert transcription.multiplies_bfloat16(torch.device("cpu")) is answer
