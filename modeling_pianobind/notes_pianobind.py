@@ -13,6 +13,7 @@ LOWEST_KEY, HIGHEST_KEY = 21, 108  # A0 and C8 as MIDI pitches
 PIANO_PROGRAMS = range(8)  # General MIDI's piano family, counted from 0
 LAST_TICK = 2**31  # beyond what a MIDI file can say
 MAX_HOURS = 24.0  # longer "pieces" are damaged files: a single wrong time can stand for a century
+MAX_NOTES = 300_000  # eight hours without a pause, ten notes a second: whatever is longer takes minutes of the tower
 MAX_PEDAL_SECONDS = 10.0  # a string has decayed by then, however long the pedal stays down
 
 
@@ -189,8 +190,12 @@ def check_length(score: symusic.Score, start_ticks: np.ndarray, seconds: float, 
 
 
 def piano_tracks(score: symusic.Score, name: str) -> list:
-    """The tracks of a score that hold notes; all of them must be a piano's."""
+    """The tracks of a score that hold notes; all of them must be a piano's, and no piece has millions."""
     tracks = [track for track in score.tracks if len(track.notes)]
+    if (notes := sum(len(track.notes) for track in tracks)) > MAX_NOTES:
+        raise ValueError(
+            f"{name}: it has {notes:,} notes, and a piece may have {MAX_NOTES:,}; split it, or export it again."
+        )
     if not tracks:
         raise ValueError(f"{name}: there is no note in it; leave it out, or check how it was exported.")
     others = sorted({_instrument(track) for track in tracks if track.is_drum or track.program not in PIANO_PROGRAMS})

@@ -26,6 +26,7 @@ from modeling_pianobind.cli_support import Checkpoint, UserError
 from modeling_pianobind.compound_words_pianobind import compound_windows, read_compound_notes
 from modeling_pianobind.index_files_pianobind import check_target
 from modeling_pianobind.inputs_pianobind import readable_text
+from modeling_pianobind.notes_pianobind import MAX_NOTES
 
 
 def midi_file(events: bytes, tracks=1, length=None, division=480):
@@ -57,6 +58,11 @@ DAMAGED_MIDI = {
     "a time beyond 31 bits": (
         midi_file(bytes.fromhex("ffffff7f903c40 ffffff7f3c00") * 5 + NOTE),
         "more than 24 hours",
+    ),
+    # 2^20 notes took the tower half a minute
+    "more notes than a piece has": (
+        midi_file(b"\x00\x90\x3c\x40" + b"\x01\x3c\x00\x01\x3c\x40" * MAX_NOTES + NOTE),
+        "300,00[1-9] notes",
     ),
 }
 

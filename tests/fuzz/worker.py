@@ -1,8 +1,7 @@
 """Runs cases in a process of its own, since what reads them may crash: a request a line in, an answer a line out.
 
-A request is `kind seed`; the answer is JSON with `outcome`, `seconds` (of CPU), `megabytes` (the most memory that the
-case took) and `case_megabytes` (its own size). One limit is the system's: what asks for more than a few gigabytes gets
-a MemoryError.
+A request is `kind seed`; the answer is JSON with `outcome`, `seconds` (of CPU) and `megabytes` (the most memory that
+the case took). One limit is the system's: what asks for more than a few gigabytes gets a MemoryError.
 """
 
 import json
@@ -50,8 +49,7 @@ def judge_case(judge, kind: str, seed: int) -> dict:
         where = traceback.extract_tb(error.__traceback__)[-1]
         outcome = f"WRONG {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
     seconds, megabytes = time.process_time() - start, (peak_bytes() - before) / 1e6
-    size = 0 if isinstance(case, int) else len(case) / 1e6
-    return {"outcome": outcome, "seconds": seconds, "megabytes": megabytes, "case_megabytes": size}
+    return {"outcome": outcome, "seconds": seconds, "megabytes": megabytes}
 
 
 def main():
