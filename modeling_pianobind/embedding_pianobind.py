@@ -1,6 +1,5 @@
 """Files -> embeddings: threads read ahead of the model, and windows of many files share its batches."""
 
-import itertools
 import os
 import queue
 import sys
@@ -16,9 +15,10 @@ from tqdm import tqdm
 from .inputs_pianobind import check_content, group_pieces, modality_of
 from .transcription_pianobind import load_transcriber, transcribed_midi
 
-AUDIO_WINDOWS_READ = 4  # windows that a thread hands over at once; a 20 s window's features are about 1 MB
 MIDI_BATCHES_SORTED = 16  # batches among which MIDI windows are sorted by length
-QUEUE_CHUNKS = 16  # how far reading may run ahead, so that memory does not grow with a recording
+# How far reading may run ahead, so that memory does not grow with a recording: windows of audio, about 1 MB each, or
+# whole MIDI files.
+QUEUE_CHUNKS = 16
 
 
 @dataclass
@@ -99,7 +99,7 @@ def embed_files(
 
     def embed(kind):
         for position, number, embedding in _embed_windows(model, processor, kind, waiting[kind], batch_size):
-            files[position].embeddings.append((number, embedding))
+            files[position].keep(number, embedding)
             if files[position].complete:
                 yield position
         waiting[kind].clear()
@@ -142,18 +142,30 @@ class _Progress:
     """What is known of a file so far."""
 
     def __init__(self):
-        self.spans, self.towers, self.embeddings = [], [], []  # embeddings: (number of the window, vector)
+        self.spans, self.towers = [], []
+        self.windows, self.embedded = np.empty((0, 0), np.float32), 0  # rows of windows to come are there already
         self.read, self.error = False, None
 
     @property
     def complete(self):
-        return self.read and len(self.embeddings) == len(self.spans)
+        return self.read and self.embedded == len(self.spans)
+
+    def keep(self, number, embedding):
+        """Takes a window's embedding.
+
+        All are in one array that doubles: small arrays, each made amid a batch's large tensors, would leave holes that
+        nothing fits in, and memory would grow by the hour.
+        """
+        if number >= len(self.windows):
+            self.windows.resize((max(len(self.spans), 2 * len(self.windows)), len(embedding)), refcheck=False)
+        self.windows[number] = embedding
+        self.embedded += 1
 
     def result(self, dim):
         if self.error is not None:
             return EmbeddedFile(np.zeros((0, dim), np.float32), np.zeros((0, 2)), np.zeros(0, str), self.error)
-        ordered = [embedding for _, embedding in sorted(self.embeddings, key=lambda pair: pair[0])]
-        return EmbeddedFile(np.stack(ordered), np.asarray(self.spans, np.float64), np.array(self.towers))
+        windows = self.windows[: self.embedded].copy()
+        return EmbeddedFile(windows, np.asarray(self.spans, np.float64), np.array(self.towers))
 
 
 def _hidden(progress):
@@ -166,13 +178,14 @@ def _midi_chunks(processor, source):
 
 
 def _audio_chunks(processor, source, sampling_rate):
-    """Yields a recording's windows (features and frame mask) and spans, a few at a time."""
+    """Yields a recording's windows (features and frame mask) and spans, one at a time.
+
+    A spectrogram needs 20 times its own memory while it is made; several at once are no faster.
+    """
     extractor = processor.feature_extractor
-    windows = extractor.windows(source, sampling_rate)
-    while chunk := list(itertools.islice(windows, AUDIO_WINDOWS_READ)):
-        features, mask = extractor.batch(chunk)
-        spans = [(window.start_seconds, window.end_seconds) for window in chunk]
-        yield list(zip(features, mask, strict=True)), spans
+    for window in extractor.windows(source, sampling_rate):
+        (features,), (mask,) = extractor.batch([window])
+        yield [(features, mask)], [(window.start_seconds, window.end_seconds)]
 
 
 def _embed_windows(model, processor, kind, windows, batch_size):
