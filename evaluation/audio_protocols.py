@@ -14,30 +14,45 @@ SEMITONES, TEMPO_RATIOS = (-3, 3), (0.9, 1.1)
 
 
 def tagging_audio(bench: Bench) -> dict:
-    """Genre and style tags as text, on rendered audio."""
-    places, _, views = bench.rendered
-    found = zero_shot_tagging(bench, places, means(views["plain"]))
-    return found | {"settings": found["settings"] | _rendering(bench, len(places))}
+    """Genre and style tags as text, on rendered audio; `transcribed` are figures of some pieces without and with it."""
+    places, _, audio = bench.rendered
+    found = zero_shot_tagging(bench, places, means(audio))
+    chosen, transcribed = bench.rendered_transcribed
+    if chosen:
+        views = {"plain": [audio[position] for position in chosen], "transcribed": transcribed}
+        places = [places[position] for position in chosen]
+        found["scores"]["transcribed"] = {
+            view: {
+                name: value
+                for name, value in zero_shot_tagging(bench, places, means(examples))["scores"].items()
+                if name.startswith("macro")
+            }
+            for view, examples in views.items()
+        }
+    return found | {"settings": found["settings"] | _rendering(bench)}
 
 
 def audio_midi(bench: Bench) -> dict:
     """Rendered audio seeks the MIDI of the same stretch; `reverse_` figures are MIDI that seeks audio.
 
     `_by_windows` are figures of what `search_like` does: not the means of two pieces are compared but their windows.
+    `_transcribed` has fewer queries, if that many pieces were transcribed only, among as much MIDI.
     """
-    places, notes, views = bench.rendered
+    places, notes, plain = bench.rendered
+    chosen, transcribed = bench.rendered_transcribed
     midi, examples = bench.embed_notes(notes), bench.note_examples(notes)
     sizes = [size for size in AMONG if size <= len(places)] or [len(places)]
     scores, chance = {}, {}
-    for view, audio in views.items():
+    views = {"plain": (range(len(places)), plain)} | ({"transcribed": (chosen, transcribed)} if chosen else {})
+    for view, (owned, audio) in views.items():
         by_means = means(audio) @ midi.T
         for how, similarity in (("", by_means), ("_by_windows", alignments(audio, examples))):
             for size in sizes:
                 name = f"among_{size}{how}" + ("" if view == "plain" else f"_{view}")
-                scores[name] = paired_retrieval(similarity, size, bench.bootstrap)
+                scores[name] = paired_retrieval(similarity, size, bench.bootstrap, owned=owned)
                 chance[name] = _chance(size, size)
-        scores[f"cosine_{view}"] = float(by_means.diagonal().mean())
-    return {"scores": scores, "baselines": {"chance": chance}, "settings": _rendering(bench, len(places))}
+        scores[f"cosine_{view}"] = float(by_means[np.arange(len(owned)), owned].mean())
+    return {"scores": scores, "baselines": {"chance": chance}, "settings": _rendering(bench)}
 
 
 def recordings(bench: Bench) -> dict:
@@ -51,7 +66,8 @@ def recordings(bench: Bench) -> dict:
     relevant = [bench.places.index(place) for place in heard]
     options = {"bootstrap_samples": bench.bootstrap.samples, "seed": bench.bootstrap.seed}
     scores = {}
-    for view, audio in bench.audio_views(map(bench.recording, heard)).items():
+    for view in ("plain", "transcribed") if bench.transcribe else ("plain",):
+        audio = bench.heard(map(bench.recording, heard), transcribe=view == "transcribed")
         for how, similarity in (("", means(audio) @ midi.T), ("_by_windows", alignments(audio, examples))):
             found = retrieval_metrics(similarity, relevant, **options)
             own = similarity[np.arange(len(heard)), relevant]
@@ -82,10 +98,10 @@ def robustness_audio(bench: Bench) -> dict:
         changed[f"{step:+d} semitones"] = played(first, [transposed(one, step) for one in notes])
     for ratio in TEMPO_RATIOS:
         changed[f"tempo x {ratio:g}"] = played(first, [faster(one, ratio) for one in notes])
-    originals = means(bench.audio_views(clean)["plain"])
+    originals = means(bench.heard(clean))
     return {
         "scores": {
-            name: stability(originals, means(bench.audio_views(others)["plain"]), songs, bench.bootstrap)
+            name: stability(originals, means(bench.heard(others)), songs, bench.bootstrap)
             for name, others in changed.items()
         },
         "baselines": {"random pairs": random_pairs(originals), "chance": {"recall@1": 1 / len(places)}},
@@ -99,5 +115,7 @@ def _chance(queries: int, items: int) -> dict:
     return found | {f"reverse_{name}": value for name, value in found.items()} if queries == items else found
 
 
-def _rendering(bench: Bench, pieces: int) -> dict:
-    return {"pieces": pieces, "seconds": bench.audio_seconds, "instrument": bench.need_instruments()[0], "room": True}
+def _rendering(bench: Bench) -> dict:
+    (places, *_), (transcribed, _) = bench.rendered, bench.rendered_transcribed
+    counts = {"pieces": len(places)} | ({"transcribed_pieces": len(transcribed)} if transcribed else {})
+    return counts | {"seconds": bench.audio_seconds, "instrument": bench.need_instruments()[0], "room": True}

@@ -50,7 +50,7 @@ class Bench:
         recordings (`Path`, *optional*): folder below which the corpus's recordings lie.
         sentence_embedder (`Callable`, *optional*): list of texts -> `(n, dim)` unit rows, for the MiniLM baseline.
         audio_pieces, audio_seconds: how many pieces are rendered, and how much of each, around its middle.
-        transcribe (`bool`): measure audio with transcription as well.
+        transcribe, transcribed_pieces: measure audio with transcription as well, and of how many rendered pieces.
     """
 
     corpus: PackedCorpus
@@ -66,6 +66,7 @@ class Bench:
     audio_pieces: int = 1000
     audio_seconds: float = 40.0
     transcribe: bool = False
+    transcribed_pieces: int = 200
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
 
     @cached_property
@@ -156,19 +157,26 @@ class Bench:
             yield in_a_room(instrument.render(one, self.sampling_rate), self.sampling_rate, seed=place)
 
     @cached_property
-    def rendered(self) -> tuple[list[int], list, dict[str, list[Example]]]:
-        """Some pieces, what is heard of them, and that as `audio_views` gives it."""
+    def rendered(self) -> tuple[list[int], list, list[Example]]:
+        """Some pieces, what is heard of them, and that embedded."""
         places = self.some(self.places, self.audio_pieces)
         notes = [excerpt(one, self.audio_seconds) for one in self.notes_at(places)]
-        return places, notes, self.audio_views(self.room_audio(places, notes))
+        return places, notes, self.heard(self.room_audio(places, notes))
 
-    def audio_views(self, waveforms: Iterable[np.ndarray]) -> dict[str, list[Example]]:
-        """Embedded audio, a few waveforms at a time: `plain` and, if that is asked for, `transcribed`."""
-        waveforms, views = iter(waveforms), {"plain": []} | ({"transcribed": []} if self.transcribe else {})
+    @cached_property
+    def rendered_transcribed(self) -> tuple[list[int], list[Example]]:
+        """Positions in `rendered` of the pieces that are transcribed, and these embedded so; none if not asked for."""
+        places, notes, _ = self.rendered
+        chosen = self.some(range(len(places)), self.transcribed_pieces if self.transcribe else 0)
+        audio = self.room_audio([places[position] for position in chosen], [notes[position] for position in chosen])
+        return chosen, self.heard(audio, transcribe=True)
+
+    def heard(self, waveforms: Iterable[np.ndarray], transcribe: bool = False) -> list[Example]:
+        """Embedded audio, a few waveforms at a time."""
+        waveforms, examples = iter(waveforms), []
         while chunk := list(islice(waveforms, WAVEFORMS_HELD)):
-            for view, examples in views.items():
-                examples += self.audio_examples(chunk, transcribe=view == "transcribed")
-        return views
+            examples += self.audio_examples(chunk, transcribe=transcribe)
+        return examples
 
     def recording(self, place: int) -> np.ndarray | None:
         """A row's own recording as a mono waveform, or None."""

@@ -75,6 +75,7 @@ def make_bench(given, model, processor) -> Bench:
         audio_pieces=given.audio_pieces,
         audio_seconds=given.audio_seconds,
         transcribe=given.transcribe,
+        transcribed_pieces=given.transcribed_pieces,
         bootstrap=Bootstrap(given.bootstrap_samples, given.seed),
     )
 
@@ -207,6 +208,7 @@ def main(arguments=None) -> int:
     )  # fmt: skip
     parser.add_argument("--recordings", type=Path, help="folder below which the corpus's recordings lie")
     parser.add_argument("--transcribe", action="store_true", help="measure audio with transcription too; takes hours")
+    parser.add_argument("--transcribed-pieces", type=int, default=200, help="of the rendered ones (default: 200)")
     parser.add_argument("--audio-pieces", type=int, default=1000, help="pieces that are rendered (default: 1000)")
     parser.add_argument("--audio-seconds", type=float, default=40.0, help="of each, from its middle (default: 40)")
     parser.add_argument("--minilm", help="folder or Hub id of all-MiniLM-L6-v2, for the baseline of that name")

@@ -149,18 +149,22 @@ def alignments(examples: list[Example], pieces: list[Example]) -> np.ndarray:
     return np.array([[alignment(example, piece) for piece in pieces] for example in tqdm(examples, desc="aligning")])
 
 
-def paired_retrieval(scores: np.ndarray, among: int, bootstrap: Bootstrap, draws: int = 1) -> dict:
-    """Row `i` seeks column `i`, and the reverse, among `among` random pairs.
+def paired_retrieval(scores: np.ndarray, among: int, bootstrap: Bootstrap, draws: int = 1, owned=None) -> dict:
+    """Rows seek their columns among `among` random ones; the reverse too, if each of these has a row.
 
     Args:
-        scores (`np.ndarray` of shape `(pairs, pairs)`).
-        draws (`int`): random choices of pairs; figures and the ends of their intervals are means over them.
+        scores (`np.ndarray` of shape `(rows, columns)`).
+        draws (`int`): random choices of columns; figures and the ends of their intervals are means over them.
+        owned: the column of each row; by default row `i` seeks column `i`.
     """
-    options = {"bootstrap_samples": bootstrap.samples, "seed": bootstrap.seed, "reverse": True}
+    owner = {column: row for row, column in enumerate(range(len(scores)) if owned is None else owned)}
     found = []
     for draw in range(draws):
-        chosen = np.random.default_rng(bootstrap.seed + draw).permutation(len(scores))[:among]
-        found.append(retrieval_metrics(scores[np.ix_(chosen, chosen)], range(len(chosen)), **options))
+        chosen = np.random.default_rng(bootstrap.seed + draw).permutation(scores.shape[1])[:among].tolist()
+        relevant = [number for number, column in enumerate(chosen) if column in owner]
+        rows = [owner[chosen[number]] for number in relevant]
+        options = {"bootstrap_samples": bootstrap.samples, "seed": bootstrap.seed, "reverse": len(rows) == len(chosen)}
+        found.append(retrieval_metrics(scores[np.ix_(rows, chosen)], relevant, **options))
     return {name: np.mean([one[name] for one in found], axis=0).tolist() for name in found[0]}
 
 

@@ -61,8 +61,8 @@ def _centre_audio(bench: Bench, places, starts, notes) -> np.ndarray | None:
     if all(one is not None for one in recordings):
         rate, length = bench.sampling_rate, round(PAPER_SECONDS * bench.sampling_rate)
         cut = (one[round(s * rate) :][:length] for s, one in zip(starts, recordings, strict=True))
-        return means(bench.audio_views(cut)["plain"])
-    return means(bench.audio_views(bench.room_audio(places, notes))["plain"]) if bench.instruments else None
+        return means(bench.heard(cut))
+    return means(bench.heard(bench.room_audio(places, notes))) if bench.instruments else None
 
 
 def caption_baselines(bench: Bench, captions: list[str], pieces, among: int, draws: int = 1) -> dict:

@@ -207,6 +207,27 @@ def test_audio_finds_the_midi_of_its_own_stretch_with_and_without_transcription(
     assert scores["among_10_by_windows"]["recall@1"] == 1.0
 
 
+def test_some_pieces_are_transcribed_and_seek_their_midi_among_all(described):
+    described.instruments, described.transcribe = {"noise": LengthInstrument()}, True
+    described.transcribed_pieces = 4
+    found = audio_protocols.audio_midi(described)
+    few = found["scores"]["among_10_transcribed"]
+    assert (few["queries"], few["items"], few["recall@1"]) == (4, 10, 1.0) and "reverse_recall@1" not in few
+    assert found["scores"]["among_10"]["queries"] == 10 and found["scores"]["cosine_transcribed"] == 1.0
+    assert found["settings"]["pieces"] == 10 and found["settings"]["transcribed_pieces"] == 4
+
+
+def test_tags_of_transcribed_audio_stand_beside_those_of_the_same_pieces_without(genres):
+    genres.instruments, genres.transcribe, genres.transcribed_pieces = {"noise": LengthInstrument()}, True, 17
+    plain = genres.audio_examples
+    genres.audio_examples = lambda sounds, transcribe=False: (
+        examples([0] * len(sounds)) if transcribe else plain(sounds)
+    )
+    scores = audio_protocols.tagging_audio(genres)["scores"]
+    assert scores["macro_roc_auc"] == scores["transcribed"]["plain"]["macro_roc_auc"] == 1.0
+    assert scores["transcribed"]["transcribed"]["macro_roc_auc"] == 0.5
+
+
 def wav(number) -> bytes:
     content = io.BytesIO()
     soundfile.write(content, LengthInstrument().render(piece(number), RATE), RATE, format="WAV")
