@@ -14,7 +14,7 @@ SEMITONES, TEMPO_RATIOS = (-3, 3), (0.9, 1.1)
 
 
 def tagging_audio(bench: Bench) -> dict:
-    """Genre and style tags as text, on rendered audio; `transcribed` are figures of some pieces without and with it."""
+    """Genre and style tags as text, on rendered audio; `transcribed`: some of the pieces without and with it."""
     places, _, audio = bench.rendered
     found = zero_shot_tagging(bench, places, means(audio))
     chosen, transcribed = bench.rendered_transcribed
