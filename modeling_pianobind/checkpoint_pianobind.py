@@ -93,10 +93,8 @@ def check_fit(name, model, processor) -> None:
 
     inputs = {}
     with loading(name), torch.inference_mode():
+        check_match(model, processor)
         if model.midi_model is not None:
-            made, read = processor.midi_processor.field_sizes, model.config.midi_config.field_sizes
-            if tuple(made) != tuple(read):
-                raise ValueError(f"its processor makes note rows of {made}, its model reads {read}")
             inputs["midi"] = [PROBE_MIDI]
         if model.text_model is not None:
             inputs["text"] = ["piano"]
@@ -108,6 +106,28 @@ def check_fit(name, model, processor) -> None:
         finite = all(weights.isfinite().all() for weights in model.parameters())
         if not finite or not all(abs(float(one.norm()) - 1) < 1e-3 for one in embeds):  # not so of NaN
             raise ValueError(NO_EMBEDDING)
+
+
+def check_match(model, processor) -> None:
+    """Refuses another model's processor, as far as sizes tell.
+
+    Raises:
+        ValueError: what the one makes and the other reads.
+    """
+    config, extractor, tokenizer = model.config, processor.feature_extractor, processor.tokenizer
+    fields = getattr(config.midi_config, "field_sizes", None)
+    own_bands = extractor is not None and extractor.encoder_extractor is None
+    bands = getattr(config.audio_config, "num_mel_bins", None) if own_bands else None
+    words = getattr(config.text_config, "vocab_size", None) if tokenizer is not None else None
+    if fields is not None and tuple(fields) != tuple(processor.midi_processor.field_sizes):
+        makes, reads = f"note rows of {processor.midi_processor.field_sizes}", tuple(fields)
+    elif bands is not None and bands != extractor.feature_size:
+        makes, reads = f"{extractor.feature_size} mel bands", bands
+    elif words is not None and len(tokenizer) > words:
+        makes, reads = f"{len(tokenizer)} different words", words
+    else:
+        return
+    raise ValueError(f"the processor makes {makes}, the model reads {reads}; load both from one checkpoint")
 
 
 def _reason(error) -> str:
@@ -270,4 +290,13 @@ def _gelu(x: np.ndarray) -> np.ndarray:
     return x * 0.5 * (1 + np.sign(x) * (1 - series * np.exp(-z * z)))
 
 
-__all__ = ["TextTower", "cannot_load", "check_fit", "default_checkpoint", "loading", "model_fingerprint", "read_json"]
+__all__ = [
+    "TextTower",
+    "cannot_load",
+    "check_fit",
+    "check_match",
+    "default_checkpoint",
+    "loading",
+    "model_fingerprint",
+    "read_json",
+]

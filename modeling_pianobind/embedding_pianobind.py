@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from .checkpoint_pianobind import check_match
 from .inputs_pianobind import check_content, group_pieces, modality_of
 from .transcription_pianobind import load_transcriber, transcribed_midi
 
@@ -76,7 +77,9 @@ def embed_files(
         The place of a file in `sources`, and its `EmbeddedFile`.
     Raises:
         ImportError: transkun is needed and not installed.
+        ValueError: the processor is another model's.
     """
+    check_match(model, processor)
     sources = list(sources)
     if transcribe:
         load_transcriber()  # before the work rather than in the middle of it
@@ -367,6 +370,7 @@ def embed_text(model, processor, texts, batch_size=64) -> np.ndarray:
     Returns:
         `np.ndarray` of shape `(len(texts), dim)`: float32, unit length, in the order given.
     """
+    check_match(model, processor)
     texts = _listed(texts)
     embeds = np.zeros((len(texts), model.config.projection_dim), np.float32)
     by_length = sorted(range(len(texts)), key=lambda row: len(texts[row]))

@@ -9,8 +9,20 @@ import pytest
 import soundfile
 import symusic
 
-from modeling_pianobind import EmbeddingIndex, embed_audio, embed_midi, embed_pieces
+from modeling_pianobind import (
+    EmbeddingIndex,
+    PianoBindFeatureExtractor,
+    PianoBindMidiProcessor,
+    PianoBindModel,
+    PianoBindProcessor,
+    embed_audio,
+    embed_midi,
+    embed_pieces,
+    embed_text,
+)
 from modeling_pianobind.inputs_pianobind import content_kind, explain, modality_of
+
+from .conftest import make_config
 
 
 def midi_bytes(events=b"", midi_type=0, division=480, program=0, channel=0):
@@ -225,3 +237,19 @@ def test_content_tells_formats_apart():
     assert content_kind(symusic.Score(480).dumps_midi()[:12]) == "a MIDI file"
     assert content_kind(b"RIFF\0\0\0\0RMID") == "a RIFF MIDI (.rmi) file"
     assert content_kind(b"") == content_kind(b"unknown bytes") == ""
+
+
+def test_another_models_processor_is_refused(tiny_model, tiny_processor):
+    extractor, tokenizer = tiny_processor.feature_extractor, tiny_processor.tokenizer
+    midi = PianoBindProcessor(extractor, tokenizer, PianoBindMidiProcessor(pedal_bins=64))
+    audio = PianoBindProcessor(PianoBindFeatureExtractor(feature_size=64), tokenizer)
+    with pytest.raises(
+        ValueError, match=r"the processor makes note rows of .*66\), the model reads .*34\); load both"
+    ):
+        embed_midi(tiny_model, midi, midi_bytes(note()))
+    with pytest.raises(ValueError, match="the processor makes 64 mel bands, the model reads 229; load both"):
+        embed_audio(tiny_model, audio, np.ones(16_000), sampling_rate=16_000)
+    config = make_config()
+    config.text_config.vocab_size -= 1
+    with pytest.raises(ValueError, match="different words, the model reads"):
+        embed_text(PianoBindModel(config), tiny_processor, "calm")
