@@ -53,7 +53,7 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
                 )
                 phrases = gr.HTML(_phrases(), js_on_load=ASKING)
                 file = gr.File(
-                    label=f"or an example: MIDI or recording, up to {limits.minutes:g} minutes",
+                    label=f"or MIDI or a recording, up to {limits.minutes:g} min",
                     file_types=[*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS],
                     height=120,
                     elem_id="file",
