@@ -40,7 +40,8 @@ def audio_midi(bench: Bench) -> dict:
     """
     places, notes, plain = bench.rendered
     chosen, transcribed = bench.rendered_transcribed
-    midi, examples = bench.embed_notes(notes), bench.note_examples(notes)
+    examples = bench.note_examples(notes)
+    midi = means(examples)
     sizes = [size for size in AMONG if size <= len(places)] or [len(places)]
     scores, chance = {}, {}
     views = {"plain": (range(len(places)), plain)} | ({"transcribed": (chosen, transcribed)} if chosen else {})
@@ -62,7 +63,8 @@ def recordings(bench: Bench) -> dict:
         raise UnsuitableError("no row of this split has a recording.")
     if bench.recordings is None and isinstance(bench.corpus.rows[heard[0]]["audio"], str):
         raise UnsuitableError("needs the folder below which the corpus's recordings lie: name it with --recordings.")
-    midi, examples = bench.midi_at(bench.places), bench.note_examples(bench.notes_at(bench.places))
+    examples = bench.note_examples(bench.notes_at(bench.places))
+    midi = means(examples)
     relevant = [bench.places.index(place) for place in heard]
     options = {"bootstrap_samples": bench.bootstrap.samples, "seed": bench.bootstrap.seed}
     scores = {}

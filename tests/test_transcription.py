@@ -183,7 +183,7 @@ class TestCommand:
 
 
 class TestTranscriber:
-    """Stretches are put together; transkun itself is not run, since it takes as long as the music."""
+    """Stretches are put together; transkun itself is not run, since it takes too long."""
 
     @pytest.fixture
     def transkun(self, monkeypatch):

@@ -90,7 +90,7 @@ def inspect(piece: Piece, arguments: BuildArguments, work_folder: Path) -> Inspe
         seconds = _check_audio(piece.audio)
         shared = seconds
         digests.append("audio " + content_hash(piece.audio))
-        if seconds > arguments.max_seconds:  # before the transcription, which takes as long as the music
+        if seconds > arguments.max_seconds:  # before the transcription, which takes long
             raise RefusedError("too long", f"it lasts {seconds:.0f} s; `max_seconds` is {arguments.max_seconds:.0f}.")
         if piece.midi is None and arguments.transcribe:
             name = hashlib.sha256(piece.piece_id.encode()).hexdigest()[:24]
