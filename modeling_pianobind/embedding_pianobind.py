@@ -311,8 +311,9 @@ def embed_audio(
         paths: paths of recordings, the content of such files (`bytes`), or waveforms with their `sampling_rate` in Hz.
         batch_size (`int`): windows in one batch; the embeddings do not depend on it.
         progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
-        transcribe (`bool`): also transcribe each recording (extra `[transcribe]`; on one CPU core it takes a third to two
-            thirds of the music's length); its embedding is the mean of the audio tower's and, of the transcription, the MIDI tower's.
+        transcribe (`bool`): also transcribe each recording (extra `[transcribe]`; on one CPU core in a third to two
+            thirds of the music's time); its embedding is the mean of the audio tower's and, of the transcription, the
+            MIDI tower's.
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
     Raises:
