@@ -48,7 +48,7 @@ def alignment(example: Example, piece: Example) -> float:
 
 def _sequences(windows, spans) -> list[np.ndarray]:
     """Windows as float32, one array each time that they begin anew."""
-    return np.split(np.asarray(windows, np.float32), np.flatnonzero(np.diff(spans[:, 0]) < 0) + 1)
+    return np.split(np.asarray(windows, np.float32), np.flatnonzero(np.diff(spans[:, 0]) <= 0) + 1)
 
 
 def _aligned(example, piece) -> float:

@@ -54,6 +54,13 @@ def test_a_transcribed_recording_is_compared_by_both_its_sequences():
     assert alignment(both, second) == alignment(both, first) == alignment(first, both) == pytest.approx(1.0)
 
 
+def test_sequences_of_one_window_are_two_as_well():
+    both = Example(
+        example(0).embedding, np.concatenate([example(0).windows, example(1).windows]), spans(1).repeat(2, 0)
+    )
+    assert alignment(both, example(1)) == alignment(both, example(0)) == pytest.approx(1.0)
+
+
 class TestSearch:
     def test_the_piece_itself_comes_before_one_of_the_same_mean(self):
         index = index_of(a=example(3, 2, 1, 0), b=example(0, 1, 2, 3), c=example(4, 5, 6, 7))
