@@ -17,7 +17,7 @@ from .inputs_pianobind import check_content, group_pieces, modality_of
 from .transcription_pianobind import load_transcriber, transcribed_midi
 
 MIDI_BATCHES_SORTED = 16  # batches among which MIDI windows are sorted by length
-# Of a recording that was transcribed as well, chosen on the `valid` split: music finds itself best by a little of both.
+# Of a recording that was transcribed as well, chosen on the `valid` split: music finds itself best by some of both.
 TOWER_WEIGHTS = {"audio": 0.25, "midi": 0.75}
 # How far reading may run ahead, so that memory does not grow with a recording: windows of audio, about 1 MB each, or
 # whole MIDI files.
