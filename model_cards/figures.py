@@ -9,6 +9,8 @@ FIGURES = (
     ("genre and style tags from MIDI, zero-shot, macro ROC-AUC", "tagging", "macro_roc_auc"),
     ("without cues: flat velocity, no pedal, jittered onsets", "tagging_without_cues", "macro_roc_auc"),
     ("the same tags from rendered audio, unheard instrument", "tagging_audio", "macro_roc_auc"),
+    ("tags from rendered audio, 200 of these pieces", "tagging_audio", "transcribed.plain.macro_roc_auc"),
+    ("the same 200 by `--transcribe`", "tagging_audio", "transcribed.transcribed.macro_roc_auc"),
     ("EMOPIA quadrant, zero-shot, accuracy", "emotion", "emopia_published.accuracy"),
     ("EMOPIA quadrant, linear probe, accuracy", "probes", "emopia_published.accuracy"),
     ("Pianist8 artist, linear probe, accuracy", "probes", "pianist8_published.accuracy"),
@@ -16,13 +18,15 @@ FIGURES = (
     ("caption to MIDI among 200, R@10", "text_to_piece", "recall@10"),
     ("the paper's protocol: caption to audio and MIDI among 199, R@10", "paper", "fused.recall@10"),
     ("unheard rendered audio to its MIDI among 200, R@1", "audio_midi", "among_200.recall@1"),
-    ("unheard rendered audio to its MIDI among 500, R@1", "audio_midi", "among_500.recall@1"),
     ("rendered audio to its MIDI among 200 by `--like`, R@1", "audio_midi", "among_200_by_windows.recall@1"),
+    ("unheard rendered audio to its MIDI among 500, R@1", "audio_midi", "among_500.recall@1"),
     ("rendered audio to its MIDI among 500 by `--like`, R@1", "audio_midi", "among_500_by_windows.recall@1"),
+    ("rendered audio to its MIDI among 500 by `--transcribe`, R@1", "audio_midi", "among_500_transcribed.recall@1"),
+    ("rendered audio to its MIDI among 500 by both, R@1", "audio_midi", "among_500_by_windows_transcribed.recall@1"),
     ("real recording to its transcription among all valid pieces, R@1", "recordings", "plain.recall@1"),
-    ("the same, transcribed first", "recordings", "transcribed.recall@1"),
     ("real recording to its transcription by `--like`, R@1", "recordings", "plain_by_windows.recall@1"),
-    ("the same, transcribed first", "recordings", "transcribed_by_windows.recall@1"),
+    ("real recording to its transcription by `--transcribe`, R@1", "recordings", "transcribed.recall@1"),
+    ("real recording to its transcription by both, R@1", "recordings", "transcribed_by_windows.recall@1"),
 )
 
 

@@ -12,6 +12,7 @@ LEAST_OVERLAP = 0.8  # of the shorter piece: nobody plays less of it
 # What lies beside the other piece is as like it as so much of what any two of their windows are. Chosen on the `valid`
 # split: 1 forgives missing parts, by which recordings are told from others; 0 never finds a piece by an excerpt.
 BESIDE = 0.8
+MOST_TICKS = 100_000  # eleven days of windows; times beyond are damaged, and would make a clock of any size
 
 
 @dataclass(frozen=True)
@@ -32,36 +33,43 @@ class Example:
 def alignment(example: Example, piece: Example) -> float:
     """Mean cosine of the windows of two pieces, laid beside each other where they fit best.
 
-    A recording that was transcribed has two sequences of windows, one of each tower; the pair that fits best counts.
+    Both lie on one clock whose ticks are a hop apart, so that windows left out for their silence shift nothing. What
+    begins at one tick counts as one: parts of a dense window, and both towers' of a recording that was transcribed.
 
     Args:
         example, piece (`Example`): of at least one window each.
     Returns:
-        `float`: at most 1.
+        `float`: at most 1; nan where windows or spans are damaged.
     """
-    return max(
-        _aligned(first, second)
-        for first in _sequences(example.windows, example.spans)
-        for second in _sequences(piece.windows, piece.spans)
-    )
-
-
-def _sequences(windows, spans) -> list[np.ndarray]:
-    """Windows as float32, one array each time that they begin anew."""
-    return np.split(np.asarray(windows, np.float32), np.flatnonzero(np.diff(spans[:, 0]) <= 0) + 1)
-
-
-def _aligned(example, piece) -> float:
+    begins = example.spans[:, 0], piece.spans[:, 0]
+    steps = np.concatenate([np.diff(one) for one in begins])
+    hop_seconds = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
+    if not all(np.ptp(one) < MOST_TICKS * hop_seconds for one in begins):  # not so of nan
+        return float("nan")
+    first, second = (_ticks(one, hop_seconds) for one in (example, piece))
+    heard = first.any(axis=1)[:, None] & second.any(axis=1)
     with np.errstate(invalid="ignore"):  # of damaged windows, which whoever asks finds by the result
-        cosines = example @ piece.T
-    count, others = cosines.shape
-    shift = np.arange(others)[None] - np.arange(count)[:, None] + count - 1  # which diagonal a cosine lies on
-    sums = np.bincount(shift.ravel(), cosines.ravel())
+        cosines = first @ second.T
+    beside = BESIDE * cosines[heard].mean()
+    shift = np.arange(len(second))[None] - np.arange(len(first))[:, None] + len(first) - 1  # a cosine's diagonal
+    gains = np.bincount(shift.ravel(), ((cosines - beside) * heard).ravel())
     lengths = np.bincount(shift.ravel())
-    beside = BESIDE * cosines.mean()
     # All windows of the example count; of a longer piece's windows beside it, only the root of their share does.
-    gains = (sums - lengths * beside) / np.sqrt(count * max(count, others))
-    return float(beside + gains[lengths >= np.ceil(LEAST_OVERLAP * min(count, others))].max())
+    count, others = first.any(axis=1).sum(), second.any(axis=1).sum()
+    enough = lengths >= np.ceil(LEAST_OVERLAP * min(cosines.shape))
+    return float(beside + gains[enough].max() / np.sqrt(count * max(count, others)))
+
+
+def _ticks(example: Example, hop_seconds: float) -> np.ndarray:
+    """`(ticks, dim)` float32: the windows that begin at each tick, of several their mean direction; else zeros."""
+    begins = example.spans[:, 0] - example.spans[:, 0].min()
+    tick = np.rint(begins / hop_seconds).astype(int)
+    windows = np.zeros((tick.max() + 1, example.windows.shape[1]), np.float32)
+    np.add.at(windows, tick, example.windows)
+    several = np.bincount(tick) > 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        windows[several] /= np.linalg.norm(windows[several], axis=1, keepdims=True)
+    return windows
 
 
 __all__ = ["Example", "alignment"]

@@ -48,17 +48,43 @@ def test_an_excerpt_finds_its_piece_by_where_it_lies():
     assert alignment(example(2, 3, 4), whole) > alignment(example(2, 3, 4), mixed)
 
 
-def test_a_transcribed_recording_is_compared_by_both_its_sequences():
-    first, second = example(0, 1), example(2, 3)
-    both = Example(first.embedding, np.concatenate([first.windows, second.windows]), np.tile(spans(2), (2, 1)))
-    assert alignment(both, second) == alignment(both, first) == alignment(first, both) == pytest.approx(1.0)
+def at(starts, *rows):
+    """An example whose windows begin at given seconds."""
+    one = example(*rows)
+    return Example(one.embedding, one.windows, np.array(starts, float)[:, None] + [0.0, 20.0])
 
 
-def test_sequences_of_one_window_are_two_as_well():
-    both = Example(
-        example(0).embedding, np.concatenate([example(0).windows, example(1).windows]), spans(1).repeat(2, 0)
+def test_a_window_left_out_shifts_nothing():
+    # 3 of the 4 windows lie beside their own; the mean of the 12 cosines is 3 of 12.
+    beside = BESIDE * 0.25
+    scored = alignment(at([0, 10, 30], 0, 1, 3), example(0, 1, 2, 3))
+    assert scored == pytest.approx(beside + (3 - 3 * beside) / np.sqrt(3 * 4))
+    assert (
+        scored
+        == alignment(at([50, 60, 80], 0, 1, 3), example(0, 1, 2, 3))
+        > alignment(example(0, 1, 3), example(0, 1, 2, 3))
     )
-    assert alignment(both, example(1)) == alignment(both, example(0)) == pytest.approx(1.0)
+    assert alignment(at([0, 10, 30], 0, 1, 3), at([0, 10, 30], 0, 1, 3)) == pytest.approx(1.0)
+
+
+def test_parts_of_a_dense_window_are_one():
+    whole, cut = example(0, 1, 2), at([0, 10, 12, 20], 0, 1, 1, 2)
+    assert alignment(whole, cut) == pytest.approx(alignment(whole, whole)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("windows", [1, 2, 3])
+def test_a_transcribed_recording_is_compared_by_what_both_towers_heard(windows):
+    first, second = example(*range(windows)), example(*range(3, 3 + windows))
+    both = Example(first.embedding, np.concatenate([first.windows, second.windows]), np.tile(spans(windows), (2, 1)))
+    assert alignment(both, both) == pytest.approx(1.0)
+    own = alignment(both, second)
+    assert own == pytest.approx(alignment(both, first)) == pytest.approx(alignment(first, both))
+    assert own > alignment(both, example(*range(6, 6 + windows)[:2], *[7] * (windows - 2)))
+
+
+@pytest.mark.parametrize("damage", [np.nan, np.inf, 1e9])
+def test_damaged_times_give_no_score(damage):
+    assert np.isnan(alignment(example(0, 1, 2, 3), at([0, 1, damage], 0, 1, 2)))
 
 
 class TestSearch:
