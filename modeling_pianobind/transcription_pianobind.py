@@ -13,7 +13,7 @@ from .feature_extraction_pianobind import audio_blocks, audio_name
 
 # Decoded blocks (of 10 s each) transcribed at a time, so that memory does not grow with a recording.
 STRETCH_BLOCKS = 30
-# transkun hears 16 s at a time. Its own step of 8 s hears all twice; on rendered pieces that finds no more notes.
+# transkun hears 16 s at a time. Its own step of 8 s hears all twice, and finds no more notes (training/NOTES.md, 13).
 SEGMENT_SECONDS, STEP_SECONDS = 16, 15
 
 
