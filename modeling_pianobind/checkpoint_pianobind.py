@@ -109,16 +109,17 @@ def check_fit(name, model, processor) -> None:
 
 
 def check_match(model, processor) -> None:
-    """Refuses another model's processor, as far as sizes tell.
+    """Refuses another model's processor, as far as sizes tell; an exported model (`OnnxModel`) knows none.
 
     Raises:
         ValueError: what the one makes and the other reads.
     """
     config, extractor, tokenizer = model.config, processor.feature_extractor, processor.tokenizer
-    fields = getattr(config.midi_config, "field_sizes", None)
+    audio, midi, text = (getattr(config, f"{tower}_config", None) for tower in ("audio", "midi", "text"))
+    fields = getattr(midi, "field_sizes", None)
     own_bands = extractor is not None and extractor.encoder_extractor is None
-    bands = getattr(config.audio_config, "num_mel_bins", None) if own_bands else None
-    words = getattr(config.text_config, "vocab_size", None) if tokenizer is not None else None
+    bands = getattr(audio, "num_mel_bins", None) if own_bands else None
+    words = getattr(text, "vocab_size", None) if tokenizer is not None else None
     if fields is not None and tuple(fields) != tuple(processor.midi_processor.field_sizes):
         makes, reads = f"note rows of {processor.midi_processor.field_sizes}", tuple(fields)
     elif bands is not None and bands != extractor.feature_size:
