@@ -22,6 +22,8 @@ import soundfile
 
 from modeling_pianobind import default_checkpoint
 
+from .process_memory import memory_kilobytes
+
 IMPORT_AND_LOAD = (
     "import sys, torch, transformers; from safetensors.torch import load_file; load_file(sys.argv[1])"  # what any
     # program that uses the checkpoint has to do at least
@@ -246,8 +248,9 @@ def growth(checkpoint, path) -> Figure:
                 chunk = b"XXXX" + (8).to_bytes(4, "big") + row.to_bytes(8, "big")
                 (music / f"{row:06}.mid").write_bytes(content + chunk)
             program = (
-                "import sys; from evaluation.benchmark_speed import peak_kilobytes; "
-                "from modeling_pianobind import cli; cli.main(sys.argv[1:]); print(peak_kilobytes(), file=sys.stderr)"
+                "import sys; from evaluation.process_memory import memory_kilobytes; "
+                "from modeling_pianobind import cli; cli.main(sys.argv[1:]); "
+                "print(memory_kilobytes(field='VmHWM'), file=sys.stderr)"
             )
             command = [sys.executable, "-c", program, "index", str(music), "--output", f"{folder}/index-{size}"]
             start = time.perf_counter()
@@ -275,21 +278,15 @@ def write_recording(path: Path, hours: float, sampling_rate: int = SAMPLING_RATE
     return path
 
 
-def peak_kilobytes() -> int:
-    """The most memory that this process has held; what `getrusage` says of a process begins with its parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-
-
 def measure_memory(checkpoint, path) -> None:
     """Prints the peak memory in kB with the model loaded and after embedding, and the seconds that embedding took."""
     from modeling_pianobind import embed_audio
 
     model, processor = load(checkpoint)
-    loaded = peak_kilobytes()
+    loaded = memory_kilobytes(field="VmHWM")
     start = time.perf_counter()
     embed_audio(model, processor, path, batch_size=BATCH_SIZE)
-    print(loaded, peak_kilobytes(), time.perf_counter() - start)
+    print(loaded, memory_kilobytes(field="VmHWM"), time.perf_counter() - start)
 
 
 def load(checkpoint):

@@ -17,9 +17,9 @@ import statistics
 import sys
 import threading
 import time
-from pathlib import Path
 
 from .load_requests import app_requests, endpoint_requests
+from .process_memory import memory_kilobytes
 
 BUSY = "is busy"
 SHOWN_CHARACTERS = 200
@@ -44,12 +44,6 @@ def run_client(number: int, requests_of, url: str, until: float, record) -> None
         except Exception as error:
             outcome = f"failed: {error!r}"
         record(kind, outcome[:SHOWN_CHARACTERS], time.monotonic() - start)
-
-
-def memory_megabytes(pid: int, field: str = "VmRSS") -> float:
-    """What a process of this machine holds now; its peak with `VmHWM`."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def measure(when, **field):
         if arguments.pid:
-            memory[when] = round(memory_megabytes(arguments.pid, **field))
+            memory[when] = round(memory_kilobytes(arguments.pid, **field) / 1024)
 
     measure("before")
     start = time.monotonic()

@@ -14,13 +14,14 @@ import time
 import traceback
 from pathlib import Path
 
+from evaluation.process_memory import memory_kilobytes
+
 HEADROOM_BYTES = 3 << 30
 
 
 def peak_bytes() -> int:
     """The most memory that this process has held since `reset_peak`."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return 1024 * memory_kilobytes(field="VmHWM")
 
 
 def reset_peak() -> int:
