@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from modeling_pianobind.metric.ranking import retrieval_metrics
+
 from .bench import Bench, UnsuitableError, means
 from .changes import NOISE_DB, excerpt, faster, in_a_room, through_mp3, transposed, with_noise
 from .midi_protocols import zero_shot_tagging
-from .piano_retrieval.ranking import retrieval_metrics
 from .scores import alignments, paired_retrieval, random_pairs, stability
 
 AMONG = (200, 500)

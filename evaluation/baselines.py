@@ -8,8 +8,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from modeling_pianobind.notes_pianobind import PianoNotes
-from training.captions import write_caption
-from training.descriptors import descriptor_facts, measure
+from training.data.captions import write_caption
+from training.data.descriptors import descriptor_facts, measure
 
 VELOCITY_EDGES = np.linspace(0, 128, 9)
 PITCH_EDGES = np.linspace(21, 109, 9)

@@ -13,11 +13,11 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
-from modeling_pianobind.alignment_pianobind import Example
-from training.captions import write_caption
-from training.corpus import PackedCorpus
-from training.dataset import FactVocabulary
-from training.facts import label_facts
+from modeling_pianobind.index.alignment import Example
+from training.data.captions import write_caption
+from training.data.corpus import PackedCorpus
+from training.data.dataset import FactVocabulary
+from training.data.facts import label_facts
 
 from .baselines import feature_matrix
 from .changes import excerpt, in_a_room

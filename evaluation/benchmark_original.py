@@ -27,7 +27,7 @@ from transformers import BertConfig, BertModel, RobertaModel
 from modeling_pianobind import PianoBindModel
 from modeling_pianobind.compound_words_pianobind import FIELD_SIZES
 from modeling_pianobind.modeling_pianobind import contrastive_loss
-from modeling_pianobind.original_pianobind import (
+from modeling_pianobind.original.presets import (
     original_audio_config,
     original_config,
     original_midi_config,

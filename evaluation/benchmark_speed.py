@@ -117,7 +117,7 @@ def search_index(model, checkpoint) -> Figure:
     """`pianobind search` on a saved index, against importing the libraries and reading the weights."""
     from modeling_pianobind import EmbeddingIndex
     from modeling_pianobind.checkpoint_pianobind import model_fingerprint
-    from modeling_pianobind.index_table_pianobind import FileTable
+    from modeling_pianobind.index.table import FileTable
 
     random = np.random.default_rng(0)
     spans = np.arange(INDEX_WINDOWS)[:, None] * 10.0 + [0.0, 20.0]
@@ -171,7 +171,7 @@ def package_import() -> Figure:
 def exact_search(rows) -> list[Figure]:
     """Search of random unit vectors, the hardest case for int8; set OMP_NUM_THREADS=1 for one thread."""
     from modeling_pianobind import EmbeddingIndex
-    from modeling_pianobind.index_table_pianobind import FileTable
+    from modeling_pianobind.index.table import FileTable
 
     random = np.random.default_rng(0)
     embeds = np.empty((rows, SEARCH_DIM), np.float32)

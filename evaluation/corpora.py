@@ -1,4 +1,4 @@
-"""Corpora to evaluate on: a packed one (training.corpus), or a dataset folder that training.build_dataset wrote."""
+"""Corpora to evaluate on: a packed one (training.data.corpus), or a dataset folder of training.build_dataset."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from modeling_pianobind.notes_pianobind import read_midi
-from training.corpus import PackedCorpus
+from training.data.corpus import PackedCorpus
 
 NOTE_ARRAYS = ("offsets", "onset", "duration", "pedal", "pitch", "velocity")
 
@@ -27,7 +27,7 @@ def load_corpus(folder: str | Path) -> PackedCorpus:
     if not shards:
         raise FileNotFoundError(
             f"{folder}: neither a packed corpus (rows.jsonl.gz) nor a dataset (data/*.parquet); make one with "
-            "`python -m training.corpus` or `python -m training.build_dataset`."
+            "`python -m training.data.corpus` or `python -m training.build_dataset`."
         )
     rows, notes = [], []
     for shard in shards:

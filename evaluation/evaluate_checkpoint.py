@@ -2,7 +2,7 @@
 
     python -m evaluation.evaluate_checkpoint CHECKPOINT DATASET --output results.json [--protocols tagging,emotion]
 
-DATASET is a packed corpus (training.corpus) or a folder of training.build_dataset. Protocols may be run one at a time:
+DATASET is a packed corpus (training.data.corpus) or a folder of training.build_dataset. Protocols may be run singly:
 their figures are added to the same file, as long as it is of the same weights, the same data and the same split.
 """
 
@@ -20,11 +20,11 @@ from pathlib import Path
 import torch
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_text
-from modeling_pianobind.alignment_pianobind import Example
 from modeling_pianobind.embedding_pianobind import embed_files
-from training.arguments import InstrumentArguments
-from training.corpus import PackedCorpus
-from training.rendering import make_instruments
+from modeling_pianobind.index.alignment import Example
+from training.data.arguments import InstrumentArguments
+from training.data.corpus import PackedCorpus
+from training.data.rendering import make_instruments
 
 from .audio_protocols import audio_midi, recordings, robustness_audio, tagging_audio
 from .baselines import sentence_embedder

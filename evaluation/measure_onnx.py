@@ -18,7 +18,7 @@ import torch
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_audio, embed_midi, embed_text
 from modeling_pianobind.app.synthesis import SAMPLING_RATE, AdditivePiano
-from modeling_pianobind.export_pianobind import OnnxModel, export_onnx
+from modeling_pianobind.onnx_export import OnnxModel, export_onnx
 
 from .bench import Bench
 from .changes import excerpt

@@ -7,7 +7,7 @@ from sklearn.manifold import TSNE
 
 from modeling_pianobind.embedding_pianobind import unit_rows
 from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS, label_embeddings
-from training.facts import GENRES, creator_name
+from training.data.facts import GENRES, creator_name
 
 from .baselines import feature_matrix, tag_probabilities
 from .bench import Bench, UnsuitableError

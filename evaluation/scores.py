@@ -10,9 +10,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from modeling_pianobind.alignment_pianobind import Example, alignment
-
-from .piano_retrieval.ranking import macro_average_precision, macro_roc_auc, retrieval_metrics
+from modeling_pianobind.index.alignment import Example, alignment
+from modeling_pianobind.metric.ranking import macro_average_precision, macro_roc_auc, retrieval_metrics
 
 PROBE_STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 PROBE_FOLDS = 5

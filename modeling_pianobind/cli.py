@@ -15,21 +15,15 @@ import numpy as np
 
 from .app.command import add_arguments as add_app_arguments
 from .app.command import run as run_app
-from .cli_support import (
-    Checkpoint,
-    UserError,
-    check_searchable,
-    complain,
-    open_index,
-    update_index,
-    user_errors,
-)
-from .examples_pianobind import titles
-from .index_files_pianobind import check_target, write_embeddings
-from .index_pianobind import DTYPES, EmbeddingIndex
-from .index_shards_pianobind import check_shard_target, is_index, list_shards, merge, shard_folder
+from .index.embedding_index import DTYPES, EmbeddingIndex
+from .index.folder_index import check_searchable, open_index, update_index
+from .index.shards import check_shard_target, is_index, list_shards, merge, shard_folder
+from .index.storage import check_target, write_embeddings
 from .inputs_pianobind import explain, list_files
 from .labels_pianobind import LABELS, label_embeddings, rank_labels
+from .service.checkpoint import Checkpoint
+from .service.errors import UserError, complain, user_errors
+from .service.examples import titles
 
 EPILOG = (
     "exit status: 0 if all went well; 2 if the arguments or a file were wrong: each is one line on stderr that names "
@@ -338,7 +332,7 @@ def run_export(args) -> int:
     if args.pairs is not None and not args.int8:
         raise UserError("--pairs are for measuring what int8 costs; give --int8 as well")
     checkpoint = Checkpoint(args.checkpoint, args.device)
-    from .export_pianobind import export_onnx, measure_int8, read_pairs
+    from .onnx_export import export_onnx, measure_int8, read_pairs
 
     texts, files = list(LABELS), sorted((Path(__file__).parent / "examples").glob("*.mid"))
     if args.pairs is not None:

@@ -3,7 +3,7 @@
     python -m modeling_pianobind.convert_original_checkpoint --checkpoint FILE --output FOLDER
 
 No code that a checkpoint's pickle may hold is run. Names, shapes and copies are checked first: a tensor that is
-missing or that nobody knows stops the conversion. `original_pianobind` shows how the numbers of parameters add up.
+missing or that nobody knows stops the conversion. `original.presets` shows how the numbers of parameters add up.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from .compound_words_pianobind import FIELD_SIZES
 from .modeling_pianobind import PianoBindModel
-from .original_pianobind import (
+from .original.presets import (
     TEXT_SETTINGS,
     TOKENIZER,
     TOWERS,

@@ -2,7 +2,7 @@
 
 from .checkpoint_pianobind import default_checkpoint
 from .embedding_pianobind import embed_audio, embed_example, embed_midi, embed_pieces, embed_text
-from .index_pianobind import EmbeddingIndex, Hit
+from .index.embedding_index import EmbeddingIndex, Hit
 from .labels_pianobind import label_embeddings, rank_labels
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from training.hub_card import HubOptions
-from training.hub_folder import write_checkpoint
+from model_cards.hub_card import HubOptions
+from training.hub.hub_folder import write_checkpoint
 
 ROOT = Path(__file__).parent.parent
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from modeling_pianobind import EmbeddingIndex
-from modeling_pianobind.alignment_pianobind import BESIDE, Example, alignment
-from modeling_pianobind.index_table_pianobind import FileTable
+from modeling_pianobind.index.alignment import BESIDE, Example, alignment
+from modeling_pianobind.index.table import FileTable
 
 
 def spans(count):
@@ -114,7 +114,7 @@ class TestSearch:
         assert [(hit.path, hit.score) for hit in index.search_like(example(1), 2)] == [("y", 1.0), ("x", 0.0)]
 
     def test_only_the_closest_are_aligned_and_all_can_be_asked_for(self, monkeypatch):
-        monkeypatch.setattr("modeling_pianobind.index_pianobind.ALIGNED_PIECES", 2)
+        monkeypatch.setattr("modeling_pianobind.index.embedding_index.ALIGNED_PIECES", 2)
         index = index_of(a=example(0, 1), b=example(1, 0), c=example(4), d=example(5))
         assert [hit.path for hit in index.search_like(example(0, 1), 1)] == ["a"]
         assert [hit.path for hit in index.search_like(example(0, 1), 9)] == ["a", "b", "c", "d"]

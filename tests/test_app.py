@@ -12,7 +12,6 @@ import soundfile
 import soxr
 
 from modeling_pianobind import cli
-from modeling_pianobind.alignment_pianobind import Example
 from modeling_pianobind.app import cards
 from modeling_pianobind.app.library import Library
 from modeling_pianobind.app.limits import Limits
@@ -20,10 +19,12 @@ from modeling_pianobind.app.music import EXCERPT_SECONDS, Excerpt, Midi, Recordi
 from modeling_pianobind.app.piano_roll import WIDTH, draw_roll, key_strengths, png
 from modeling_pianobind.app.synthesis import SAMPLING_RATE, AdditivePiano, Soundfont
 from modeling_pianobind.app.uploads import Upload, Uploads, read_upload
-from modeling_pianobind.cli_support import Checkpoint, UserError
 from modeling_pianobind.gate_pianobind import BusyError, Gate
+from modeling_pianobind.index.alignment import Example
 from modeling_pianobind.notes_pianobind import PianoNotes
-from training.tuning import in_tune_share
+from modeling_pianobind.service.checkpoint import Checkpoint
+from modeling_pianobind.service.errors import UserError
+from training.data.tuning import in_tune_share
 
 NASTY = '<img src=x onerror=alert(1)> {{value}} ${value} & "co"'
 

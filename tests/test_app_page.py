@@ -16,7 +16,7 @@ from modeling_pianobind.app.library import Library
 from modeling_pianobind.app.limits import Limits
 from modeling_pianobind.app.page import PHRASES, Handlers, launch
 from modeling_pianobind.app.synthesis import AdditivePiano
-from modeling_pianobind.cli_support import Checkpoint
+from modeling_pianobind.service.checkpoint import Checkpoint
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

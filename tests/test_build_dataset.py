@@ -11,17 +11,18 @@ import yaml
 
 from modeling_pianobind import transcription_pianobind
 from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
-from training import build_dataset, dataset_files
-from training.build_arguments import BuildArguments, SourceArguments
-from training.captions import facts_of_tags, write_piast_caption
-from training.cutting import cut_midi
-from training.dataset_files import Report, load_parquet
-from training.dataset_schema import clean_labels
-from training.melody import group_songs, melody_fingerprint, similarity
-from training.pieces import Piece
-from training.rendering import SampledInstrument
-from training.song_splits import assign_splits
-from training.tuning import check_instruments
+from training import build_dataset
+from training.data import dataset_files
+from training.data.build_arguments import BuildArguments, SourceArguments
+from training.data.captions import facts_of_tags, write_piast_caption
+from training.data.cutting import cut_midi
+from training.data.dataset_files import Report, load_parquet
+from training.data.dataset_schema import clean_labels
+from training.data.melody import group_songs, melody_fingerprint, similarity
+from training.data.pieces import Piece
+from training.data.rendering import SampledInstrument
+from training.data.song_splits import assign_splits
+from training.data.tuning import check_instruments
 
 from .corpus_files import RATE, make_notes, noise, run, write_clicks, write_notes, write_table
 
@@ -249,7 +250,7 @@ def test_missing_midi_is_transcribed_and_marked(tmp_path, monkeypatch):
     soundfile.write(tmp_path / "music" / "one.wav", noise(12), RATE)
     write_notes(tmp_path / "heard.mid", make_notes(1, seconds=12))
     heard = (tmp_path / "heard.mid").read_bytes()
-    monkeypatch.setattr("training.dataset_rows.transcribed_midi", lambda audio: heard)
+    monkeypatch.setattr("training.data.dataset_rows.transcribed_midi", lambda audio: heard)
     _, rows, _ = run(tmp_path, [{"path": str(tmp_path / "music"), "licence": "CC0"}], transcribe=True)
     assert rows[0]["midi_origin"] == "transcribed" and rows[0]["audio_origin"] == "real"
     assert rows[0]["audio"]["bytes"] == (tmp_path / "music" / "one.wav").read_bytes()  # not encoded again

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.build_arguments import SourceArguments
-from training.corpus_layouts import read_source
+from training.data.build_arguments import SourceArguments
+from training.data.corpus_layouts import read_source
 
 from .corpus_files import make_notes, run, write_notes, write_table
 

@@ -151,7 +151,7 @@ class TestRefusals:
 
 
 def test_when_all_places_are_taken_it_says_busy(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "training" / "hub_files")
+    monkeypatch.syspath_prepend(ROOT / "training" / "hub" / "hub_files")
     handler = importlib.import_module("handler").EndpointHandler.__new__(sys.modules["handler"].EndpointHandler)
     monkeypatch.delitem(sys.modules, "handler")
     handler._gate = Gate(running=1, waiting=0, patience_seconds=20)
@@ -163,5 +163,5 @@ def test_its_requirements_are_those_of_the_package():
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
     required = setup["options"]["install_requires"].split()
-    listed = (ROOT / "training" / "hub_files" / "requirements.txt").read_text().split()
+    listed = (ROOT / "training" / "hub" / "hub_files" / "requirements.txt").read_text().split()
     assert listed and set(listed) <= set(required)

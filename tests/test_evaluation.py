@@ -15,12 +15,12 @@ from evaluation.corpora import load_corpus
 from evaluation.scores import Bootstrap, paired_retrieval, tag_scores
 from model_cards import plots, render_model_card
 from model_cards.figures import figure_table, figures_of
-from modeling_pianobind.alignment_pianobind import Example
+from modeling_pianobind.index.alignment import Example
 from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS
 from modeling_pianobind.notes_pianobind import PianoNotes
-from training.corpus import PackedCorpus
-from training.dataset_files import ShardWriter
-from training.dataset_schema import features_of
+from training.data.corpus import PackedCorpus
+from training.data.dataset_files import ShardWriter
+from training.data.dataset_schema import features_of
 
 DIM = 32
 GENRES = ("classical", "jazz", "ragtime")

@@ -15,10 +15,10 @@ from modeling_pianobind import (
     embed_audio,
     embed_midi,
     embed_text,
-    export_pianobind,
+    onnx_export,
 )
-from modeling_pianobind.export_pianobind import OnnxModel, export_onnx, measure_int8
 from modeling_pianobind.notes_pianobind import read_midi
+from modeling_pianobind.onnx_export import OnnxModel, export_onnx, measure_int8
 
 from .conftest import make_config
 
@@ -82,15 +82,15 @@ def test_int8_embeddings_do_not_depend_on_what_stands_beside_them(exported, tiny
 
 
 def test_recall_counts_ties_as_half_ahead():
-    assert export_pianobind._recall(np.eye(30)) == 1.0
-    assert export_pianobind._recall(-np.eye(11)) == 0.0  # ten ahead of each
-    assert export_pianobind._recall(np.zeros((20, 20))) == 1.0  # 9.5 ahead
-    assert export_pianobind._recall(np.zeros((21, 21))) == 0.0
+    assert onnx_export._recall(np.eye(30)) == 1.0
+    assert onnx_export._recall(-np.eye(11)) == 0.0  # ten ahead of each
+    assert onnx_export._recall(np.zeros((20, 20))) == 1.0  # 9.5 ahead
+    assert onnx_export._recall(np.zeros((21, 21))) == 0.0
 
 
 def test_an_export_that_differs_is_not_left_behind(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.onnx.export", lambda tower, inputs, file, **settings: file.write_bytes(b"towers"))
-    monkeypatch.setattr(export_pianobind, "_difference", lambda tower, file: 2e-4)
+    monkeypatch.setattr(onnx_export, "_difference", lambda tower, file: 2e-4)
     with pytest.raises(ValueError, match=r"the text tower's ONNX file differs from PyTorch by 2\.0e-04"):
         export_onnx(tiny_model, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
@@ -117,7 +117,7 @@ class TestCommand:
     def test_it_says_what_was_written_and_what_int8_costs(self, export, exported, monkeypatch, tmp_path, midi_files):
         folder, report = exported
         monkeypatch.setattr(
-            export_pianobind, "export_onnx", lambda model, target, int8: (shutil.copytree(folder, target), report)[1]
+            onnx_export, "export_onnx", lambda model, target, int8: (shutil.copytree(folder, target), report)[1]
         )
         rows = [json.dumps({"text": text, "file": str(path)}) for text, path in zip(TEXTS, midi_files, strict=True)]
         (tmp_path / "pairs.jsonl").write_text("\n".join(rows))
@@ -163,7 +163,7 @@ def test_a_corpus_is_measured_with_each_kind_of_towers(
 ):
     pytest.importorskip("datasets")
     from evaluation import measure_onnx
-    from training.corpus import PackedCorpus
+    from training.data.corpus import PackedCorpus
 
     folder, report = exported
     rows = [

@@ -270,7 +270,8 @@ def test_data_sets_are_pushed_and_loaded_by_name(hub, push, client, tmp_path):
     assert rows == {"train": ["a", "b"], "valid": ["a", "b"]}
     push(tmp_path / "corpus", "--repo-id", "tester/corpus")
     client.run(
-        "from training.dataset_files import push_to_hub\npush_to_hub(Path(folder), 'tester/private', private=True)",
+        "from training.data.dataset_files import push_to_hub\n"
+        "push_to_hub(Path(folder), 'tester/private', private=True)",
         folder=tmp_path / "corpus",
     )
     public, private = (hub.repositories["dataset", f"tester/{name}"] for name in ("corpus", "private"))

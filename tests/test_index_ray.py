@@ -8,7 +8,8 @@ import pytest
 
 ray = pytest.importorskip("ray")
 
-from modeling_pianobind import EmbeddingIndex, cli, ray_pianobind  # noqa: E402
+from modeling_pianobind import EmbeddingIndex, cli  # noqa: E402
+from modeling_pianobind.index import ray_job  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(
 ):
     marker = str(tmp_path / "killed")
 
-    class KilledOnce(ray_pianobind.EmbedPieces):
+    class KilledOnce(ray_job.EmbedPieces):
         """Dies, as by `kill -9`, with the first batch that holds a certain piece."""
 
         def __call__(self, batch):
@@ -46,9 +47,9 @@ def test_a_worker_killed_in_the_middle_loses_nothing(
                 os.kill(os.getpid(), signal.SIGKILL)
             return rows
 
-    monkeypatch.setattr(ray_pianobind, "EmbedPieces", KilledOnce)
+    monkeypatch.setattr(ray_job, "EmbedPieces", KilledOnce)
     settings = {"workers": 2, "device": "cpu", "pieces_per_batch": 5}
-    failures = ray_pianobind.embed_folder(large, tmp_path / "index", tiny_checkpoint, **settings)
+    failures = ray_job.embed_folder(large, tmp_path / "index", tiny_checkpoint, **settings)
     assert os.path.exists(marker)
     assert len(failures) == 1 and "bad.mid: the file ends within its header" in failures[0]
     whole, index = EmbeddingIndex.build(tiny_model, tiny_processor, large), EmbeddingIndex.load(tmp_path / "index")
@@ -77,6 +78,6 @@ def test_mistakes_are_one_line(tmp_path, capsys, corpus):
         (tmp_path / "empty", tmp_path / "x", "no MIDI file or recording"),
         (corpus, corpus, "something else than an index"),
     ):
-        assert ray_pianobind.main([str(folder), "--output", str(output)]) == 2
+        assert ray_job.main([str(folder), "--output", str(output)]) == 2
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and reason in err

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from modeling_pianobind import EmbeddingIndex
-from modeling_pianobind import index_files_pianobind as files
-from modeling_pianobind import index_search_pianobind as search
-from modeling_pianobind.index_table_pianobind import FileTable
+from modeling_pianobind.index import search
+from modeling_pianobind.index import storage as files
+from modeling_pianobind.index.table import FileTable
 
 PIECES, DIM, WINDOWS = 1_003, 64, 3  # no multiple of four: the last rows are summed in another way
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from modeling_pianobind import EmbeddingIndex, cli
-from modeling_pianobind.index_shards_pianobind import in_shard, shard_folder
+from modeling_pianobind.index.shards import in_shard, shard_folder
 
 
 @pytest.fixture

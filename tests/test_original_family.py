@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor
 from modeling_pianobind.convert_original_checkpoint import convert_tensors
-from modeling_pianobind.original_pianobind import (
+from modeling_pianobind.original.presets import (
     TEXT_SETTINGS,
     original_audio_config,
     original_config,

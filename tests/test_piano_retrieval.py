@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, ndcg_score, roc_auc_score
 
-from evaluation.piano_retrieval import ranking, tie_groups
-from evaluation.piano_retrieval.ranking import (
+from modeling_pianobind.metric import ranking, tie_groups
+from modeling_pianobind.metric.ranking import (
     average_precision,
     embedding_retrieval_metrics,
     locate_relevant,

@@ -60,7 +60,7 @@ def test_the_folder_holds_weights_as_they_are_and_all_the_code_that_they_need(pu
     for module in modules:
         assert (published / f"{module}.py").read_bytes() == (PACKAGE / f"{module}.py").read_bytes()
         assert set(get_relative_imports(published / f"{module}.py")) <= modules
-    for path in (ROOT / "training" / "hub_files").glob("*.*"):
+    for path in (ROOT / "training" / "hub" / "hub_files").glob("*.*"):
         assert (published / path.name).read_bytes() == path.read_bytes()
     assert not [path for path in published.rglob("*") if path.name == "__pycache__"]
 
@@ -168,8 +168,9 @@ def test_the_metrics_space_is_its_folder_under_its_name_on_the_hub(tmp_path):
     assert publish("--space", "metric", "--repo-id", "someone/piano_retrieval", "--output", tmp_path / "out") == 0
     source = ROOT / "evaluation" / "piano_retrieval"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        path.name for path in source.iterdir() if path.is_file()
-    }
+        *(path.name for path in source.iterdir() if path.is_file()), "ranking.py", "tie_groups.py",
+    }  # fmt: skip
+    assert "from .ranking import" in (tmp_path / "out" / "piano_retrieval.py").read_text()
     assert 'evaluate.load("someone/piano_retrieval")' in (tmp_path / "out" / "README.md").read_text()
     assert ModelCard.load(tmp_path / "out" / "README.md").data.to_dict()["app_file"] == "app.py"
 

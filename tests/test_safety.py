@@ -15,8 +15,8 @@ from torch import nn
 import modeling_pianobind
 from modeling_pianobind import PianoBindModel, default_checkpoint
 from modeling_pianobind.cli import main
-from training.optimization import MovingAverage
-from training.run_state import Progress, keep_with_state
+from training.loop.optimization import MovingAverage
+from training.loop.run_state import Progress, keep_with_state
 
 from .conftest import save_tiny_checkpoint
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from training import train as training
-from training.arguments import CorpusArguments
-from training.batches import BatchCollator
-from training.corpus import PackedCorpus
-from training.dataset import WindowSampler
-from training.sources import TrainingCorpus, open_corpus
+from training.data.arguments import CorpusArguments
+from training.data.corpus import PackedCorpus
+from training.data.dataset import WindowSampler
+from training.data.sources import TrainingCorpus, open_corpus
+from training.loop.batches import BatchCollator
 
 from .test_training_loop import log_of
 from .test_training_parts import ROWS, scale_notes

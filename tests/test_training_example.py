@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from training import build_dataset, measure_retrieval
+from training import build_dataset
 from training import train as training
-from training.arguments import TrainingArguments
-from training.benchmark_loader import measure_rates
-from training.build_arguments import BuildArguments
-from training.make_example_corpus import KINDS, write_corpus
-from training.run import Run, make_accelerator
+from training.data.arguments import TrainingArguments
+from training.data.build_arguments import BuildArguments
+from training.data.make_example_corpus import KINDS, write_corpus
+from training.loop import measure_retrieval
+from training.loop.benchmark_loader import measure_rates
+from training.loop.run import Run, make_accelerator
 
 from .training_data import dataset_row, make_arguments, write_dataset
 

@@ -15,12 +15,12 @@ import torch
 import yaml
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor
-from training import objective
 from training import train as training
-from training.arguments import CorpusArguments, InstrumentArguments, StageArguments, TrainingArguments
-from training.augmentation import NoteAugmentation
-from training.corpus import PackedCorpus
-from training.optimization import freeze
+from training.data.arguments import CorpusArguments, InstrumentArguments, StageArguments, TrainingArguments
+from training.data.augmentation import NoteAugmentation
+from training.data.corpus import PackedCorpus
+from training.loop import objective
+from training.loop.optimization import freeze
 
 from .test_training_parts import ROWS, scale_notes
 from .training_data import dataset_row, make_arguments, write_dataset

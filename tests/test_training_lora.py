@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor
 from training import merge_adapter
-from training.run import Run, make_accelerator
+from training.loop.run import Run, make_accelerator
 from training.train import TrainingLoop
 
 from .training_data import dataset_row, make_arguments, write_dataset

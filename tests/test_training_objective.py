@@ -9,13 +9,13 @@ import torch
 from modeling_pianobind import PianoBindMidiConfig, PianoBindModel, PianoBindProcessor
 from modeling_pianobind.note_statistics_pianobind import NoteStatistics
 from training import train as training
-from training.arguments import StageArguments
-from training.audio_bank import AudioBank, render_bank
-from training.corpus import PackedCorpus
-from training.dataset import WindowSampler
-from training.losses import StatisticsHead
-from training.objective import TrainingModel
-from training.sources import TrainingCorpus
+from training.data.arguments import StageArguments
+from training.data.audio_bank import AudioBank, render_bank
+from training.data.corpus import PackedCorpus
+from training.data.dataset import WindowSampler
+from training.data.sources import TrainingCorpus
+from training.loop.losses import StatisticsHead
+from training.loop.objective import TrainingModel
 
 from .conftest import make_config
 from .test_training_parts import ROWS, scale_notes

@@ -10,16 +10,19 @@ import torch
 
 from modeling_pianobind import PianoBindFeatureExtractor
 from modeling_pianobind.notes_pianobind import PianoNotes
-from training.arguments import InstrumentArguments, TrainingArguments
-from training.audio_bank import AudioBank, augment_log_mel, render_bank
-from training.augmentation import NoteAugmentation, augment_waveforms
-from training.batches import BatchCollator, StepNumbers, mask_notes
-from training.captions import choose_facts, write_caption
-from training.corpus import PackedCorpus
-from training.dataset import WindowSampler
-from training.descriptors import descriptor_facts, measure
-from training.facts import label_facts
-from training.losses import (
+from training.data.arguments import InstrumentArguments, TrainingArguments
+from training.data.audio_bank import AudioBank, augment_log_mel, render_bank
+from training.data.augmentation import NoteAugmentation, augment_waveforms
+from training.data.captions import choose_facts, write_caption
+from training.data.corpus import PackedCorpus
+from training.data.dataset import WindowSampler
+from training.data.descriptors import descriptor_facts, measure
+from training.data.facts import label_facts
+from training.data.rendering import FluidInstrument, make_instruments
+from training.data.sources import TrainingCorpus
+from training.data.tuning import in_tune_share
+from training.loop.batches import BatchCollator, StepNumbers, mask_notes
+from training.loop.losses import (
     MaskedNoteHeads,
     StruckKeysHead,
     caption_relations,
@@ -27,9 +30,6 @@ from training.losses import (
     mean_of_sums,
     same_song,
 )
-from training.rendering import FluidInstrument, make_instruments
-from training.sources import TrainingCorpus
-from training.tuning import in_tune_share
 
 from .training_data import Clicks
 

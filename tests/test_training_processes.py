@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training import train as training
-from training.run import Run, make_accelerator
+from training.loop.run import Run, make_accelerator
 
 from .test_training_loop import log_of, write_config
 from .training_data import dataset_row, make_arguments, write_dataset

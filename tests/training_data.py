@@ -3,11 +3,11 @@
 import numpy as np
 import symusic
 
-from training.arguments import StageArguments, TrainingArguments
-from training.augmentation import NoteAugmentation
-from training.cutting import encode_flac
-from training.dataset_files import Report, write_shards
-from training.dataset_schema import features_of
+from training.data.arguments import StageArguments, TrainingArguments
+from training.data.augmentation import NoteAugmentation
+from training.data.cutting import encode_flac
+from training.data.dataset_files import Report, write_shards
+from training.data.dataset_schema import features_of
 
 RATE = 16_000
 TICKS_PER_SECOND = 960  # at 480 ticks a quarter note and 120 beats a minute

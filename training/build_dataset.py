@@ -11,9 +11,9 @@ A small file:
     window_seconds: 20
     instruments: [{path: MuseScore_General.sf3}]         # renders the audio that is missing
 
-The keys of the file are the fields of `training.build_arguments.BuildArguments`; the columns of the result are those
-of `training.dataset_schema.COLUMNS`. Two passes over the pieces: the first opens and checks each of them and keeps its
-melody's fingerprint, which is what songs and splits are made of; the second writes its rows.
+The keys of the file are the fields of `training.data.build_arguments.BuildArguments`; the columns of the result are
+those of `training.data.dataset_schema.COLUMNS`. Two passes over the pieces: the first opens and checks each of them
+and keeps its melody's fingerprint, which is what songs and splits are made of; the second writes its rows.
 """
 
 import argparse
@@ -26,15 +26,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .build_arguments import BuildArguments
-from .corpus_layouts import read_source
-from .dataset_files import Report, push_to_hub, save_to_disk, write_card, write_shards
-from .dataset_rows import Inspection, RefusedError, inspect, rows_of
-from .dataset_schema import features_of
-from .pieces import Piece
-from .rendering import make_instruments
-from .song_splits import assign_songs, assign_splits
-from .whole_folder import whole_folder, writing
+from .common.whole_folder import whole_folder, writing
+from .data.build_arguments import BuildArguments
+from .data.corpus_layouts import read_source
+from .data.dataset_files import Report, push_to_hub, save_to_disk, write_card, write_shards
+from .data.dataset_rows import Inspection, RefusedError, inspect, rows_of
+from .data.dataset_schema import features_of
+from .data.pieces import Piece
+from .data.rendering import make_instruments
+from .data.song_splits import assign_songs, assign_splits
 
 
 def build(arguments: BuildArguments) -> Report:
@@ -152,7 +152,7 @@ def _refuse_changed(piece, files, report) -> bool:
 
 def main(command_line: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.build_dataset", description=__doc__.splitlines()[0])
-    parser.add_argument("config", help="YAML file; its keys are the fields of training.build_arguments.BuildArguments")
+    parser.add_argument("config", help="YAML file; keys: the fields of training.data.build_arguments.BuildArguments")
     parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="in place of the file's `push_to_hub`")
     options = parser.parse_args(command_line)
     try:

@@ -9,7 +9,7 @@ from peft import PeftConfig, PeftModel
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor
 
-from .whole_folder import whole_folder
+from .common.whole_folder import whole_folder
 
 
 def merge(adapter: str | Path, output: str | Path, base: str = "") -> None:

@@ -18,17 +18,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .hub_card import LICENCES, HubOptions
-from .hub_folder import ADAPTER_CONFIG, write_checkpoint, write_demo, write_metric
-from .hub_upload import check_on_hub, check_repo_id, push_folder
-from .whole_folder import temporary_folder, whole_folder
+from model_cards.hub_card import LICENCES, HubOptions
+
+from .common.whole_folder import temporary_folder, whole_folder
+from .hub.hub_folder import ADAPTER_CONFIG, write_checkpoint, write_demo, write_metric
+from .hub.hub_upload import check_on_hub, check_repo_id, push_folder
 
 
 def make_folder(arguments, folder: Path) -> str:
     """Writes what is to be pushed into an empty folder, and returns its `repo_type`.
 
     Raises:
-        ValueError, OSError: see `training.hub_folder`.
+        ValueError, OSError: see `training.hub.hub_folder`.
     """
     source = arguments.checkpoint
     if arguments.space == "metric":

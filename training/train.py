@@ -14,17 +14,17 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from .adapters import merged_state
-from .arguments import TrainingArguments
-from .batches import BatchCollator
-from .optimization import rate_factor
-from .run import Run, make_accelerator
-from .run_folder import RunFolder, environment_of
-from .run_state import Progress, keep_with_state
-from .sources import TrainingCorpus
-from .validation import embed_examples, plain_examples, retrieval_scores
-from .whole_folder import whole_folder
-from .yaml_arguments import describe
+from .common.whole_folder import whole_folder
+from .common.yaml_arguments import describe
+from .data.arguments import TrainingArguments
+from .data.sources import TrainingCorpus
+from .loop.adapters import merged_state
+from .loop.batches import BatchCollator
+from .loop.optimization import rate_factor
+from .loop.run import Run, make_accelerator
+from .loop.run_folder import RunFolder, environment_of
+from .loop.run_state import Progress, keep_with_state
+from .loop.validation import embed_examples, plain_examples, retrieval_scores
 
 
 class TrainingLoop:
@@ -179,7 +179,7 @@ def main(command_line: list[str] | None = None) -> int:
     try:
         arguments = TrainingArguments.from_yaml(options.config)
         if options.dry_run:
-            from .dry_run import dry_run
+            from .loop.dry_run import dry_run
 
             print(dry_run(Run(arguments, make_accelerator(arguments))))
         else:

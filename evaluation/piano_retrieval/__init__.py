@@ -1,1 +1,1 @@
-"""The retrieval metric: `piano_retrieval.py` for `evaluate`, `ranking.py` for everybody."""
+"""The retrieval metric as a Space; `modeling_pianobind.metric` computes its figures and is published with it."""

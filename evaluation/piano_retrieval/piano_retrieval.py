@@ -7,11 +7,11 @@ from typing import Any
 import datasets
 import evaluate
 
-from .ranking import embedding_retrieval_metrics, retrieval_metrics
+from modeling_pianobind.metric.ranking import embedding_retrieval_metrics, retrieval_metrics
 
 # `evaluate` copies only the files that this script itself imports, and ranking.py needs this one. It would take a
 # comment on the line of an import for the address of the file.
-from .tie_groups import RelevantGroups
+from modeling_pianobind.metric.tie_groups import RelevantGroups
 
 __all__ = ["PianoRetrieval", "RelevantGroups"]
 

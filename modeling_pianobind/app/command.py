@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-from ..cli_support import Checkpoint, UserError, check_searchable, complain, user_errors
+from ..index.folder_index import check_searchable
+from ..service.checkpoint import Checkpoint
+from ..service.errors import UserError, complain, user_errors
 from .limits import Limits
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..alignment_pianobind import Example
-from ..cli_support import Checkpoint, UserError, open_index
-from ..examples_pianobind import titles
+from ..index.alignment import Example
+from ..index.folder_index import open_index
 from ..inputs_pianobind import MIDI_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
+from ..service.checkpoint import Checkpoint
+from ..service.errors import UserError
+from ..service.examples import titles
 from .limits import Limits
 from .music import Midi, Recording, excerpt_around, flac, open_music
 from .piano_roll import draw_roll

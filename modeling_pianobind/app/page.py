@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from ..cli_support import UserError
 from ..gate_pianobind import BusyError, Gate
 from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS
+from ..service.errors import UserError
 from .cards import card, corpus_map, escaped, example_card, results
 from .library import Library
 from .uploads import read_upload

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..alignment_pianobind import Example
-from ..cli_support import UserError
+from ..index.alignment import Example
 from ..inputs_pianobind import check_content, explain, modality_of
+from ..service.errors import UserError
 from .limits import Limits
 from .music import Midi, Recording, excerpt_around, flac, open_music
 

@@ -9,7 +9,7 @@ import yaml
 from datasets import load_from_disk
 
 from training import build_dataset
-from training.dataset_rows import inspect
+from training.data.dataset_rows import inspect
 
 from ..corpus_files import RATE, make_notes, noise, write_notes, write_table
 from .killing import Killer

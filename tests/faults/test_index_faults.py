@@ -8,7 +8,7 @@ import pytest
 
 from modeling_pianobind import EmbeddingIndex, embedding_pianobind
 from modeling_pianobind.cli import main
-from modeling_pianobind.index_files_pianobind import TEMPORARY
+from modeling_pianobind.index.storage import TEMPORARY
 
 from .killing import Killer, has_loaded
 

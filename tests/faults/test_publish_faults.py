@@ -7,9 +7,9 @@ import tempfile
 import pytest
 from safetensors.torch import load_file, save_file
 
-from modeling_pianobind.folder_lock_pianobind import folder_lock
+from modeling_pianobind.index.folder_lock import folder_lock
+from training.common.whole_folder import temporary_folder
 from training.publish import main
-from training.whole_folder import temporary_folder
 
 from ..hub_client import Client
 from ..hub_server import HubServer

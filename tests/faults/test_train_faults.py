@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from training import train as training
-from training.run_folder import RunFolder
-from training.whole_folder import whole_folder
+from training.common.whole_folder import whole_folder
+from training.loop.run_folder import RunFolder
 
 from ..test_training_loop import log_of, write_config
 from ..training_data import dataset_row, make_arguments, write_dataset

@@ -16,7 +16,7 @@ import atheris
 with atheris.instrument_imports(include=["modeling_pianobind"]):
     from modeling_pianobind import PianoBindConfig, PianoBindFeatureExtractor, PianoBindMidiProcessor
     from modeling_pianobind.checkpoint_pianobind import loading, read_json
-    from modeling_pianobind.index_pianobind import EmbeddingIndex
+    from modeling_pianobind.index.embedding_index import EmbeddingIndex
     from modeling_pianobind.inputs_pianobind import content_kind, readable_text
     from modeling_pianobind.notes_pianobind import score_from
 

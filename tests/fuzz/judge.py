@@ -20,8 +20,9 @@ from modeling_pianobind import (
     embed_text,
 )
 from modeling_pianobind.checkpoint_pianobind import check_fit
-from modeling_pianobind.cli_support import Checkpoint, UserError
-from modeling_pianobind.index_shards_pianobind import list_shards, shard_folder
+from modeling_pianobind.index.shards import list_shards, shard_folder
+from modeling_pianobind.service.checkpoint import Checkpoint
+from modeling_pianobind.service.errors import UserError
 
 from .audio_cases import FAMILIES, audio_case
 from .folder_cases import damage_folder

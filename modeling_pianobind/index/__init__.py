@@ -1,0 +1,1 @@
+"""Embeddings of a folder: building, storage, search, alignment."""

@@ -1,0 +1,411 @@
+"""EmbeddingIndex: pieces in the embedding space, searched by brute force, kept in a folder.
+
+Nothing here imports torch until files have to be embedded: searching a saved index takes numpy alone.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, content_hash, explain, list_files, piece_of
+from .alignment import Example
+from .search import LONGEST, top_alike, top_pieces
+from .shards import in_shard, load_parts
+from .storage import Saved, damage, save_part
+from .table import FileTable, Part, is_midi
+
+DTYPES = ("float32", "int8")
+ALIGNED_PIECES = 500  # that an example is compared with window by window
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A piece that a search found.
+
+    Attributes:
+        path (`str`): the piece's recording if it has one, else its MIDI file, or the id that it was added under.
+        score (`float`): cosine between the query and the piece.
+        start_seconds, end_seconds (`float` or None): the window of that file that fits the query best; None where the
+            index knows no windows.
+    """
+
+    path: str
+    score: float
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+
+@dataclass
+class Failure:
+    """A file that could not be read: `message` is one line with the file, what is wrong and what to do."""
+
+    path: str
+    message: str
+    content_hash: str = ""
+
+
+class EmbeddingIndex:
+    """Embeddings of pieces and of their windows.
+
+    Files of one folder with one stem (take.mid, take.mp3) are one piece: the mean of their embeddings, normalised.
+
+    Attributes:
+        fingerprint (`str`): of the checkpoint that made the embeddings; "" where that is unknown.
+        transcribed (`bool`): whether recordings were transcribed as well; see `embed_audio`.
+        failures (`list[Failure]`): the files that `build` could not read.
+    """
+
+    def __init__(
+        self,
+        fingerprint: str = "",
+        table: FileTable | None = None,
+        failures: list[Failure] | None = None,
+        transcribed: bool = False,
+    ):
+        self.fingerprint = fingerprint
+        self.transcribed = transcribed
+        self.failures = list(failures or [])
+        self._set_parts([Part.of(table or FileTable())])
+
+    def _set_parts(self, parts: list[Part]):
+        self._parts, self._joined = parts, None
+
+    @property
+    def _table(self) -> FileTable:
+        """All files; of shards, read into memory."""
+        if len(self._parts) == 1:
+            return self._parts[0].table
+        return FileTable.from_rows([row for part in self._parts for row in part.table.rows()])
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    @property
+    def dim(self) -> int | None:
+        """Width of the embeddings; None while there are none."""
+        return next((part.embeds.shape[1] for part in self._parts if len(part)), None)
+
+    @property
+    def paths(self) -> list[str]:
+        """What names each piece, in the order of `embeddings`."""
+        paths = [(list(part.table.paths), part.named_by) for part in self._parts]
+        return [names[row] for names, named_by in paths for row in named_by]
+
+    @property
+    def embeddings(self) -> np.ndarray:
+        """`(pieces, dim)` float32, unit length; of a saved index mapped from the disk, of shards joined in memory."""
+        if self._joined is None:
+            filled = [part.embeds for part in self._parts if len(part)]
+            self._joined = filled[0] if len(filled) == 1 else np.concatenate(filled or [self._parts[0].embeds])
+        return self._joined
+
+    @classmethod
+    def build(
+        cls, model, processor, folder, previous=None, batch_size=16, progress=False, transcribe=False
+    ) -> "EmbeddingIndex":
+        """Embeds the MIDI files and recordings below a folder.
+
+        A file that cannot be read stops no other: it is noted in `failures`.
+
+        Args:
+            model (`PianoBindModel`), processor (`PianoBindProcessor`): of one checkpoint.
+            folder: searched through all levels for .mid .midi .wav .flac .mp3 .ogg, in any case.
+            previous (`EmbeddingIndex`, *optional*): files whose content it holds are not embedded again, if this
+                model made it in the same way.
+            batch_size (`int`): windows in one batch of the model.
+            progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
+            transcribe (`bool`): as in `embed_audio`.
+        Raises:
+            ValueError: there is no such file below the folder.
+            OSError: the folder cannot be listed.
+            ImportError: `transcribe` needs transkun, which is not installed.
+        """
+        from ..checkpoint_pianobind import model_fingerprint
+        from ..embedding_pianobind import embed_files
+
+        def embed(paths):
+            settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe}
+            return embed_files(model, processor, paths, **settings)
+
+        return cls.update(folder, previous, model_fingerprint(model), embed, transcribed=transcribe)
+
+    @classmethod
+    def update(
+        cls,
+        folder,
+        previous: "EmbeddingIndex | None",
+        fingerprint: str,
+        embed: Callable,
+        on_interrupt=None,
+        transcribed: bool = False,
+        shard: tuple[int, int] | None = None,
+    ) -> "EmbeddingIndex":
+        """`build` for callers that load the model only when a file has changed.
+
+        Args:
+            folder, previous: as in `build`.
+            fingerprint (`str`): of the checkpoint; what `previous` has of another one is not used.
+            embed: takes a list of paths, yields `(position, EmbeddedFile)`; called only if there is work.
+            on_interrupt (*optional*): called with the index of what is done, when Ctrl-C stops the work.
+            transcribed (`bool`): whether `embed` transcribes; what `previous` has of the other way is not used.
+            shard (`tuple[int, int]`, *optional*): number, from 1, and count: embed only this share of the pieces.
+        """
+        paths = list_files(folder)
+        if not paths:
+            extensions = " ".join((*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS))
+            raise ValueError(f"{folder}: there is no {extensions} file in it; give a folder with music.")
+        if shard is not None:
+            paths = [path for path in paths if in_shard(piece_of(path), folder, *shard)]
+        if previous is None or (previous.fingerprint, previous.transcribed) != (fingerprint, transcribed):
+            previous = cls(fingerprint)
+        known = {(row[2], is_midi(row[0])): row for row in previous._table.rows()}
+        failed = {(failure.path, failure.content_hash): failure for failure in previous.failures}
+
+        rows, failures, hashes, times, changed = {}, [], {}, {}, []
+        with ThreadPoolExecutor() as pool:
+            for path, found in zip(paths, pool.map(_try_identify, paths), strict=True):
+                if isinstance(found, OSError):
+                    failures.append(Failure(path, explain(path, found)))
+                    continue
+                found, times[path] = found
+                if (found, is_midi(path)) in known:
+                    rows[path] = (path, piece_of(path), *known[found, is_midi(path)][2:])
+                elif (path, found) in failed:
+                    failures.append(failed[path, found])
+                else:
+                    hashes[path] = found
+                    changed.append(path)
+
+        def index():
+            ordered = [rows[path] for path in paths if path in rows]
+            by_path = sorted(failures, key=lambda failure: failure.path)
+            return cls(fingerprint, FileTable.from_rows(ordered), by_path, transcribed)
+
+        try:
+            for position, file in embed(changed) if changed else ():
+                path = changed[position]
+                is_same = _time_of(path) == times[path]
+                if file.error is not None:
+                    # What an OSError stopped may work the next time; what the content itself lacks will not.
+                    kept = hashes[path] if is_same and not isinstance(file.error, OSError) else ""
+                    failures.append(Failure(path, explain(path, file.error), kept))
+                elif not is_same:
+                    # Under the hash of what it held before, its embedding would be found for any copy of that.
+                    failures.append(Failure(path, f"{path}: changed or vanished while it was read; try it again."))
+                else:
+                    windows = file.windows.astype(np.float16)
+                    rows[path] = (path, piece_of(path), hashes[path], file.embedding, windows, file.spans)
+        except KeyboardInterrupt:
+            if on_interrupt is not None:
+                on_interrupt(index())
+            raise
+        return index()
+
+    def add(self, ids, embeddings) -> None:
+        """Adds pieces whose embeddings exist already.
+
+        Args:
+            ids (`list[str]`): paths or other names, each of them new to the index.
+            embeddings (`np.ndarray` of shape `(len(ids), dim)`): brought to unit length.
+        Raises:
+            ValueError: shapes differ, a value is not finite, a row is 0 throughout, or an id stands twice.
+        """
+        ids = [os.fspath(one) for one in ids]
+        embeds = self._checked(embeddings, "embeddings")
+        if len(ids) != len(embeds):
+            raise ValueError(f"there are {len(ids)} ids and {len(embeds)} embeddings; give one embedding an id.")
+        taken = {*self._table.paths, *self._table.pieces}
+        for one in ids:
+            if one in taken:
+                raise ValueError(f"the id {one!r} stands twice; give each piece an id of its own.")
+            taken.add(one)
+        dim = embeds.shape[1]
+        none = (np.zeros((0, dim), np.float16), np.zeros((0, 2)))
+        new = [(one, one, "", embed, *none) for one, embed in zip(ids, embeds, strict=True)]
+        self._set_parts([Part.of(FileTable.from_rows(self._table.rows() + new))])
+
+    def search(self, query_embeddings, top_k: int = 10) -> list[list[Hit]]:
+        """Finds the pieces that are closest to each query.
+
+        Args:
+            query_embeddings (`np.ndarray` of shape `(queries, dim)` or `(dim,)`): of any modality.
+            top_k (`int`): hits for each query; all pieces where there are fewer.
+        Returns:
+            `list[list[Hit]]`: for each query its hits, best first; ties in the order of their paths.
+        Raises:
+            ValueError: the width differs, a value is not finite, a query is 0 throughout, or `top_k` is below 1.
+        """
+        if top_k < 1:
+            raise ValueError(f"`top_k` is {top_k}; it must be at least 1.")
+        queries = self._checked(query_embeddings, "query embeddings")
+        if not len(self):
+            return [[] for _ in queries]
+        top_k = min(top_k, len(self))
+        found = [(part, top_pieces(part, queries, top_k)) for part in self._parts if len(part)]
+        return [
+            self._hits(query, top_k, [(part, *of[row]) for part, of in found]) for row, query in enumerate(queries)
+        ]
+
+    def example(self, piece: int) -> Example:
+        """A piece of the index, by its place in `paths`, to search by."""
+        for part in self._parts:
+            if piece < len(part):
+                return part.example(piece)
+            piece -= len(part)
+        raise IndexError(f"the index has {len(self)} pieces.")
+
+    def search_like(self, example, top_k: int = 10, words=None, words_share: float = 0.5) -> list[Hit]:
+        """Finds the pieces that resemble an example, the same piece in another form first.
+
+        The pieces whose mean is closest are compared once more, window by window in their order (`alignment`).
+
+        Args:
+            example (`EmbeddedFile` or `Example`): as `embed_example` and `example` give it.
+            top_k (`int`): hits; all pieces where there are fewer.
+            words (`np.ndarray` of shape `(dim,)`, *optional*): embedding of a text that steers the example.
+            words_share (`float`): 0 to 1, what the words weigh beside the example.
+        Returns:
+            `list[Hit]`: best first; ties in the order of their paths.
+        Raises:
+            ValueError: as `search`.
+        """
+        if top_k < 1:
+            raise ValueError(f"`top_k` is {top_k}; it must be at least 1.")
+        share = 0.0 if words is None else float(words_share)
+        steered = (1 - share) * example.embedding + (0 if words is None else share * words)
+        query = self._checked(steered, "query embeddings")
+        parts = [part for part in self._parts if len(part)]
+        found = top_alike(parts, query, np.linalg.norm(steered), max(top_k, ALIGNED_PIECES), example, words, share)
+        if not all(abs(score) <= LONGEST for score, *_ in found):
+            raise ValueError(f"{parts[0].source}: the index is damaged (windows of no length 1); build it again.")
+        return [_hit(part, piece, path, -score, query[0]) for score, path, part, piece in found[:top_k]]
+
+    def _hits(self, query, top_k, found) -> list[Hit]:
+        """The best of what was `found` in each part: numbers of its pieces and their scores."""
+        scores = np.concatenate([scores for _, _, scores in found])
+        # What let a row of an int8 index through was its copy: its own numbers may be none.
+        if len(scores) < top_k or np.abs(scores).max() > LONGEST:
+            raise ValueError(
+                f"{found[0][0].source}: the index is damaged (embeddings of no length 1); build it again."
+            )
+        last = np.partition(scores, -top_k)[-top_k]
+        best = [
+            (-score, part.path(piece), part, piece)
+            for part, pieces, scores in found
+            for piece, score in zip(pieces[scores >= last], scores[scores >= last].tolist(), strict=True)
+        ]
+        best.sort(key=lambda one: one[:2])
+        return [_hit(part, piece, path, -score, query) for score, path, part, piece in best[:top_k]]
+
+    def _checked(self, vectors, what: str) -> np.ndarray:
+        """`(n, dim)` float32 unit rows of what a caller gave."""
+        vectors = np.asarray(vectors, np.float32)
+        vectors = vectors[None] if vectors.ndim == 1 else vectors
+        if vectors.ndim != 2 or not vectors.shape[1]:
+            raise ValueError(f"the {what} have shape {vectors.shape}; it must be (n, dim).")
+        if self.dim not in (None, vectors.shape[1]):
+            raise ValueError(
+                f"the {what} have {vectors.shape[1]} dimensions, those of the index {self.dim}; "
+                "use the checkpoint that made the index."
+            )
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        bad = np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))
+        if len(bad):
+            raise ValueError(f"row {bad[0]} of the {what} is 0 throughout or not finite; embed it again.")
+        return vectors / norms
+
+    def same_files(self, other: "EmbeddingIndex") -> bool:
+        """Whether both hold the same files with the same content, and the same failures."""
+        mine, others = self._table, other._table
+        same = all(list(getattr(mine, name)) == list(getattr(others, name)) for name in ("paths", "hashes"))
+        return same and (self.failures, self.fingerprint) == (other.failures, other.fingerprint)
+
+    def save(self, path, dtype: str = "float32") -> None:
+        """Writes the index to a folder; an index that is there is replaced in one step, so that none is ever lost.
+
+        Args:
+            dtype (`str`): "float32"; or "int8", which adds a copy of the embeddings in a quarter of their size. A
+                search then reads that copy, and float32 only of the few rows that it lets through: hits have the same
+                scores, and the file is a quarter larger while the memory and time of a search are smaller.
+        Raises:
+            ValueError: there is something else at `path`, or `dtype` is unknown.
+            OSError: it cannot be written.
+        """
+        if dtype not in DTYPES:
+            raise ValueError(f"`dtype` is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
+        part = self._parts[0] if len(self._parts) == 1 else Part.of(self._table)
+        part = replace(part, codes=None, scales=None)
+        if dtype == "int8":
+            part.quantize()
+        save_part(path, part, Saved(self.fingerprint, self.transcribed, [vars(failure) for failure in self.failures]))
+
+    @classmethod
+    def load(cls, path, model=None, verify: bool | None = None) -> "EmbeddingIndex":
+        """Opens a saved index, or one in shards; its numbers are mapped into memory and read when they are needed.
+
+        Args:
+            path: the folder.
+            model (`PianoBindModel`, *optional*): what will embed the queries, to be told if it is another one.
+            verify (`bool`, *optional*): whether to read all of it and compare checksums; by default only of files of
+                at most 32 MB, so that any index opens at once.
+        Raises:
+            ValueError: it is no index, is damaged or cut off, lacks shards, or belongs to another checkpoint.
+            OSError: it cannot be read.
+        """
+        parts, saved = load_parts(path, verify)
+        with damage(path):
+            failures = [Failure(**failure) for failure in saved.failures]
+        index = cls(saved.fingerprint, None, failures, saved.transcribed)
+        index._set_parts(parts)
+        if model is not None:
+            from ..checkpoint_pianobind import model_fingerprint
+
+            index.check_fingerprint(model_fingerprint(model), path)
+        return index
+
+    def check_fingerprint(self, fingerprint: str, path) -> None:
+        """Refuses a checkpoint that did not make this index."""
+        if self.fingerprint and self.fingerprint != fingerprint:
+            raise ValueError(
+                f"{path}: another checkpoint made this index; search with that one, or build the index again."
+            )
+
+    def check_transcribed(self, transcribe: bool, path) -> None:
+        """Refuses recordings embedded in another way than those of this index."""
+        if self.transcribed != transcribe:
+            made, wanted = ("with", "give it") if self.transcribed else ("without", "leave it out")
+            raise ValueError(
+                f"{path}: this index was made {made} --transcribe; {wanted} here as well, or make another index."
+            )
+
+
+def _hit(part: Part, piece, path, score, query) -> Hit:
+    windows, spans = part.table.windows_of(part.named_by[piece])
+    if not len(windows):
+        return Hit(path, score)
+    start, end = spans[np.argmax(windows.astype(np.float32) @ query)]
+    if not np.isfinite(start + end):
+        raise ValueError(f"{part.source}: the index is damaged (a window of {path} has no seconds); build it again.")
+    return Hit(path, score, float(start), float(end))
+
+
+def _try_identify(path):
+    """A file's hash, and the time of its last change before that was made; or why it cannot be read."""
+    try:
+        before = os.stat(path).st_mtime_ns
+        return content_hash(path), before
+    except OSError as error:
+        return error
+
+
+def _time_of(path) -> int | None:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:  # it has vanished since it was listed
+        return None
+
+
+__all__ = ["EmbeddingIndex", "Failure", "FileTable", "Hit"]

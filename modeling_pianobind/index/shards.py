@@ -1,0 +1,156 @@
+"""An index in shards: each is made by a process or machine of its own, and a folder lists them as one index.
+
+`FOLDER/shard-00001-of-00004` and its siblings are indices like any other; `FOLDER/index.json` names them, and is
+written once all of them are there. Nothing of a shard is copied or changed for that.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from .parquet import load_parquet
+from .storage import AGAIN, HEADER, Saved, check_target, damage, load_part, read_header, write_header
+from .table import Part
+
+SHARD_NAME = re.compile(r"shard-(\d{5})-of-(\d{5})")
+
+
+def in_shard(piece: str, folder, number: int, count: int) -> bool:
+    """Whether a piece belongs to shard `number`, from 1, of `count`.
+
+    Its name below `folder` decides, so files that come or go move no other piece to another shard.
+    """
+    name = Path(os.path.relpath(piece, folder)).as_posix()
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % count == number - 1
+
+
+def shard_folder(folder, number: int, count: int) -> Path:
+    return Path(folder) / f"shard-{number:05}-of-{count:05}"
+
+
+def shards_of(folder) -> dict[int, list[int]]:
+    """The numbers of the finished shards in a folder, by the count that they belong to."""
+    found = {}
+    for entry in sorted(Path(folder).glob(f"shard-*-of-*/{HEADER}")):
+        if match := SHARD_NAME.fullmatch(entry.parent.name):
+            found.setdefault(int(match[2]), []).append(int(match[1]))
+    return found
+
+
+def is_index(path) -> bool:
+    """Whether a folder looks like a saved index, or some shards of one."""
+    return (Path(path) / HEADER).is_file() or bool(shards_of(path))
+
+
+def check_shard_target(folder, count: int) -> None:
+    """Refuses a place where a shard would touch anything else than its siblings.
+
+    Raises:
+        ValueError: there is a whole index, an index of another count of shards, or something else.
+        OSError: the folder cannot be listed.
+    """
+    folder = Path(folder)
+    check_target(folder, sharded=True)
+    others = [one for one in shards_of(folder) if one != count]
+    if others:
+        raise ValueError(f"{folder}: holds shards of {others[0]}, not of {count}; choose another folder.")
+
+
+def list_shards(folder, count: int) -> bool:
+    """Makes the shards in a folder one index if all are there; says whether they are."""
+    if len(shards_of(folder).get(count, ())) < count:
+        return False
+    merge(folder, [shard_folder(folder, number, count) for number in range(1, count + 1)])
+    return True
+
+
+def merge(folder, shards: list) -> int:
+    """Makes indices one, by a list of them; they stay where they are.
+
+    Args:
+        folder: for the list; a shard below it, or on the same disk, may move together with it.
+        shards: folders of indices that one checkpoint made.
+    Returns:
+        How many pieces they hold.
+    Raises:
+        ValueError: one is no index, or they do not belong together.
+        OSError: one cannot be read, or the list cannot be written.
+    """
+    folder = Path(folder)
+    check_target(folder, sharded=True)
+    opened = [load_part(shard) for shard in shards]
+    saved = _together(folder, shards, opened)
+    _refuse_doubles(shards, [part for part, _ in opened])
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [Path(os.path.relpath(os.path.abspath(shard), os.path.abspath(folder))).as_posix() for shard in shards]
+    write_header(folder, {"shards": names}, Saved(saved.fingerprint, saved.transcribed, []))
+    return sum(len(part) for part, _ in opened)
+
+
+def load_parts(path, verify: bool | None = None) -> tuple[list[Part], Saved]:
+    """Opens an index of any kind: one of its own, one in shards, or one that a Ray job wrote as parquet files.
+
+    Raises:
+        ValueError: it is no index, damaged, or lacks shards.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir() and not (path / HEADER).is_file():
+        for count, numbers in shards_of(path).items():
+            missing = sorted({*range(1, count + 1)} - {*numbers})
+            raise ValueError(
+                f"{path}: {len(numbers)} of {count} shards are finished; "
+                + (f"run `pianobind index` with --shard {missing[0]}/{count} as well." if missing else _MERGE)
+            )
+    header = read_header(path)
+    if "parquet" in header:
+        part, saved = load_parquet(path, header)
+        return [part], saved
+    if "shards" not in header:
+        part, saved = load_part(path, verify)
+        return [part], saved
+    names = header["shards"]
+    if (
+        not isinstance(names, list)
+        or not names
+        or not all(isinstance(name, str) and len(name) < 1000 for name in names)
+    ):
+        raise ValueError(f"{path}: {HEADER} is not the header of an index, or damaged; {AGAIN}.")
+    shards = [path / name for name in names]
+    for shard in shards:
+        if not os.path.isfile(shard / HEADER):  # False for names that no file can have, too
+            raise ValueError(f"{path}: the index is incomplete (its shard {shard} is missing); make that shard again.")
+    opened = [load_part(shard, verify) for shard in shards]
+    return [part for part, _ in opened], _together(path, shards, opened)
+
+
+_MERGE = "make them one index with `pianobind index --merge`."
+
+
+def _together(path, shards, opened) -> Saved:
+    """What the shards' headers say of the whole; refuses those that one checkpoint did not make in one way."""
+    first = opened[0][1]
+    for shard, (_, saved) in zip(shards, opened, strict=True):
+        if (saved.fingerprint, saved.transcribed) != (first.fingerprint, first.transcribed):
+            raise ValueError(
+                f"{path}: its shards {shards[0]} and {shard} were made by different checkpoints, or one with "
+                f"--transcribe and one without; make one of them again."
+            )
+    if len({part.embeds.shape[1] for part, _ in opened if len(part)}) > 1:
+        raise ValueError(f"{path}: its shards have embeddings of different width; {AGAIN}.")
+    with damage(path):
+        failures = sorted((failure for _, saved in opened for failure in saved.failures), key=lambda one: str(one))
+    return Saved(first.fingerprint, first.transcribed, failures)
+
+
+def _refuse_doubles(shards, parts) -> None:
+    """A file in two indices would be found twice."""
+    holder = {}
+    for shard, part in zip(shards, parts, strict=True):
+        for name in part.table.paths:
+            if holder.setdefault(name, shard) != shard:
+                raise ValueError(f"{shard}: holds {name}, which {holder[name]} holds too; leave one of the two out.")
+
+
+__all__ = ["check_shard_target", "in_shard", "is_index", "list_shards", "load_parts", "merge", "shard_folder"]

@@ -1,0 +1,403 @@
+"""The folder that an EmbeddingIndex is saved in.
+
+`index.json` names the two data files with their size and SHA-256; `rows-*.parquet` has a row for each file,
+`embeddings-*.safetensors` the numbers, which are mapped into memory rather than read. Data files carry their hash
+in the name and the header is replaced last, in one step: whatever interrupts a save, the folder holds either the old
+index or the new one, complete. What it left besides is removed by the next save.
+"""
+
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import reprlib
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from .folder_lock import folder_lock
+from .table import FileTable, Part
+
+FORMAT, FORMAT_VERSION = "pianobind-index", 2
+HEADER = "index.json"
+TEMPORARY = re.compile(r"\.(rows|embeddings|index\.json)\.\d+")
+AGAIN = "build the index again"
+HASHED_BYTES = 32 << 20  # data files up to this size are read through when an index is opened, to notice any change
+GROUP_ROWS = 8_192  # rows of the parquet file that are read at once
+GROUPS_KEPT = 4
+DTYPES = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "F64": np.dtype("<f8"),
+    "I64": np.dtype("<i8"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+}
+
+
+@dataclass
+class Saved:
+    """What a folder's header says of the index itself."""
+
+    fingerprint: str
+    transcribed: bool
+    failures: list[dict]
+
+
+class MappedNames(Sequence):
+    """The paths, one after the other as mapped bytes: a hit's path costs no reading of others."""
+
+    def __init__(self, content, bounds):
+        self._content, self._bounds = content, bounds
+
+    def __len__(self):
+        return len(self._bounds) - 1
+
+    def __getitem__(self, row):
+        return os.fsdecode(self._content[self._bounds[row] : self._bounds[row + 1]].tobytes())
+
+    def __iter__(self):
+        return (self[row] for row in range(len(self)))
+
+
+class StoredColumn(Sequence):
+    """A column of the parquet file, of which a few thousand rows are read when one of them is asked for.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+
+    def __init__(self, file, name: str, decode, source):
+        self._file, self._name, self._decode, self._source = file, name, decode, source
+        metadata = file.metadata
+        self._starts = np.cumsum(
+            [0, *(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))]
+        )
+        self._lock = threading.Lock()
+        self._group = lru_cache(GROUPS_KEPT)(self._read)
+
+    def _read(self, group) -> list[str]:
+        with self._lock, damage(self._source):
+            return [self._decode(value) for value in self._file.read_row_group(group, [self._name])[0].to_pylist()]
+
+    def __len__(self):
+        return int(self._starts[-1])
+
+    def __getitem__(self, row):
+        group = int(np.searchsorted(self._starts, row, "right")) - 1
+        return self._group(group)[row - self._starts[group]]
+
+    def __iter__(self):
+        for group in range(len(self._starts) - 1):
+            yield from self._read(group)
+
+
+def check_target(path, sharded: bool = False) -> None:
+    """Refuses a place where saving an index would touch anything else.
+
+    Args:
+        sharded (`bool`): whether the index will be a list of shards.
+    Raises:
+        ValueError: there is a file, or a folder that holds other things.
+        OSError: the folder cannot be listed.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path}: there is a file of that name; choose another folder for the index.")
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    shards = {name for name in names if name.startswith("shard-")}
+    # What a killed save leaves is no stranger: the next one has to go on from there.
+    left = {name for name in names if _is_own(name) or TEMPORARY.fullmatch(name)}
+    if names - shards - left and HEADER not in names:
+        raise ValueError(f"{path}: the folder holds something else than an index; choose a new or an empty one.")
+    if (sharded and any(map(_is_own, names))) or (shards and not sharded):
+        kind = "in shards" if shards else "that is no list of shards"
+        raise ValueError(f"{path}: the folder holds an index {kind}; choose a new or an empty one.")
+
+
+def save_part(path, part: Part, saved: Saved) -> None:
+    """Writes a `Part`, with `codes` if it has them; see `EmbeddingIndex.save`."""
+    path, table = Path(path), part.table
+    check_target(path)
+    path.mkdir(parents=True, exist_ok=True)
+    names = [os.fsencode(name) for name in table.paths]
+    bounds = np.cumsum([0, *map(len, names)])
+    arrays = {"names": np.frombuffer(b"".join(names) + b"\0", np.uint8), "name_bounds": bounds}
+    arrays |= {"files": table.embeds, "windows": table.windows, "spans": table.spans, "bounds": table.bounds}
+    if part.embeds is not table.embeds:
+        arrays |= {"pieces": part.embeds, "named_by": part.named_by}
+    if part.codes is not None:
+        arrays |= {"codes": part.codes, "scales": part.scales}
+    with _saving(path):
+        stored = {
+            "rows": _store(path, "rows", ".parquet", lambda handle: _write_rows(handle, table)),
+            "embeddings": _store(path, "embeddings", ".safetensors", lambda handle: _write_arrays(handle, arrays)),
+        }
+        header = {"dim": table.embeds.shape[1], "files": len(table.paths), "stored": stored}
+        _replace_header(path, header, saved)
+
+
+def write_header(path, content: dict, saved: Saved) -> None:
+    """Replaces the header of an index in one step; `content` says where its files are."""
+    with _saving(Path(path)):
+        _replace_header(Path(path), content, saved)
+
+
+def _replace_header(path, content, saved) -> None:
+    about = {"checkpoint_fingerprint": saved.fingerprint, "transcribed": saved.transcribed, "failures": saved.failures}
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, **content, **about}
+    _replace(path / HEADER, json.dumps(header, indent=1).encode())
+
+
+@contextmanager
+def _saving(path: Path) -> Iterator[None]:
+    """Removes what the header does not name in the end: the index before, or what a save that failed has left."""
+    with folder_lock(path) as is_alone:
+        old = _stored_names(path)
+        try:
+            yield
+        finally:
+            # Without a lock, a file that no header names may be another process's, which goes on writing.
+            left = {name for name in os.listdir(path) if _is_own(name) or TEMPORARY.fullmatch(name)}
+            for name in (left if is_alone else old) - _stored_names(path):
+                (path / name).unlink(missing_ok=True)
+
+
+def load_part(path, verify: bool | None = None) -> tuple[Part, Saved]:
+    """Opens what `save_part` wrote.
+
+    Args:
+        verify (`bool`, *optional*): whether to read the data files through and compare their SHA-256; by default only
+            those of at most 32 MB. Their size is always compared.
+    """
+    path = Path(path)
+    header = read_header(path, ("dim", "files", "stored"))
+
+    import pyarrow.parquet
+
+    with damage(path):
+        stored = [header["stored"][name] for name in ("rows", "embeddings")]
+    rows, embeddings = (_checked(path, entry, verify) for entry in stored)
+    with damage(path):
+        file, arrays = pyarrow.parquet.ParquetFile(rows), _map_arrays(embeddings)
+        columns = [MappedNames(arrays["names"], arrays["name_bounds"])]
+        columns += [StoredColumn(file, "piece", os.fsdecode, path), StoredColumn(file, "content_hash", str, path)]
+        embeds, windows, spans = arrays["files"], arrays["windows"], arrays["spans"]
+        table = FileTable(*columns, embeds, windows, spans, arrays["bounds"])
+        part = Part(table, arrays.get("pieces", embeds), arrays.get("named_by", np.arange(len(embeds))))
+        part.codes, part.scales, part.source = arrays.get("codes"), arrays.get("scales"), str(path)
+    files, dim = header["files"], header["dim"]
+    wide = {array.shape[1:] for array in (embeds, windows, part.embeds, part.codes) if array is not None}
+    long = len(
+        {len(part.embeds), len(part.named_by), *(len(one) for one in (part.codes, part.scales) if one is not None)}
+    )
+    if (
+        {len(embeds), *map(len, columns)} != {files}
+        or wide != {(dim,)}
+        or spans.shape != (len(windows), 2)
+        or long != 1
+    ):
+        raise ValueError(
+            f"{path}: the index is damaged (its header says {files} files of {dim} dimensions, its data "
+            f"{len(columns[0])} of {embeds.shape[1:]}); {AGAIN}."
+        )
+    bounds, named_by = table.bounds, part.named_by
+    ordered = (
+        len(bounds) == files + 1 and bounds[0] == 0 and bounds[-1] == len(windows) and (np.diff(bounds) >= 0).all()
+    )
+    if not ordered or (len(named_by) and (named_by.min() < 0 or named_by.max() >= files)):
+        raise ValueError(f"{path}: the index is damaged (its files do not match their windows); {AGAIN}.")
+    return part, Saved(header["checkpoint_fingerprint"], header.get("transcribed", False), header["failures"])
+
+
+@contextmanager
+def damage(path):
+    """Turns what a library says of a damaged file into one line."""
+    import pyarrow
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (KeyError, IndexError, ValueError, TypeError, SafetensorError, pyarrow.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # the disk's; those of pyarrow that have no number are about the content
+        raise ValueError(f"{path}: the index is damaged ({' '.join(str(error).split())}); {AGAIN}.") from error
+
+
+def _write_rows(handle, table: FileTable) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    # As bytes, since a file name need not be valid Unicode.
+    fields = [("path", pyarrow.binary()), ("piece", pyarrow.binary()), ("content_hash", pyarrow.string())]
+    rows = zip(map(os.fsencode, table.paths), map(os.fsencode, table.pieces), table.hashes, strict=True)
+    with pyarrow.parquet.ParquetWriter(handle, pyarrow.schema(fields)) as writer:
+        while group := list(itertools.islice(rows, GROUP_ROWS)):
+            columns = [
+                pyarrow.array(column, kind) for column, (_, kind) in zip(zip(*group, strict=True), fields, strict=True)
+            ]
+            writer.write_table(pyarrow.table(columns, schema=writer.schema))
+
+
+def _write_arrays(handle, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays as safetensors does, but straight from where they lie: an index may fill most of the memory."""
+    kinds = {dtype: name for name, dtype in DTYPES.items()}
+    header, end = {}, 0
+    # Wide numbers first, so that each array starts at a multiple of its own width.
+    arrays = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
+    for name, array in arrays:
+        offsets, end = [end, end + array.nbytes], end + array.nbytes
+        header[name] = {"dtype": kinds[array.dtype], "shape": array.shape, "data_offsets": offsets}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    handle.write(len(text).to_bytes(8, "little") + text)
+    for _, array in arrays:
+        handle.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+
+
+def _map_arrays(file) -> dict[str, np.ndarray]:
+    """Maps the arrays of a safetensors file; changing one changes it in memory alone."""
+    from safetensors import safe_open
+
+    with safe_open(file, "numpy"):
+        pass  # refuses a header that is not in order, or does not fit the size of the file
+    with open(file, "rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        header = json.loads(handle.read(length))
+    header.pop("__metadata__", None)
+    data = np.asarray(np.memmap(file, np.uint8, "c"))[8 + length :]
+    arrays = {}
+    for name, entry in header.items():
+        part = data[slice(*entry["data_offsets"])].view(DTYPES[entry["dtype"]])
+        arrays[name] = part.reshape(entry["shape"])
+    return arrays
+
+
+def write_embeddings(target, paths: list[str], embeds: np.ndarray) -> None:
+    """Writes paths and their embeddings `(n, dim)` to one .npz or .parquet file, by the extension of `target`."""
+    target, out = Path(target), io.BytesIO()
+    if target.suffix.lower() == ".npz":
+        np.savez(out, paths=np.array(paths), embeddings=embeds)
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        names = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]
+        flat = pyarrow.array(np.asarray(embeds, np.float32).ravel())
+        columns = {"path": names, "embedding": pyarrow.FixedSizeListArray.from_arrays(flat, embeds.shape[1])}
+        pyarrow.parquet.write_table(pyarrow.table(columns), out)
+    _replace(target, out.getvalue())
+
+
+def read_header(path, keys: Sequence[str] = ()) -> dict:
+    """The header of an index; `keys` are those that its kind must have."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(2, os.strerror(2), str(path))
+    if not (path / HEADER).is_file():
+        raise ValueError(f"{path}: is not a saved index (it has no {HEADER}); give the folder that `save` wrote.")
+    try:
+        header = json.loads((path / HEADER).read_bytes())
+        known, version = header["format"] == FORMAT, header["format_version"]
+        for key in (*keys, "checkpoint_fingerprint", "failures"):
+            header[key]
+        if not all(isinstance(header.get(key, 0), int) for key in ("dim", "files")):
+            raise TypeError("a count is no whole number")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: {HEADER} is not the header of an index, or damaged; {AGAIN}.") from error
+    if not known or version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: {HEADER} says {reprlib.repr(header['format'])} version {reprlib.repr(version)}, "
+            f"not {FORMAT!r} version {FORMAT_VERSION}; {AGAIN}."
+        )
+    return header
+
+
+def _stored_names(path) -> set[str]:
+    """Data files of the index that is there already; none where it cannot be understood."""
+    try:
+        names = {entry["name"] for entry in read_header(path, ("stored",))["stored"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+    return {name for name in names if _is_own(name)}
+
+
+def _is_own(name) -> bool:
+    """Whether a header names a file of the index's own folder: no header may point to anything else."""
+    right = isinstance(name, str) and name.startswith(("rows-", "embeddings-")) and len(name) < 100
+    return right and os.path.basename(name) == name
+
+
+def _store(path, kind, extension, write) -> dict:
+    """Writes a data file under its hash."""
+    with _temporary(path / kind) as (temporary, handle):
+        write(handle)
+        handle.flush()
+        os.fsync(handle.fileno())
+        digest = _sha256(temporary)
+        name = f"{kind}-{digest[:16]}{extension}"
+        size = temporary.stat().st_size
+        os.replace(temporary, path / name)
+    return {"name": name, "bytes": size, "sha256": digest}
+
+
+def _replace(target: Path, content: bytes) -> None:
+    """Writes a file under a temporary name, then gives it its own in one step."""
+    with _temporary(target) as (temporary, handle):
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+        os.replace(temporary, target)
+
+
+@contextmanager
+def _temporary(target: Path) -> Iterator[tuple]:
+    """A hidden file beside `target`, which is gone afterwards unless it was renamed."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as handle:
+            yield temporary, handle
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sha256(path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _checked(path, entry, verify) -> Path:
+    """The path of a data file, once it is known to be what the header says."""
+    try:
+        name, digest, size = entry["name"], entry["sha256"], entry.get("bytes")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: {HEADER} is not the header of an index, or damaged; {AGAIN}.") from error
+    if not _is_own(name):
+        raise ValueError(f"{path}: {HEADER} names {reprlib.repr(name)}, which is no file of an index; {AGAIN}.")
+    file = path / name
+    if not file.is_file():
+        raise ValueError(f"{path}: the index is incomplete ({name} is missing); {AGAIN}.")
+    found = file.stat().st_size
+    verify = found <= HASHED_BYTES if verify is None else verify
+    if size not in (None, found) or (verify and _sha256(file) != digest):
+        raise ValueError(f"{path}: the index is damaged ({name} was cut off or changed); {AGAIN}.")
+    return file
+
+
+__all__ = [
+    "Saved",
+    "check_target",
+    "damage",
+    "load_part",
+    "read_header",
+    "save_part",
+    "write_embeddings",
+    "write_header",
+]

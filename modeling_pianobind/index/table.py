@@ -1,0 +1,117 @@
+"""The rows of an EmbeddingIndex: its files, and the pieces that a search compares."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..inputs_pianobind import MIDI_EXTENSIONS
+from .alignment import Example
+
+INT8_LARGEST = 127
+
+
+@dataclass
+class FileTable:
+    """The files of an index, one array entry or row a file.
+
+    Attributes:
+        paths (sequence of `str`): or ids; lists, or columns that are read from the disk when they are asked.
+        pieces (sequence of `str`): files with the same piece are averaged.
+        hashes (sequence of `str`): SHA-256 of the content; "" for ids.
+        embeds (`np.ndarray` of shape `(files, dim)`): float32, unit length.
+        windows (`np.ndarray` of shape `(all windows, dim)`): float16, unit length; half precision halves the memory,
+            and only chooses a hit's window.
+        spans (`np.ndarray` of shape `(all windows, 2)`): start and end in seconds.
+        bounds (`np.ndarray` of shape `(files + 1,)`): a file's windows are those from its bound to the next.
+    """
+
+    paths: Sequence[str] = field(default_factory=list)
+    pieces: Sequence[str] = field(default_factory=list)
+    hashes: Sequence[str] = field(default_factory=list)
+    embeds: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    windows: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float16))
+    spans: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    bounds: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+
+    def windows_of(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        part = slice(self.bounds[row], self.bounds[row + 1])
+        return self.windows[part], self.spans[part]
+
+    @classmethod
+    def from_rows(cls, rows) -> "FileTable":
+        """Makes a table of `(path, piece, hash, embed, windows, spans)` rows."""
+        if not rows:
+            return cls()
+        paths, pieces, hashes, embeds, windows, spans = (list(column) for column in zip(*rows, strict=True))
+        bounds = np.cumsum([0, *map(len, windows)])
+        return cls(paths, pieces, hashes, np.stack(embeds), np.concatenate(windows), np.concatenate(spans), bounds)
+
+    def rows(self) -> list[tuple]:
+        names = zip(self.paths, self.pieces, self.hashes, strict=True)
+        return [(*name, self.embeds[row], *self.windows_of(row)) for row, name in enumerate(names)]
+
+
+@dataclass
+class Part:
+    """Files and their pieces: a whole index, or one of its shards.
+
+    Attributes:
+        table (`FileTable`): the files.
+        embeds (`np.ndarray` of shape `(pieces, dim)`): float32, unit length; the mean of a piece's files, normalised.
+        named_by (`np.ndarray` of shape `(pieces,)`): row of the file that names a piece: its recording if it has one.
+        codes (`np.ndarray` of shape `(pieces, dim)`, *optional*): `embeds` as int8, a quarter of the memory that a
+            search reads; `embeds` then scores only what `codes` let through.
+        scales (`np.ndarray` of shape `(pieces,)`, *optional*): float32, what a row of `codes` is multiplied with.
+        source (`str`): the folder that it was read from.
+    """
+
+    table: FileTable
+    embeds: np.ndarray
+    named_by: np.ndarray
+    codes: np.ndarray | None = None
+    scales: np.ndarray | None = None
+    source: str = "the index"
+
+    def __len__(self) -> int:
+        return len(self.named_by)
+
+    def path(self, piece: int) -> str:
+        return self.table.paths[self.named_by[piece]]
+
+    def example(self, piece: int) -> Example:
+        """A piece, and the windows of the file that names it."""
+        return Example(self.embeds[piece], *self.table.windows_of(self.named_by[piece]))
+
+    @classmethod
+    def of(cls, table: FileTable) -> "Part":
+        """Averages the files of each piece, and chooses the file that names it."""
+        names, piece = np.unique(np.array(table.pieces, dtype=object), return_inverse=True)
+        if len(names) == len(table.pieces):
+            return cls(table, table.embeds, np.arange(len(table.paths)))
+        sums = np.zeros((len(names), table.embeds.shape[1]), np.float64)
+        np.add.at(sums, piece, table.embeds)
+        embeds = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
+        named_by = np.full(len(names), -1)
+        for row in sorted(range(len(piece)), key=lambda row: (is_midi(table.paths[row]), table.paths[row])):
+            if named_by[piece[row]] < 0:
+                named_by[piece[row]] = row
+        return cls(table, embeds, named_by)
+
+    def quantize(self, block_rows: int = 65_536) -> None:
+        """Makes `codes` and `scales`, a block of rows at a time."""
+        self.codes = np.empty(self.embeds.shape, np.int8)
+        self.scales = np.empty(len(self.embeds), np.float32)
+        for start in range(0, len(self), block_rows):
+            rows = slice(start, start + block_rows)
+            scales = np.abs(self.embeds[rows]).max(axis=1) / np.float32(INT8_LARGEST)
+            self.codes[rows] = np.rint(self.embeds[rows] / scales[:, None])
+            self.scales[rows] = scales
+
+
+def is_midi(path) -> bool:
+    return os.path.splitext(path)[1].lower() in MIDI_EXTENSIONS
+
+
+__all__ = ["FileTable", "Part", "is_midi"]

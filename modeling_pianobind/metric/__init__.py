@@ -1,0 +1,1 @@
+"""The retrieval metric's computation, which the `evaluate` metric, training and the ONNX export share."""

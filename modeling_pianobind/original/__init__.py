@@ -1,0 +1,1 @@
+"""The published PianoBind: its settings."""

@@ -1,0 +1,32 @@
+"""A user's mistakes: one line on stderr each."""
+
+import sys
+from contextlib import contextmanager
+
+from ..inputs_pianobind import explain
+
+
+class UserError(Exception):
+    """A mistake of the user: its message is the one line that stderr gets."""
+
+
+@contextmanager
+def user_errors(path, writing=False):
+    """Turns the errors that a wrong file raises into a `UserError` that names it."""
+    try:
+        yield
+    except OSError as error:
+        if writing:
+            reason = error.strerror or error
+            raise UserError(f"{path}: cannot be written ({reason}); choose another place") from error
+        raise UserError(explain(path, error)) from error
+    except (ValueError, ImportError) as error:  # of an extra, its message says how to install it
+        raise UserError(explain(path, error)) from error
+
+
+def complain(message) -> None:
+    """Prints one line on stderr."""
+    print(f"pianobind: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+__all__ = ["UserError", "complain", "user_errors"]

@@ -1,0 +1,1 @@
+"""What data and loop both use."""

@@ -1,0 +1,1 @@
+"""Corpora, rows, facts, captions, rendering and augmentation."""

@@ -1,0 +1,146 @@
+"""What a run is made of, opened and put together by its arguments: corpus, model, batches, gradients."""
+
+from functools import lru_cache
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+
+from modeling_pianobind import PianoBindModel, PianoBindProcessor, default_checkpoint
+
+from ..data.arguments import StageArguments, TrainingArguments
+from ..data.audio_bank import AudioBank
+from ..data.dataset import WindowSampler
+from ..data.rendering import make_instruments
+from ..data.sources import TrainingCorpus
+from .adapters import add_adapter, add_text_adapter
+from .batches import BatchCollator, StepNumbers, make_loader, on_device
+from .gradient_cache import step_gradients
+from .objective import TrainingModel
+from .optimization import MovingAverage, freeze, parameter_groups
+from .processes import average_gradients
+
+DEFAULT = "default"
+BETAS, EPSILON = (0.9, 0.98), 1e-6
+
+
+def make_accelerator(arguments: TrainingArguments) -> Accelerator:
+    """The accelerator of a run; without a GPU it is told so, or two processes would not know of each other."""
+    cpu = not torch.accelerator.is_available()
+    return Accelerator(cpu=cpu, log_with=arguments.tracker or None, project_dir=arguments.output)
+
+
+class Run:
+    """One run: its data and model, opened and made by its arguments."""
+
+    def __init__(self, arguments: TrainingArguments, accelerator: Accelerator):
+        self.arguments, self.accelerator = arguments, accelerator
+        set_seed(arguments.seed)
+        checkpoint = default_checkpoint() if arguments.checkpoint == DEFAULT else arguments.checkpoint
+        self.processor = PianoBindProcessor.from_pretrained(checkpoint)
+        model = PianoBindModel.from_pretrained(checkpoint, dtype=torch.float32)
+        for tower in (model.audio_model, model.midi_model):
+            for module in tower.modules() if tower is not None else ():
+                if isinstance(module, nn.Dropout):
+                    module.p = arguments.dropout
+        if arguments.lora_rank:
+            add_adapter(model, arguments)
+        elif arguments.text_lora_rank and not arguments.train_text_tower and model.text_model is not None:
+            add_text_adapter(model, arguments.text_lora_rank)
+        queue = max(stage.view_queue for stage in arguments.stages)
+        self.model = TrainingModel(model, queue).to(accelerator.device)
+        freeze(self.model, arguments)
+        self.average = MovingAverage(self.model.model, arguments.average_decay)
+        self.corpus = TrainingCorpus.open(arguments.corpus, arguments.source_weights)
+        self.instruments = make_instruments(arguments.instruments)
+        # Successive stages on one bank share it, and what a frozen tower made of it.
+        self.open_bank = lru_cache(maxsize=1)(self._open_bank)
+        self.embedded_bank = lru_cache(maxsize=1)(self._embedded_bank)
+        set_seed(arguments.seed + accelerator.process_index)  # augmentation on the device differs between processes
+
+    def sampler(self, stage: StageArguments, corpus: TrainingCorpus) -> WindowSampler:
+        arguments = self.arguments
+        return WindowSampler(
+            corpus=corpus,
+            processor=self.processor,
+            batch_size=stage.batch_size,
+            augmentation=arguments.augmentation,
+            instruments=self.instruments,
+            audio_share=stage.audio_share,
+            hears_recordings=stage.hears_audio and self.model.model.audio_model is not None,
+            recording_semitones=arguments.recording_semitones,
+            given_caption_share=arguments.given_caption_share,
+            view_share=stage.view_share if stage.view_weight else 0.0,
+            max_notes=min(self.processor.midi_processor.max_notes, arguments.max_notes),
+            seed=arguments.seed,
+        )
+
+    def loader(self, number: int, first_step: int = 0):
+        """The batches of stage `number`, counted from 0."""
+        arguments, stage = self.arguments, self.arguments.stages[number]
+        vocabulary = self.corpus.vocabulary
+        self.model.bank = None
+        if stage.bank:
+            source = self.open_bank(stage.bank)
+            if stage.compares_whole_bank:
+                self.model.bank = self.embedded_bank(stage.bank)
+        else:
+            source = self.sampler(stage, self.corpus)
+        if "midi" not in stage.frozen:
+            self.embedded_bank.cache_clear()  # this stage changes the tower
+        collator = BatchCollator(
+            processor=self.processor,
+            vocabulary=vocabulary,
+            batch_size=stage.batch_size,
+            caption_share=stage.caption_share,
+            labels=stage.label_weight > 0,
+            masked_notes=stage.masked_note_weight > 0,
+        )
+        numbers = StepNumbers(
+            first_example=sum(one.steps * one.batch_size for one in arguments.stages[:number]),
+            first_step=first_step,
+            steps=stage.steps,
+            batch_size=stage.batch_size,
+            rank=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
+        return make_loader(source, numbers, collator, arguments.workers)
+
+    def _open_bank(self, folder: str) -> AudioBank:
+        return AudioBank(folder, self.corpus.vocabulary, self.processor.feature_extractor, self.arguments.seed)
+
+    def _embedded_bank(self, folder: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """The MIDI embedding and the song of every window of a bank: minutes, for a large one."""
+        bank = self.open_bank(folder)
+        song = torch.from_numpy(bank.arrays["song"]).to(self.accelerator.device)
+        return bank.embed_midi(self.model.model.eval(), self.processor).clone(), song
+
+    def optimizer(self, stage: StageArguments):
+        """AdamW on what a stage trains; the one that the accelerator held before is given up."""
+        freeze(self.model, self.arguments, stage)
+        self.accelerator.free_memory()
+        groups = parameter_groups(self.model, stage, self.arguments.weight_decay)
+        return self.accelerator.prepare(torch.optim.AdamW(groups, betas=BETAS, eps=EPSILON))
+
+    def gradients(self, batch: dict, stage: StageArguments) -> dict[str, torch.Tensor]:
+        """The gradients of one batch, over all processes; returns its losses."""
+        extractor = self.processor.feature_extractor
+        blocks, known = on_device(batch, self.accelerator.device, extractor, self.arguments.audio_augmentation)
+        needs_midi = stage.compares_midi and not stage.compares_whole_bank
+        blocks = {name: block for name, block in blocks.items() if name != "midi" or needs_midi}
+        losses = step_gradients(
+            self.model, blocks, known, stage, self.arguments.gradient_cache_chunk,
+            self.accelerator.backward, self.accelerator.autocast,
+        )  # fmt: skip
+        average_gradients(self.model.parameters())
+        return losses
+
+    def set_modes(self) -> None:
+        """Dropout in the towers that have some; none in the text tower, where it would also cost its fast path."""
+        self.model.train()
+        if self.model.model.text_model is not None:
+            self.model.model.text_model.eval()
+
+
+__all__ = ["Run", "make_accelerator"]
