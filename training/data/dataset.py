@@ -114,7 +114,7 @@ class WindowSampler:
         for _ in range(MOST_TRIES):
             piece = part.draw(draws)
             try:
-                example = self.example(part.corpus, piece, generator)
+                example = self.example(part.corpus, piece, generator, self._has_view(index))
             except Exception as error:
                 error.add_note(f"in row {part.corpus.rows[piece]['id']}, example {index}")
                 raise
@@ -125,13 +125,17 @@ class WindowSampler:
             f"{FEWEST_NOTES} notes or with sound; check the corpus."
         )
 
-    def example(self, corpus, piece: int, generator: np.random.Generator) -> dict | None:
+    def _has_view(self, index: int) -> bool:
+        """Evenly spread, so that every batch has the same number of second views."""
+        return int((index + 1) * self.view_share) > int(index * self.view_share)
+
+    def example(self, corpus, piece: int, generator: np.random.Generator, has_view: bool = False) -> dict | None:
         """One window of a row, or None where it has too few notes or is silent."""
         row = corpus.rows[piece]
         if self.hears_recordings and has_audio(row):
-            window = self._recorded_window(corpus, piece, generator)
+            window = self._recorded_window(corpus, piece, generator, has_view)
         elif has_midi(row):
-            window = self._played_window(corpus.notes(piece), row, generator)
+            window = self._played_window(corpus.notes(piece), row, generator, has_view)
         else:
             return None
         return window and self._described(window, row, generator)
@@ -155,7 +159,7 @@ class WindowSampler:
         """How long a window is: the full length most of the time."""
         return self.window_seconds * (1.0 if generator.random() < 0.85 else generator.uniform(0.4, 1.0))
 
-    def _played_window(self, notes, row, generator) -> Window | None:
+    def _played_window(self, notes, row, generator, has_view) -> Window | None:
         seconds = self._seconds(generator)
         start = generator.uniform(0, max(notes.seconds - 0.6 * seconds, 0.0))
         lead = min(start, LEAD_SECONDS)
@@ -173,12 +177,12 @@ class WindowSampler:
         if self.instruments and generator.random() < self.audio_share:
             instrument = self.instruments[generator.integers(len(self.instruments))]
             window.waveform = self._render(instrument, notes, lead, seconds)
-        if self.view_share and generator.random() < self.view_share:
+        if has_view:
             view = self._second_view(notes, lead, seconds, generator)
             window.view = view if len(view) >= FEWEST_NOTES else None
         return window
 
-    def _recorded_window(self, corpus, piece, generator) -> Window | None:
+    def _recorded_window(self, corpus, piece, generator, has_view) -> Window | None:
         """A stretch of a recording and of its MIDI, cut at the same seconds and played at the same other speed."""
         row, seconds = corpus.rows[piece], self._seconds(generator)
         semitones = int(generator.integers(-self.recording_semitones, self.recording_semitones + 1))
@@ -194,7 +198,7 @@ class WindowSampler:
             if len(window.notes) > self.max_notes:
                 window.notes = window.notes.take(slice(0, self.max_notes))
                 window.seconds = float(window.notes.onset[-1]) + 0.01
-            if self.view_share and generator.random() < self.view_share:
+            if has_view:
                 window.view = self._second_view(notes, 0.0, window.seconds, generator)
                 window.view = window.view if len(window.view) >= FEWEST_NOTES else None
         window.waveform = self._read(corpus.recording(piece), start, window.seconds, speed)
