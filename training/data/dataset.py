@@ -16,6 +16,7 @@ from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNot
 from .augmentation import PERFORMED_VELOCITIES, NoteAugmentation
 from .captions import choose_facts, write_caption
 from .descriptors import descriptor_facts, measure
+from .mel_rendering import MelInstrument
 from .rendering import fit_length
 from .sources import TrainingCorpus, has_audio, has_midi
 from .vocabulary import FactVocabulary
@@ -32,6 +33,7 @@ OTHER_TOUCH = NoteAugmentation(
     drop_note_probability=0.6,
 )
 LARGEST_SHIFT_SECONDS = 1.0  # between the two views of a window
+MAX_LATE_SECONDS = 0.5  # between a window of notes and its sound
 LEAD_SECONDS = 2.0  # music before the window, so that its first notes find strings that still ring
 FEWEST_NOTES = 6
 SILENT_PEAK = 1e-3
@@ -47,12 +49,16 @@ class Window:
         seconds (`float`): how long it is.
         notes (`PianoNotes`, *optional*).
         waveform (`np.ndarray` of shape `(samples,)`, int16, *optional*): the same stretch as audio.
+        decibels (`np.ndarray` of shape `(frames, bands)`, uint8, *optional*): as audio too, see `MelInstrument`.
+        late_seconds (`float`): how long after the window's start that sound begins.
         view (`PianoNotes`, *optional*): about the same notes, played in another way.
     """
 
     seconds: float
     notes: PianoNotes | None = None
     waveform: np.ndarray | None = None
+    decibels: np.ndarray | None = None
+    late_seconds: float = 0.0
     view: PianoNotes | None = None
 
 
@@ -87,6 +93,11 @@ class WindowSampler:
     windows_per_piece: int = 1
     max_notes: int = 10_000
     seed: int = 0
+
+    @cached_property
+    def work_number(self) -> dict[str, int]:
+        """The place of each row that has a known work's captions, among all that have."""
+        return {row["id"]: number for number, row in enumerate(self.corpus.rows_with_works())}
 
     @cached_property
     def slots(self) -> list[int]:
@@ -175,12 +186,22 @@ class WindowSampler:
             seconds = float(inside.onset[-1]) + 0.01
         window = Window(seconds, inside)
         if self.instruments and generator.random() < self.audio_share:
-            instrument = self.instruments[generator.integers(len(self.instruments))]
-            window.waveform = self._render(instrument, notes, lead, seconds)
+            self._play(window, notes, lead, generator)
         if has_view:
             view = self._second_view(notes, lead, seconds, generator)
             window.view = view if len(view) >= FEWEST_NOTES else None
         return window
+
+    def _play(self, window: Window, notes, lead, generator) -> None:
+        """Adds the window's sound, by any of the instruments."""
+        instrument = self.instruments[generator.integers(len(self.instruments))]
+        if not isinstance(instrument, MelInstrument):
+            window.waveform = self._render(instrument, notes, lead, window.seconds)
+            return
+        late = generator.uniform(-1, 1) * min(lead, MAX_LATE_SECONDS)  # a recording is not cut where its MIDI is
+        frames = 1 + self.processor.feature_extractor.window_samples // self.processor.feature_extractor.hop_length
+        window.late_seconds = late
+        window.decibels = instrument.render(notes, lead + late, window.seconds, frames, generator)
 
     def _recorded_window(self, corpus, piece, generator, has_view) -> Window | None:
         """A stretch of a recording and of its MIDI, cut at the same seconds and played at the same other speed."""
@@ -249,14 +270,20 @@ class WindowSampler:
             "song": int(row["song"], 16) if row.get("song") else digits(row["id"]),
             "id": row["id"],
             "piece": digits(row["id"]),
+            "generated": self.vocabulary.encode(self.vocabulary.generated(row) - true - false),
+            "work": self.work_number.get(row["id"], -1),
         }
         if window.notes is not None:
             example["rows"] = self.processor.midi_processor.rows(window.notes)
             example["keys"] = window.notes.pitch - LOWEST_KEY
-            example["onsets"] = window.notes.onset.astype(np.float32)
+            example["onsets"] = (window.notes.onset - window.late_seconds).astype(np.float32)
+            example["holds"] = window.notes.duration + window.notes.pedal
         if window.waveform is not None:
             example["samples"] = max(len(window.waveform), 1)
             example["waveform"] = fit_length(window.waveform, self.processor.feature_extractor.window_samples)
+        if window.decibels is not None:
+            example["samples"] = max(int(window.seconds * self.sampling_rate), 1)
+            example["decibels"] = window.decibels
         if window.view is not None:
             example["view"] = self.processor.midi_processor.rows(window.view)
         return example
