@@ -120,7 +120,9 @@ class TextTrainer:
             claims.append(({fact: 1.0}, {}))
         for _ in range(TEXTS["caption"]):
             piece = int(self.draws.choice(self.fact_pieces[rng.choice(facts)]))
-            chosen = choose_facts({vocabulary.facts[f] for f in np.flatnonzero(table.labels[piece])}, vocabulary.creators, rng)
+            chosen = choose_facts(
+                {vocabulary.facts[f] for f in np.flatnonzero(table.labels[piece])}, vocabulary.creators, rng
+            )
             texts.append(write_caption(chosen, vocabulary.creators, rng))
             claims.append(({vocabulary.number[fact]: 1.0 for fact in chosen}, {}))
         for query in rng.choices(self.queries, k=TEXTS["query"]):

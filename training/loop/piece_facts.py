@@ -76,7 +76,9 @@ def cross_fitted(embeddings, true, false, songs, seed: int) -> np.ndarray:
 
 def _fitted(x, holds, fails, generator, seed):
     torch.manual_seed(seed)
-    network = torch.nn.Sequential(torch.nn.Linear(x.shape[1], 256), torch.nn.GELU(), torch.nn.Linear(256, holds.shape[1]))
+    network = torch.nn.Sequential(
+        torch.nn.Linear(x.shape[1], 256), torch.nn.GELU(), torch.nn.Linear(256, holds.shape[1])
+    )
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
     steps = EPOCHS * (len(x) // BATCH + 1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
