@@ -196,7 +196,7 @@ def test_struck_keys_stand_in_the_slot_in_which_they_are_struck_and_held_keys_in
     head = StruckKeysHead(16, slots=2)
     keys, onsets = torch.tensor([[39, 0, 87, 5, 6, 7]]), torch.tensor([[0.06, 0.1, 19.95, 25.0, -0.2, 1.0]])
     onsets[0, 5] = float("nan")  # padding
-    holds = torch.tensor([[0.01, 0.25, 9.0, 1.0, 0.25, 1.0]])  # the fifth note began before the window and sounds in it
+    holds = torch.tensor([[0.01, 0.25, 9.0, 1.0, 0.25, 1.0]])  # the fifth began earlier
     targets = head.targets(keys, onsets, holds, tokens=200, token_seconds=0.1)
     assert targets.shape == (1, 200, 3 * 88)
     struck, held = targets.split([2 * 88, 88], dim=2)

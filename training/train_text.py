@@ -1,9 +1,9 @@
 """Teaches the text tower what people type: `python -m training.train_text CHECKPOINT CORPUS --output FOLDER`.
 
 The MIDI tower stays as it is and embeds every piece of `train` once. Texts of four kinds (wordings of single facts,
-captions of several, the lexicon of queries, captions of known works) are each compared with thousands of pieces: a text
-should find pieces in the measure in which its facts hold for them. Text alone is trained, so a step costs half a second
-on a CPU core, and words need no piece of their own to be learnt.
+captions of several, the lexicon of queries, captions of known works) are each compared with thousands of pieces: a
+text should find pieces in the measure in which its facts hold for them. Text alone is trained, so a step costs half a
+second on a CPU core, and words need no piece of their own to be learnt.
 """
 
 import argparse
@@ -179,7 +179,7 @@ class TextTrainer:
         logits = self.model.logit_scale(embeds @ self.table.embeddings[pieces].T)
         known = torch.isfinite(fits)
         forward = _divergence(logits, fits, known)
-        # how much better than others a text fits a piece: of itself a text of one fact fits more pieces than one of six
+        # how much better than others a text fits a piece: by itself, one of one fact fits more pieces than one of six
         share = fits - torch.logsumexp(fits, 1, keepdim=True)
         columns = torch.randperm(len(pieces))[:512]
         backward = _divergence(logits.T[columns], share.T[columns], known.T[columns])

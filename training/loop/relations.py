@@ -48,7 +48,7 @@ def same_song(songs: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 
 def mean_by_piece(embeds, piece, *flags):
-    """Rows of one piece -> their mean as a unit row, and the means of their flags; pieces with one row are left out."""
+    """Rows of one piece -> their mean as a unit row, and means of their flags; pieces with one row are left out."""
     pieces, place, counts = torch.unique(piece, return_inverse=True, return_counts=True)
     kept = counts > 1
 

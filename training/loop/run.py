@@ -126,7 +126,7 @@ class Run:
         return make_loader(source, numbers, collator, arguments.workers)
 
     def _mel_instruments(self) -> list[MelInstrument]:
-        """The run's instruments by their spectrograms, made here so that the processes that make examples share them."""
+        """The run's instruments by their spectrograms, made here so that workers share them."""
         made = {}
         for told, instrument in zip(self.arguments.instruments, self.instruments, strict=True):
             name = f"{Path(told.path).stem}-{told.program}.safetensors"
