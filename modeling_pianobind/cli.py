@@ -16,7 +16,7 @@ import numpy as np
 from .app.command import add_arguments as add_app_arguments
 from .app.command import run as run_app
 from .index.embedding_index import DTYPES, EmbeddingIndex
-from .index.folder_index import check_searchable, open_index, update_index
+from .index.folder_index import Collection, check_searchable, update_index
 from .index.shards import check_shard_target, is_index, list_shards, merge, shard_folder
 from .index.storage import check_target, write_embeddings
 from .inputs_pianobind import explain, list_files
@@ -216,10 +216,10 @@ def run_search(args) -> int:
     check_searchable(args.path)
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
     # A saved index is opened before the query is embedded, which may take long; a folder is embedded after it.
-    opened = open_index(args.path, checkpoint, by_words=args.like is None) if is_index(args.path) else None
+    collection = Collection(args.path, checkpoint, by_words=args.like is None)
     words = None if args.query is None else checkpoint.embed_text([args.query])[0]
     example = checkpoint.embed_file(args.like) if args.like is not None else None
-    index, failures = opened or open_index(args.path, checkpoint)
+    index, failures = collection.open()
     with user_errors(args.path):
         by_words = example is None
         hits = index.search(words, args.top_k)[0] if by_words else index.search_like(example, args.top_k, words)
@@ -360,7 +360,7 @@ def run_demo(args) -> int:
     folder = Path(__file__).parent / "examples"
     check_searchable(folder)
     checkpoint = Checkpoint(args.checkpoint, args.device)
-    index, failures = open_index(folder, checkpoint)
+    index, failures = Collection(folder, checkpoint).open()
     names, labels = titles(folder), label_embeddings(checkpoint.embed_text)
     embeds = dict(zip(index.paths, index.embeddings, strict=True))
     print(f"{len(index)} piano pieces in {folder}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..index.alignment import Example
-from ..index.folder_index import open_index
+from ..index.folder_index import Collection
 from ..inputs_pianobind import MIDI_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.checkpoint import Checkpoint
@@ -65,7 +65,7 @@ class Library:
     """
 
     def __init__(self, path, checkpoint: Checkpoint, instrument, limits: Limits | None = None):
-        self.index, self.failures = open_index(path, checkpoint)
+        self.index, self.failures = Collection(path, checkpoint).open()
         if not len(self.index):
             raise UserError(f"{path}: there is no piece in it that can be read; give another folder or index")
         self.checkpoint, self.instrument, self.limits = checkpoint, instrument, limits or Limits()

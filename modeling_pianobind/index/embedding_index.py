@@ -4,18 +4,17 @@ Nothing here imports torch until files have to be embedded: searching a saved in
 """
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, content_hash, explain, list_files, piece_of
 from .alignment import Example
+from .build import FolderContent, embed_folder
 from .search import LONGEST, top_alike, top_pieces
-from .shards import in_shard, load_parts
+from .shards import load_parts
 from .storage import Saved, damage, save_part
-from .table import FileTable, Part, is_midi
+from .table import Failure, FileTable, Part
 
 DTYPES = ("float32", "int8")
 ALIGNED_PIECES = 500  # that an example is compared with window by window
@@ -36,15 +35,6 @@ class Hit:
     score: float
     start_seconds: float | None = None
     end_seconds: float | None = None
-
-
-@dataclass
-class Failure:
-    """A file that could not be read: `message` is one line with the file, what is wrong and what to do."""
-
-    path: str
-    message: str
-    content_hash: str = ""
 
 
 class EmbeddingIndex:
@@ -138,71 +128,32 @@ class EmbeddingIndex:
         folder,
         previous: "EmbeddingIndex | None",
         fingerprint: str,
-        embed: Callable,
-        on_interrupt=None,
+        embed: Callable[[list[str]], Iterable],
+        on_interrupt: "Callable[[EmbeddingIndex], None] | None" = None,
         transcribed: bool = False,
         shard: tuple[int, int] | None = None,
     ) -> "EmbeddingIndex":
         """`build` for callers that load the model only when a file has changed.
 
         Args:
-            folder, previous: as in `build`.
-            fingerprint (`str`): of the checkpoint; what `previous` has of another one is not used.
-            embed: takes a list of paths, yields `(position, EmbeddedFile)`; called only if there is work.
+            folder, embed, shard: as in `build.embed_folder`.
+            previous (`EmbeddingIndex`, *optional*): counts only if the same checkpoint made it in the same way.
+            fingerprint (`str`): of the checkpoint.
             on_interrupt (*optional*): called with the index of what is done, when Ctrl-C stops the work.
-            transcribed (`bool`): whether `embed` transcribes; what `previous` has of the other way is not used.
-            shard (`tuple[int, int]`, *optional*): number, from 1, and count: embed only this share of the pieces.
+            transcribed (`bool`): whether `embed` transcribes recordings.
         """
-        paths = list_files(folder)
-        if not paths:
-            extensions = " ".join((*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS))
-            raise ValueError(f"{folder}: there is no {extensions} file in it; give a folder with music.")
-        if shard is not None:
-            paths = [path for path in paths if in_shard(piece_of(path), folder, *shard)]
-        if previous is None or (previous.fingerprint, previous.transcribed) != (fingerprint, transcribed):
-            previous = cls(fingerprint)
-        known = {(row[2], is_midi(row[0])): row for row in previous._table.rows()}
-        failed = {(failure.path, failure.content_hash): failure for failure in previous.failures}
 
-        rows, failures, hashes, times, changed = {}, [], {}, {}, []
-        with ThreadPoolExecutor() as pool:
-            for path, found in zip(paths, pool.map(_try_identify, paths), strict=True):
-                if isinstance(found, OSError):
-                    failures.append(Failure(path, explain(path, found)))
-                    continue
-                found, times[path] = found
-                if (found, is_midi(path)) in known:
-                    rows[path] = (path, piece_of(path), *known[found, is_midi(path)][2:])
-                elif (path, found) in failed:
-                    failures.append(failed[path, found])
-                else:
-                    hashes[path] = found
-                    changed.append(path)
+        def index(content: FolderContent) -> EmbeddingIndex:
+            return cls(fingerprint, FileTable.from_rows(content.rows), content.failures, transcribed)
 
-        def index():
-            ordered = [rows[path] for path in paths if path in rows]
-            by_path = sorted(failures, key=lambda failure: failure.path)
-            return cls(fingerprint, FileTable.from_rows(ordered), by_path, transcribed)
-
-        try:
-            for position, file in embed(changed) if changed else ():
-                path = changed[position]
-                is_same = _time_of(path) == times[path]
-                if file.error is not None:
-                    # What an OSError stopped may work the next time; what the content itself lacks will not.
-                    kept = hashes[path] if is_same and not isinstance(file.error, OSError) else ""
-                    failures.append(Failure(path, explain(path, file.error), kept))
-                elif not is_same:
-                    # Under the hash of what it held before, its embedding would be found for any copy of that.
-                    failures.append(Failure(path, f"{path}: changed or vanished while it was read; try it again."))
-                else:
-                    windows = file.windows.astype(np.float16)
-                    rows[path] = (path, piece_of(path), hashes[path], file.embedding, windows, file.spans)
-        except KeyboardInterrupt:
+        def hand_over(content: FolderContent) -> None:
             if on_interrupt is not None:
-                on_interrupt(index())
-            raise
-        return index()
+                on_interrupt(index(content))
+
+        known = FolderContent()
+        if previous is not None and (previous.fingerprint, previous.transcribed) == (fingerprint, transcribed):
+            known = FolderContent(previous._table.rows(), previous.failures)
+        return index(embed_folder(folder, known, embed, hand_over, shard))
 
     def add(self, ids, embeddings) -> None:
         """Adds pieces whose embeddings exist already.
@@ -390,22 +341,6 @@ def _hit(part: Part, piece, path, score, query) -> Hit:
     if not np.isfinite(start + end):
         raise ValueError(f"{part.source}: the index is damaged (a window of {path} has no seconds); build it again.")
     return Hit(path, score, float(start), float(end))
-
-
-def _try_identify(path):
-    """A file's hash, and the time of its last change before that was made; or why it cannot be read."""
-    try:
-        before = os.stat(path).st_mtime_ns
-        return content_hash(path), before
-    except OSError as error:
-        return error
-
-
-def _time_of(path) -> int | None:
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:  # it has vanished since it was listed
-        return None
 
 
 __all__ = ["EmbeddingIndex", "Failure", "FileTable", "Hit"]

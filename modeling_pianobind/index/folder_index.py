@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from ..inputs_pianobind import explain
@@ -10,6 +11,50 @@ from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
 from .embedding_index import EmbeddingIndex
 from .shards import is_index
+
+
+class Collection:
+    """A folder of music or a saved index, to be searched; which of the two it is, is decided here once.
+
+    A saved index is opened at once; a folder is embedded by `open`, which may take long.
+
+    Args:
+        path: the folder or index.
+        checkpoint (`Checkpoint`): embeds queries, and the folder's files.
+        by_words (`bool`): the query is text alone, which may search a saved index whether transcribed or not.
+    Raises:
+        UserError: there is no such folder, or the index is damaged or another checkpoint's.
+    """
+
+    def __init__(self, path, checkpoint: Checkpoint, by_words: bool = False):
+        self.path, self.checkpoint = path, checkpoint
+        self.saved = self._load(by_words) if is_index(path) else None
+
+    def _load(self, by_words: bool) -> EmbeddingIndex:
+        with user_errors(self.path):
+            index = EmbeddingIndex.load(self.path)
+            if self.checkpoint.transcribe or not by_words:
+                index.check_transcribed(self.checkpoint.transcribe, self.path)
+            index.check_fingerprint(self.checkpoint.fingerprint, self.path)
+        return index
+
+    def open(self) -> tuple[EmbeddingIndex, list[str]]:
+        """The index, and a line for each file that could not be read; a folder's index is cached."""
+        if self.saved is not None:
+            return self.saved, []
+        cache = _cache_folder(self.path, self.checkpoint)
+        previous = _cached(cache)
+
+        def save(index: EmbeddingIndex) -> None:
+            try:
+                index.save(cache)
+            except (OSError, ValueError) as error:
+                complain(f"warning: {explain(cache, error)} The embeddings are not cached; set PIANOBIND_CACHE.")
+
+        index = update_index(self.path, previous, self.checkpoint, save)
+        if previous is None or not index.same_files(previous):
+            save(index)
+        return index, [failure.message for failure in index.failures]
 
 
 def check_searchable(path) -> None:
@@ -20,40 +65,12 @@ def check_searchable(path) -> None:
         raise UserError(f"{path}: is a file; give a folder or a saved index (and the file with --like)")
 
 
-def open_index(path, checkpoint: Checkpoint, by_words=False) -> tuple[EmbeddingIndex, list[str]]:
-    """A saved index, or the index of a folder's present content.
-
-    Args:
-        by_words (`bool`): the query is text alone, which may search a saved index whether transcribed or not.
-    Returns:
-        The index, and a line for each file that could not be read.
-    """
-    if is_index(path):
-        with user_errors(path):
-            index = EmbeddingIndex.load(path)
-            if checkpoint.transcribe or not by_words:
-                index.check_transcribed(checkpoint.transcribe, path)
-            index.check_fingerprint(checkpoint.fingerprint, path)
-        return index, []
-    cache = _cache_folder(path, checkpoint)
-    previous = _cached(cache)
-
-    def save(index):
-        try:
-            index.save(cache)
-        except (OSError, ValueError) as error:
-            complain(f"warning: {explain(cache, error)} The embeddings are not cached; set PIANOBIND_CACHE.")
-
-    index = update_index(path, previous, checkpoint, save)
-    if previous is None or not index.same_files(previous):
-        save(index)
-    return index, [failure.message for failure in index.failures]
-
-
-def update_index(folder, previous, checkpoint: Checkpoint, save, shard=None) -> EmbeddingIndex:
+def update_index(
+    folder, previous: EmbeddingIndex | None, checkpoint: Checkpoint, save: Callable, shard=None
+) -> EmbeddingIndex:
     """Embeds what changed below a folder, or in a shard of it, since `previous`; Ctrl-C saves what is done."""
 
-    def keep(index):
+    def keep(index: EmbeddingIndex) -> None:
         if len(index):
             save(index)
             complain(f"stopped; the embeddings of {len(index)} pieces are kept, the same command goes on from there")
@@ -91,4 +108,4 @@ def _cached(cache) -> EmbeddingIndex | None:
         return None
 
 
-__all__ = ["check_searchable", "open_index", "update_index"]
+__all__ = ["Collection", "check_searchable", "update_index"]

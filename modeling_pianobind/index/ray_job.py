@@ -18,7 +18,7 @@ from ..index.folder_index import check_searchable
 from ..inputs_pianobind import content_hash, explain, group_pieces, list_files, piece_of
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
-from .parquet import COLUMNS, write_list
+from .shards import PARQUET_COLUMNS, write_parquet_header
 from .storage import Saved, check_target
 
 PIECES_PER_BATCH = 64  # what a worker loses, and another does again, when it is killed
@@ -42,7 +42,7 @@ class EmbedPieces:
             digest = content_hash(path) if file.error is None else ""
             rows[position] = (os.fsencode(path), os.fsencode(piece_of(path)), digest, *content, error)
         columns = zip(*(rows[position] for position in range(len(paths))), strict=True)
-        return dict(zip(COLUMNS, map(list, columns), strict=True))
+        return dict(zip(PARQUET_COLUMNS, map(list, columns), strict=True))
 
 
 def embed_folder(
@@ -102,7 +102,7 @@ def embed_folder(
     rows.write_parquet(str(output))
     failures = _failures(output)
     saved = Saved(Checkpoint(name, device, transcribe).fingerprint, transcribe, failures)
-    write_list(output, saved)
+    write_parquet_header(output, saved)
     return [failure["message"] for failure in failures]
 
 

@@ -9,10 +9,13 @@ import os
 import re
 from pathlib import Path
 
-from .parquet import load_parquet
-from .storage import AGAIN, HEADER, Saved, check_target, damage, load_part, read_header, write_header
-from .table import Part
+import numpy as np
 
+from .storage import AGAIN, HEADER, Saved, check_target, damage, load_part, read_header, write_header
+from .table import FileTable, Part
+
+# a row of a parquet file that a Ray job writes: one music file
+PARQUET_COLUMNS = ("path", "piece", "content_hash", "embedding", "windows", "spans", "error")
 SHARD_NAME = re.compile(r"shard-(\d{5})-of-(\d{5})")
 
 
@@ -105,7 +108,7 @@ def load_parts(path, verify: bool | None = None) -> tuple[list[Part], Saved]:
             )
     header = read_header(path)
     if "parquet" in header:
-        part, saved = load_parquet(path, header)
+        part, saved = _load_parquet(path, header)
         return [part], saved
     if "shards" not in header:
         part, saved = load_part(path, verify)
@@ -153,4 +156,52 @@ def _refuse_doubles(shards, parts) -> None:
                 raise ValueError(f"{shard}: holds {name}, which {holder[name]} holds too; leave one of the two out.")
 
 
-__all__ = ["check_shard_target", "in_shard", "is_index", "list_shards", "load_parts", "merge", "shard_folder"]
+def write_parquet_header(folder, saved: Saved) -> None:
+    """Makes the parquet files that a Ray job wrote an index, once all are written."""
+    files = sorted(Path(folder).glob("*.parquet"))
+    stored = [{"name": file.name, "bytes": file.stat().st_size} for file in files]
+    write_header(folder, {"parquet": stored}, saved)
+
+
+def _load_parquet(path, header) -> tuple[Part, Saved]:
+    """Reads such an index into memory; `EmbeddingIndex.save` makes one of it that is mapped from the disk.
+
+    Raises:
+        ValueError: a file is missing, or was cut off or changed.
+    """
+    import pyarrow.parquet
+
+    rows = []
+    with damage(path):
+        stored = [(os.path.basename(entry["name"]), entry["bytes"]) for entry in header["parquet"]]
+    for name, size in stored:
+        if not os.path.isfile(path / name) or (path / name).stat().st_size != size:
+            raise ValueError(f"{path}: the index is incomplete ({name} is missing or was changed); {AGAIN}.")
+        with damage(path):
+            for batch in pyarrow.parquet.ParquetFile(path / name).iter_batches(columns=PARQUET_COLUMNS):
+                rows += [_row(row) for row in batch.to_pylist() if not row["error"]]
+    with damage(path):
+        part = Part.of(FileTable.from_rows(sorted(rows, key=lambda row: row[0])))
+    part.source = str(path)
+    return part, Saved(header["checkpoint_fingerprint"], header.get("transcribed", False), header["failures"])
+
+
+def _row(row: dict) -> tuple:
+    """A row of `FileTable.from_rows`."""
+    embedding = np.frombuffer(row["embedding"], "<f4")
+    windows = np.frombuffer(row["windows"], "<f2").reshape(-1, len(embedding))
+    spans = np.frombuffer(row["spans"], "<f8").reshape(len(windows), 2)
+    return os.fsdecode(row["path"]), os.fsdecode(row["piece"]), row["content_hash"], embedding, windows, spans
+
+
+__all__ = [
+    "PARQUET_COLUMNS",
+    "check_shard_target",
+    "in_shard",
+    "is_index",
+    "list_shards",
+    "load_parts",
+    "merge",
+    "shard_folder",
+    "write_parquet_header",
+]

@@ -13,6 +13,15 @@ INT8_LARGEST = 127
 
 
 @dataclass
+class Failure:
+    """A file that could not be read: `message` is one line with the file, what is wrong and what to do."""
+
+    path: str
+    message: str
+    content_hash: str = ""
+
+
+@dataclass
 class FileTable:
     """The files of an index, one array entry or row a file.
 
@@ -114,4 +123,4 @@ def is_midi(path) -> bool:
     return os.path.splitext(path)[1].lower() in MIDI_EXTENSIONS
 
 
-__all__ = ["FileTable", "Part", "is_midi"]
+__all__ = ["Failure", "FileTable", "Part", "is_midi"]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ..checkpoint_pianobind import (
     CONFIG,
-    TextTower,
     cannot_load,
     check_fit,
     default_checkpoint,
@@ -17,6 +16,7 @@ from ..checkpoint_pianobind import (
     read_json,
 )
 from .errors import UserError, user_errors
+from .text_tower import TextTower
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -20,7 +20,7 @@ from modeling_pianobind import (
     embed_midi,
     embed_text,
 )
-from modeling_pianobind.checkpoint_pianobind import TextTower, check_fit
+from modeling_pianobind.checkpoint_pianobind import check_fit
 from modeling_pianobind.cli import main
 from modeling_pianobind.compound_words_pianobind import compound_windows, read_compound_notes
 from modeling_pianobind.index.storage import check_target
@@ -28,6 +28,7 @@ from modeling_pianobind.inputs_pianobind import readable_text
 from modeling_pianobind.notes_pianobind import MAX_NOTES
 from modeling_pianobind.service.checkpoint import Checkpoint
 from modeling_pianobind.service.errors import UserError
+from modeling_pianobind.service.text_tower import TextTower
 
 
 def midi_file(events: bytes, tracks=1, length=None, division=480):
