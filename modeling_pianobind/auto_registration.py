@@ -1,9 +1,9 @@
 """Registers PianoBind with transformers' Auto classes and pipelines.
 
 `import modeling_pianobind` makes `AutoModel.from_pretrained(checkpoint)` and `pipeline("piano-embedding")` work. The
-plain way, registering while the package is imported, imports transformers' Auto classes and torch: 4.8 s on two CPU cores,
-beside 0.11 s of the command line's own start. Registration therefore waits until somebody imports one of the five
-modules of transformers that define the Auto classes.
+plain way, registering while the package is imported, imports transformers' Auto classes and torch: 4.8 s on two CPU
+cores, beside 0.11 s of the command line's own start. Registration therefore waits until somebody imports one of the
+five modules of transformers that define the Auto classes.
 
 The finder below looks at no other module of anybody's. It changes no loader: a module is loaded by its own loader,
 inside one of ours that is gone again when the module is there.
