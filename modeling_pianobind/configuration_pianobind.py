@@ -90,6 +90,9 @@ class PianoBindMidiConfig(PreTrainedConfig):
         embedding_norm (`bool`): normalise what enters the first layer.
         note_statistics (`bool`): each note also gets what the window is like as a whole (histograms, key, density);
             for rows whose first field is the piano key, with `rotary` positions.
+        rhythm_statistics (`bool`): with `note_statistics`, the window's beat periodicity as well.
+        notes_per_token (`int`): successive notes that one token of the transformer stands for. Four notes a token cost
+            a quarter of the products and a sixteenth of the attention of one note a token.
         time_field (`int`): the field that holds the time since the previous onset; only `rotary` positions use it.
         time_range_seconds (`tuple[float, float]`): the shortest and the longest time of that field's bins.
         max_relative_position (`int`): longest distance that `relative_key_query` tells apart, plus one.
@@ -105,6 +108,8 @@ class PianoBindMidiConfig(PreTrainedConfig):
     scale_embeddings: bool = False
     embedding_norm: bool = False
     note_statistics: bool = False
+    rhythm_statistics: bool = False
+    notes_per_token: int = 1
     time_field: int = 1
     time_range_seconds: tuple[float, ...] | list[float] = (0.01, 10.0)
     hidden_size: int = 256
@@ -120,7 +125,7 @@ class PianoBindMidiConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def validate_sizes(self):
-        _check_sizes(self, ("field_embedding_size", "max_relative_position"), ("field_sizes",))
+        _check_sizes(self, ("field_embedding_size", "max_relative_position", "notes_per_token"), ("field_sizes",))
         shortest, longest = (*self.time_range_seconds, 0, 0)[:2]
         if not 0 < shortest < longest < float("inf") or not 0 <= self.time_field < len(self.field_sizes):
             raise ValueError(
@@ -132,6 +137,10 @@ class PianoBindMidiConfig(PreTrainedConfig):
         _check_options(self, ("rotary", "relative_key_query"))
         if self.note_statistics and self.position_embedding_type != "rotary":
             raise ValueError("`note_statistics` needs rows in real time: `position_embedding_type` must be 'rotary'.")
+        if self.rhythm_statistics and not self.note_statistics:
+            raise ValueError("`rhythm_statistics` are part of `note_statistics`, which is off; turn it on.")
+        if self.notes_per_token > 1 and self.pool_padding:
+            raise ValueError("`pool_padding` averages single notes: `notes_per_token` must be 1.")
 
     @property
     def output_size(self) -> int:

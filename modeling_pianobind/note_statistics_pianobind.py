@@ -1,5 +1,8 @@
 """What a window of notes is like as a whole: histograms, key and density, as one more input of the MIDI tower."""
 
+import math
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -7,6 +10,13 @@ from torch import nn
 LOWEST_PITCH_CLASS = 9  # the lowest key is A
 LARGEST_INTERVAL = 12
 TIE_STEP = 1e-5  # of correlation, far above what rounding makes of one
+FRAME_SECONDS, RHYTHM_SECONDS, MAX_LAG_SECONDS = 0.02, 20.0, 5.0
+LOW_KEY = 31  # E3 and above are not
+MAX_ONSETS = 3.0
+FIXED_LAGS, GAP_BINS = 40, 24
+BEAT_SECONDS = 0.55
+BEAT_MULTIPLES = (0.25, 1 / 3, 0.5, 2 / 3, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+RHYTHM_SIZE = 2 * (FIXED_LAGS + len(BEAT_MULTIPLES)) + GAP_BINS + 1
 # Krumhansl and Kessler's ratings for major and minor (Krumhansl, Cognitive Foundations of Musical Pitch, 1990)
 KEY_PROFILES = (
     (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
@@ -36,6 +46,67 @@ def tonics(strengths: torch.Tensor) -> torch.Tensor:
     return (strengths.amax(1) - TIE_STEP * torch.arange(12, device=strengths.device)).argmax(1, keepdim=True)
 
 
+def onset_envelopes(keys, heard, seconds) -> torch.Tensor:
+    """Onsets over time, `(windows, 2, frames)`: of all notes, and of the low ones, which carry the beat.
+
+    Args:
+        keys (`torch.Tensor` of shape `(windows, notes)`): 0 for A0; heard (`(windows, notes)`): 1 for a note, 0 for
+            padding; seconds (`(windows, notes)`): onsets.
+    """
+    frames = round(RHYTHM_SECONDS / FRAME_SECONDS)
+    frame = seconds / FRAME_SECONDS
+    inside = heard * (frame < frames - 1)
+    below = frame.clamp(0, frames - 2).long()
+    envelopes = torch.zeros(2, *keys.shape[:1], frames, device=keys.device)
+    for envelope, weights in zip(envelopes, (inside, inside * (keys < LOW_KEY)), strict=True):
+        share = frame.clamp(0, frames - 2) - below
+        envelope.scatter_add_(1, below, weights * (1 - share)).scatter_add_(1, below + 1, weights * share)
+    envelopes = envelopes.clamp(max=MAX_ONSETS).transpose(0, 1)  # a large chord counts little more than a small one
+    return F.avg_pool1d(envelopes, 3, 1, 1) * 1.5
+
+
+def periodicity(envelopes: torch.Tensor) -> torch.Tensor:
+    """Autocorrelation of `envelopes (..., frames)` at lags of 0 to `MAX_LAG_SECONDS`, 1 at lag 0."""
+    frames = envelopes.shape[-1]
+    centred = envelopes - envelopes.mean(-1, keepdim=True)
+    spectrum = torch.fft.rfft(centred, n=2 * frames)
+    products = torch.fft.irfft(spectrum.abs().square(), n=2 * frames)[..., : round(MAX_LAG_SECONDS / FRAME_SECONDS)]
+    lags = torch.arange(products.shape[-1], device=products.device)
+    return products / products[..., :1].clamp(min=1e-3) * (frames / (frames - lags))
+
+
+def at_lags(correlation: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
+    """`correlation (windows, 2, lags)` at `seconds (windows, n)`, linear between lags: `(windows, 2, n)`."""
+    place = (seconds / FRAME_SECONDS).clamp(0, correlation.shape[-1] - 2)
+    below = place.long()
+    index = below[:, None].expand(-1, 2, -1)
+    share = (place - below)[:, None]
+    return correlation.gather(2, index) * (1 - share) + correlation.gather(2, index + 1) * share
+
+
+def rhythm(keys, heard, seconds) -> torch.Tensor:
+    """How a window's onsets repeat, `(windows, RHYTHM_SIZE)`: what tells a waltz from a march.
+
+    The autocorrelation of onsets at fixed lags, the same at fractions and multiples of the beat (the period that
+    repeats most clearly near `BEAT_SECONDS`), so that duple and triple metre differ at any tempo, and the times between
+    successive onsets in beats, where swing and dotted rhythms show.
+    """
+    correlation = periodicity(onset_envelopes(keys, heard, seconds))
+    lags = torch.logspace(*np.log10([0.12, MAX_LAG_SECONDS - 0.1]), FIXED_LAGS, device=keys.device)
+    fixed = at_lags(correlation, lags.expand(len(keys), -1))
+    beats = torch.logspace(*np.log10([0.27, 1.1]), 60, device=keys.device)
+    preference = 1 - (torch.log2(beats / BEAT_SECONDS) / 2).square()
+    clarity = at_lags(correlation, beats.expand(len(keys), -1)).sum(1) * preference
+    beat = beats[(clarity - TIE_STEP * torch.arange(60, device=keys.device)).argmax(1)][:, None]
+    multiples = torch.tensor(BEAT_MULTIPLES, device=keys.device)
+    in_beats = at_lags(correlation, beat * multiples)
+    gap = (seconds[:, 1:] - seconds[:, :-1]) / beat
+    successive = heard[:, 1:] * heard[:, :-1] * (gap > 0.08)
+    bins = (torch.log2(gap.clamp(0.1, 4.0) / 0.1) * GAP_BINS / math.log2(40)).long().clamp(0, GAP_BINS - 1)
+    gaps = histogram(bins, successive, GAP_BINS).sqrt()
+    return torch.cat([fixed.flatten(1), in_beats.flatten(1), gaps, beat.log()], 1)
+
+
 class NoteStatistics(nn.Module):
     """Whole-window statistics -> a vector that is added to every note.
 
@@ -47,7 +118,9 @@ class NoteStatistics(nn.Module):
         super().__init__()
         self.field_sizes = tuple(config.field_sizes)
         self.time_field = config.time_field
-        self.norm = nn.LayerNorm(sum(self.field_sizes) + 2 * (2 * LARGEST_INTERVAL + 1) + 12 + 2 + 2)
+        self.has_rhythm = config.rhythm_statistics
+        size = sum(self.field_sizes) + 2 * (2 * LARGEST_INTERVAL + 1) + 12 + 2 + 2
+        self.norm = nn.LayerNorm(size + (RHYTHM_SIZE if self.has_rhythm else 0))
         self.up_proj = nn.Linear(self.norm.normalized_shape[0], config.hidden_size)
         self.down_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
@@ -62,7 +135,8 @@ class NoteStatistics(nn.Module):
         Returns:
             `torch.Tensor` of shape `(windows, statistics)`, float32: square roots of each field's histogram, of the
             intervals between successive notes (struck together, or one after the other) and of the pitch classes
-            counted from the tonic; how well major and minor fit; logarithms of the number of notes and of their rate.
+            counted from the tonic; how well major and minor fit; logarithms of the number of notes and of their rate;
+            with `rhythm_statistics`, what `rhythm` gives.
         """
         heard = (midi_attention_mask != 0).float()
         sizes = torch.tensor(self.field_sizes, device=midi_ids.device)
@@ -83,7 +157,10 @@ class NoteStatistics(nn.Module):
         notes = heard.sum(1, keepdim=True)
         rate = notes / ((seconds * heard).amax(1, keepdim=True) + 1)
         shapes = torch.cat([per_field, intervals, from_tonic], 1).sqrt()
-        return torch.cat([shapes, strengths.amax(2), notes.clamp(min=1).log(), rate.clamp(min=0.1).log()], 1)
+        parts = [shapes, strengths.amax(2), notes.clamp(min=1).log(), rate.clamp(min=0.1).log()]
+        if self.has_rhythm:
+            parts.append(rhythm(keys, heard, seconds))
+        return torch.cat(parts, 1)
 
     def forward(self, midi_ids, midi_attention_mask, seconds):
         """`(windows, 1, hidden_size)`, to be added to every note; see `measure`."""

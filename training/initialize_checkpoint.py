@@ -16,6 +16,16 @@ import torch
 from modeling_pianobind import PianoBindAudioConfig, PianoBindMidiConfig, PianoBindModel, PianoBindProcessor
 
 NEW = "new"
+# the towers that `new` makes: wide, and cheap by few tokens
+NEW_AUDIO = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1152, "stem_strides": (2, 2, 2)}
+NEW_MIDI = {
+    "hidden_size": 384,
+    "num_attention_heads": 6,
+    "intermediate_size": 1152,
+    "note_statistics": True,
+    "rhythm_statistics": True,
+    "notes_per_token": 4,
+}
 
 
 def check_sum(folder: str | Path, sha256: str) -> None:
@@ -47,9 +57,9 @@ def initialize(output, audio=None, midi=None, text=None, projection_dim: int = 3
     torch.manual_seed(seed)
     overrides = {"projection_dim": projection_dim}
     if audio == NEW:
-        audio, overrides["audio_config"] = None, PianoBindAudioConfig()
+        audio, overrides["audio_config"] = None, PianoBindAudioConfig(**NEW_AUDIO)
     if midi == NEW:
-        midi, overrides["midi_config"] = None, PianoBindMidiConfig(note_statistics=True)
+        midi, overrides["midi_config"] = None, PianoBindMidiConfig(**NEW_MIDI)
     processor = PianoBindProcessor.from_encoders(audio=audio, midi=midi, text=text)
     model = PianoBindModel.from_encoders(audio=audio, midi=midi, text=text, **overrides)
     if text is not None and model.text_projection.in_features == projection_dim:

@@ -31,6 +31,13 @@ class StageArguments:
     label_weight: float = field(
         default=0.0, metadata={"help": "weight of comparing each piece with every single fact, beside its caption"}
     )
+    fact_weight: float = field(
+        default=0.0,
+        metadata={"help": "weight of telling, for every fact of the vocabulary, whether it holds (a sigmoid each)"},
+    )
+    windows_per_piece: int = field(
+        default=1, metadata={"help": "successive examples that are windows of one piece; facts also see their mean"}
+    )
     midi_text_weight: float = field(default=1.0, metadata={"help": "weight of the MIDI-text loss"})
     audio_text_weight: float = field(default=1.0, metadata={"help": "weight of the audio-text loss"})
     audio_midi_weight: float = field(default=1.0, metadata={"help": "weight of the audio-MIDI loss"})
@@ -57,7 +64,8 @@ class StageArguments:
     def compares_midi(self) -> bool:
         """Whether a loss needs the embeddings of the MIDI."""
         weights = self.midi_text_weight, self.audio_midi_weight, self.distillation_weight, self.view_weight
-        return any(weights) or self.statistics_weight > 0 or (self.label_weight > 0 and "midi" not in self.frozen)
+        labelled = self.label_weight > 0 or self.fact_weight > 0
+        return any(weights) or self.statistics_weight > 0 or (labelled and "midi" not in self.frozen)
 
     @property
     def compares_whole_bank(self) -> bool:
@@ -100,6 +108,9 @@ class TrainingArguments(YamlArguments):
     stages: list[StageArguments] = field(metadata={"help": "see StageArguments"})
     source_weights: dict[str, float] = field(
         default_factory=dict, metadata={"help": "share of each `source` within a corpus; default: root of its rows"}
+    )
+    fact_share: float = field(
+        default=0.0, metadata={"help": "share of examples drawn by a random fact that holds for them, not by source"}
     )
     instruments: list[InstrumentArguments] = field(default_factory=list, metadata={"help": "see InstrumentArguments"})
     augmentation: NoteAugmentation = field(default_factory=NoteAugmentation, metadata={"help": "see NoteAugmentation"})
@@ -158,7 +169,7 @@ class TrainingArguments(YamlArguments):
         for stage in self.stages:
             if unknown := sorted(set(stage.frozen_layers) - set(TOWERS)):
                 refuse("frozen_layers", f"has {', '.join(unknown)}; the towers are {', '.join(TOWERS)}.")
-            for key in ("steps", "batch_size"):
+            for key in ("steps", "batch_size", "windows_per_piece"):
                 if getattr(stage, key) < 1:
                     refuse(key, f"is {getattr(stage, key)}; it must be at least 1.")
             for key in ("caption_share", "audio_share", "view_share"):

@@ -2,6 +2,8 @@
 
 import random
 
+from modeling_pianobind.labels_pianobind import TEMPLATES
+
 from .facts import DIFFICULTY, FORMS, GENRES, MOOD_QUADRANT, OPEN_MOODS, PERIOD_OF
 
 # wordings as adjectives before a noun, and as phrases after it; a fact without an entry is its own adjective
@@ -56,7 +58,14 @@ ADJECTIVES = {
     "classical period": ("Viennese classical", "classical-period"),
     "romantic period": ("Romantic-era", "romantic period"),
     "modern": ("modernist", "twentieth-century"),
-    "christmas": ("Christmas",),
+    "christmas": ("Christmas", "Christmas carol", "festive Christmas"),
+    "hymn": ("hymn-like", "church hymn", "sacred"),
+    "wedding": ("wedding", "bridal"),
+    "boogie": ("boogie-woogie", "boogie"),
+    "triple metre": ("waltz-time", "three-four", "lilting", "triple-metre"),
+    "duple metre": ("march-time", "four-four", "two-beat", "duple-metre"),
+    "syncopated": ("syncopated", "off-beat"),
+    "swung": ("swung", "swinging", "shuffling"),
     "piano roll": ("piano roll",),
 }
 PHRASES = {
@@ -82,15 +91,21 @@ PHRASES = {
     "sparse": ("with few notes",),
     "free rhythm": ("with rubato",),
     "even rhythm": ("with a steady rhythm",),
+    "triple metre": ("in three-four time", "with three beats in a bar", "in waltz time"),
+    "duple metre": ("in four-four time", "with two or four beats in a bar"),
+    "syncopated": ("with syncopated rhythm", "with gentle syncopation"),
+    "swung": ("with a swing feel",),
 }
 KEYS_PREFIX = "in "
 NOUNS = ("piano music", "piano piece", "piano", "music", "piece", "solo piano")
+NOT_NOUNS = {"christmas", "blues", "wedding", "boogie"}
 NOT_ADJECTIVES = {"wide range", "narrow range"}
 GENERIC = ("piano music", "solo piano", "a piano piece")
 CREATOR_PHRASES = ("by {}", "in the style of {}", "composed or played by {}", "{}")
 
 MOODS = set(MOOD_QUADRANT) | OPEN_MOODS
 STYLES = set(GENRES) | set(FORMS) | set(PERIOD_OF.values()) | set(DIFFICULTY.values()) | {"piano roll"}
+STYLES |= {"triple metre", "duple metre", "syncopated", "swung"}
 
 
 def kind_of(fact: str, creators: set[str]) -> str:
@@ -135,7 +150,7 @@ def write_caption(facts: list[str], creators: set[str], rng: random.Random) -> s
             phrases.append(rng.choice(CREATOR_PHRASES[:3]).format(fact))
         elif kind == "key":
             phrases.append(f"in {fact}")
-        elif fact in FORMS and fact not in ("christmas", "blues") and not nouns:
+        elif fact in FORMS and fact not in NOT_NOUNS and not nouns:
             nouns.append(fact)
         elif fact in NOT_ADJECTIVES or (fact in PHRASES and rng.random() < 0.5):
             phrases.append(rng.choice(PHRASES[fact]))
@@ -160,6 +175,17 @@ def _tag(fact: str, rng: random.Random) -> str:
     if fact in NOT_ADJECTIVES or fact not in ADJECTIVES:
         return fact
     return rng.choice(ADJECTIVES[fact])
+
+
+def fact_wordings(vocabulary, count: int = 12) -> list[list[str]]:
+    """Short texts for every fact of a vocabulary, `count` each: those that labels are searched by, and written ones."""
+    wordings = []
+    for fact in vocabulary.facts:
+        rng = random.Random(fact)
+        texts = [template.format(label=fact) for template in TEMPLATES]
+        texts += [write_caption([fact], vocabulary.creators, rng) for _ in range(count - len(texts))]
+        wordings.append(texts)
+    return wordings
 
 
 # The tags of PIAST by the facts that they stand for, and what its captions call them (Difficult/Advanced a mood).

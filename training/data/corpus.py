@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import symusic
 from safetensors.numpy import load_file, save_file
 
 from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
 
 MILLISECONDS = 1000.0
+MIN_SHARE_OF_OTHERS = 0.03  # of a source's files that state another time signature than most
 
 
 @dataclass
@@ -84,7 +86,9 @@ class PackedCorpus:
                     if member.name in wanted:
                         content[member.name] = archive.extractfile(member).read()
         with ProcessPoolExecutor(processes) as pool:
-            notes = list(pool.map(read_midi, (content[row["midi"]] for row in rows), chunksize=64))
+            contents = [content[row["midi"]] for row in rows]
+            notes = list(pool.map(read_midi, contents, chunksize=64))
+            add_time_signatures(rows, list(pool.map(main_time_signature, contents, chunksize=64)))
         return cls.pack(rows, notes)
 
     def save(self, folder: str | Path) -> None:
@@ -102,6 +106,34 @@ class PackedCorpus:
         with gzip.open(Path(folder) / "rows.jsonl.gz", "rt") as lines:
             rows = [json.loads(line) for line in lines]
         return cls(rows, **load_file(Path(folder) / "notes.safetensors"))
+
+
+def main_time_signature(content: bytes) -> str | None:
+    """The time signature that holds longest in a MIDI file, such as "3/4", or None where it states none."""
+    score = symusic.Score.from_midi(content)
+    changes = sorted((change.time, f"{change.numerator}/{change.denominator}") for change in score.time_signatures)
+    if not changes:
+        return None
+    lengths = {}
+    for (start, name), end in zip(changes, [*(time for time, _ in changes[1:]), score.end()], strict=True):
+        lengths[name] = lengths.get(name, 0) + max(end - start, 0)
+    return max(lengths, key=lengths.get)
+
+
+def add_time_signatures(rows: list[dict], found: list[str | None]) -> None:
+    """Writes `time_signature` into the rows of sources that state it; many write 4/4 into every file."""
+    of_source = {}
+    for row, name in zip(rows, found, strict=True):
+        of_source.setdefault(row["source"], []).append(name)
+    default = {source: max(set(names), key=names.count) for source, names in of_source.items()}
+    states = {
+        source
+        for source, names in of_source.items()
+        if sum(name not in (default[source], None) for name in names) >= MIN_SHARE_OF_OTHERS * len(names)
+    }
+    for row, name in zip(rows, found, strict=True):
+        if name and row["source"] in states:
+            row["time_signature"] = name
 
 
 def main():

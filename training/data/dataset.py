@@ -70,6 +70,7 @@ class WindowSampler:
         hears_recordings (`bool`): whether rows with audio bring it.
         recording_semitones (`int`), given_caption_share (`float`): see `TrainingArguments`.
         view_share (`float`): share of examples that get a second view: the same notes played in another way.
+        windows_per_piece (`int`): successive examples that are windows of one piece.
         max_notes (`int`): a window with more notes ends earlier.
     """
 
@@ -83,6 +84,7 @@ class WindowSampler:
     recording_semitones: int = 0
     given_caption_share: float = 1.0
     view_share: float = 0.0
+    windows_per_piece: int = 1
     max_notes: int = 10_000
     seed: int = 0
 
@@ -106,8 +108,11 @@ class WindowSampler:
     def __getitem__(self, index: int) -> dict:
         part = self.corpus.parts[self.slots[index % self.batch_size]]
         generator = np.random.default_rng((self.seed, index))
+        draws = generator
+        if self.windows_per_piece > 1:
+            draws = np.random.default_rng((self.seed, index // self.windows_per_piece, self.windows_per_piece))
         for _ in range(MOST_TRIES):
-            piece = part.draw(generator)
+            piece = part.draw(draws)
             try:
                 example = self.example(part.corpus, piece, generator)
             except Exception as error:
@@ -239,6 +244,7 @@ class WindowSampler:
             "false": self.vocabulary.encode(false),
             "song": int(row["song"], 16) if row.get("song") else digits(row["id"]),
             "id": row["id"],
+            "piece": digits(row["id"]),
         }
         if window.notes is not None:
             example["rows"] = self.processor.midi_processor.rows(window.notes)

@@ -54,7 +54,7 @@ def measure(notes: PianoNotes, seconds: float) -> dict[str, float]:
     gaps = np.diff(onset[starts])
     weights = np.minimum(duration, 2.0)
     histogram = np.bincount(notes.pitch % 12, weights=weights, minlength=12)
-    major, minor = (_key_scores(histogram, profile) for profile in KEY_PROFILES)
+    major, minor = (_key_scores(histogram, profile) for profile in TRANSPOSED_PROFILES)
     low, high = np.quantile(notes.pitch, (0.02, 0.98))
     shares = histogram / histogram.sum()
     intervals = np.array([(shares * np.roll(shares, -step)).sum() for step in (1, 6)])
@@ -78,13 +78,20 @@ def measure(notes: PianoNotes, seconds: float) -> dict[str, float]:
     }
 
 
-def _key_scores(histogram, profile):
-    """Correlation of a pitch-class histogram with a key profile at its twelve transpositions."""
+def _transpositions(profile):
+    """A key profile on its twelve tonics, centred and of unit length: `(12, 12)`."""
     profiles = np.stack([np.roll(profile, tonic) for tonic in range(12)])
     profiles = profiles - profiles.mean(1, keepdims=True)
+    return profiles / np.linalg.norm(profiles, axis=1, keepdims=True)
+
+
+TRANSPOSED_PROFILES = tuple(map(_transpositions, KEY_PROFILES))
+
+
+def _key_scores(histogram, profiles):
+    """Correlation of a pitch-class histogram with the twelve transpositions of a key profile."""
     centred = histogram - histogram.mean()
-    norm = np.linalg.norm(profiles, axis=1) * max(np.linalg.norm(centred), 1e-9)
-    return profiles @ centred / norm
+    return profiles @ centred / max(np.linalg.norm(centred), 1e-9)
 
 
 def descriptor_facts(measures: dict[str, float]) -> tuple[set[str], set[str]]:

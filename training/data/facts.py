@@ -73,8 +73,21 @@ FORMS = {
     "blues": r"\bblues\b",
     "serenade": r"serenad|小夜曲",
     "variations": r"variation",
-    "christmas": r"christmas|圣诞|jingle",
+    "christmas": r"christmas|圣诞|jingle|noel\b|silent night|平安夜|クリスマス|weihnacht",
+    "hymn": r"\bhymn|赞美诗|圣诗|\bpsalm|choral",
+    "wedding": r"wedding|婚礼|婚纱|hochzeit|bridal|结婚",
+    "boogie": r"boogie|布基",
+    "polka": r"polka|波尔卡",
+    "foxtrot": r"fox.?trot|one.?step|two.?step",
+    "gavotte": r"gavott",
 }
+TRIPLE_FORMS = {"waltz", "mazurka", "minuet", "polonaise"}
+DUPLE_FORMS = {"march", "tango", "polka", "foxtrot", "boogie", "gavotte"}
+TRIPLE_TIME, DUPLE_TIME = {"3/4", "3/8", "9/8", "3/2"}, {"4/4", "2/4", "2/2", "4/8"}
+SYNCOPATED = {"ragtime", "latin", "bossa nova", "tango"}
+NOT_SYNCOPATED = {"etude", "waltz", "minuet", "lullaby", "fugue"}
+SWUNG = {"swing", "blues", "boogie"}
+NOT_SWUNG = {"classical", "etude", "ragtime", "new-age", "worship", "bossa nova", "children", "mandopop"}
 
 _NAMES = {
     "Hisaisi": "Joe Hisaishi", "久石让": "Joe Hisaishi", "Ryuici": "Ryuichi Sakamoto", "坂本龙一": "Ryuichi Sakamoto",
@@ -124,6 +137,7 @@ def label_facts(row: dict, creators: set[str]) -> tuple[set[str], set[str]]:
     true |= forms
     if "classical" in true or forms:
         false |= set(FORMS) - forms
+    _rhythm_facts(row, true, false)
     name = creator_name(row)
     if name in creators:
         true.add(name)
@@ -141,6 +155,21 @@ def label_facts(row: dict, creators: set[str]) -> tuple[set[str], set[str]]:
     if row.get("text") and "piano roll" in row["text"]:
         true.add("piano roll")
     return true, false - true
+
+
+def _rhythm_facts(row, true, false):
+    """Metre by dance names or the time signature that a row may bring; syncopation and swing by style."""
+    time = row.get("time_signature")
+    triple, duple = true & TRIPLE_FORMS or time in TRIPLE_TIME, true & DUPLE_FORMS or time in DUPLE_TIME
+    if bool(triple) != bool(duple):
+        holds, fails = ("triple metre", "duple metre") if triple else ("duple metre", "triple metre")
+        true.add(holds)
+        false.add(fails)
+    for fact, holds, fails in (("syncopated", SYNCOPATED, NOT_SYNCOPATED), ("swung", SWUNG, NOT_SWUNG)):
+        if true & holds:
+            true.add(fact)
+        elif true & fails:
+            false.add(fact)
 
 
 def _genre_facts(row, true, false):

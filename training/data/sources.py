@@ -1,7 +1,7 @@
 """The corpora of a run: opened, mixed in a fixed ratio, and drawn from by the number of an example."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from .corpus import PackedCorpus
 from .facts import GENRES
 from .vocabulary import FactVocabulary
 
+MIN_PIECES_OF_FACT = 5
 CONTENT = ("audio", "midi")
 NEEDED = ("piece_id", "source", "split", "seconds", "captions", "tags", "audio_origin", "midi_origin", *CONTENT)
 
@@ -106,15 +107,21 @@ class CorpusPart:
         share (`float`): of the examples, in relation to the other parts.
         pieces (`dict[str, np.ndarray]`): positions of the rows of each source.
         source_shares (`np.ndarray` of shape `(sources,)`): how often each source is drawn.
+        pieces_of_fact (`list[np.ndarray]`): positions of the rows for which each label fact holds.
+        fact_share (`float`): how often a row is drawn by one of these facts, each as often as the others.
     """
 
     corpus: object
     share: float
     pieces: dict[str, np.ndarray]
     source_shares: np.ndarray
+    pieces_of_fact: list[np.ndarray] = field(default_factory=list)
+    fact_share: float = 0.0
 
     def draw(self, generator: np.random.Generator) -> int:
         """The position of a random row."""
+        if self.fact_share and self.pieces_of_fact and generator.random() < self.fact_share:
+            return int(generator.choice(self.pieces_of_fact[generator.integers(len(self.pieces_of_fact))]))
         return int(generator.choice(self.pieces[generator.choice(list(self.pieces), p=self.source_shares)]))
 
 
@@ -127,13 +134,14 @@ class TrainingCorpus:
 
     @classmethod
     def open(
-        cls, corpora: str | list[CorpusArguments], source_weights: dict[str, float] | None = None, split="train"
+        cls, corpora: str | list[CorpusArguments], source_weights: dict[str, float] | None = None, split="train", fact_share=0.0
     ) -> "TrainingCorpus":
         """Opens the `corpus` of a run's file.
 
         Args:
             source_weights (`dict[str, float]`): see `TrainingArguments`.
             split (`str`): the rows that are drawn; the vocabulary is always that of `train`.
+            fact_share (`float`): see `TrainingArguments`.
         Raises:
             ValueError: a corpus cannot be opened, or has no row of the split that could be compared.
         """
@@ -142,6 +150,9 @@ class TrainingCorpus:
         opened = [(one, open_corpus(one.path)) for one in corpora]
         vocabulary = FactVocabulary([row for _, one in opened for row in one.rows if row["split"] == "train"])
         parts = [_part(one, corpus, source_weights or {}, split) for one, corpus in opened]
+        if fact_share:
+            for part in parts:
+                part.fact_share, part.pieces_of_fact = fact_share, _pieces_of_facts(part, vocabulary)
         return cls(parts, vocabulary)
 
     def slots(self, batch_size: int) -> list[int]:
@@ -152,6 +163,15 @@ class TrainingCorpus:
             counts[place] += 1
         places = [((rank + 0.5) / count, part) for part, count in enumerate(counts) for rank in range(count)]
         return [part for _, part in sorted(places)]
+
+
+def _pieces_of_facts(part: CorpusPart, vocabulary: FactVocabulary) -> list[np.ndarray]:
+    """The rows for which each label fact holds that enough rows have."""
+    rows = {}
+    for position in np.concatenate(list(part.pieces.values())):
+        for fact in vocabulary.labels(part.corpus.rows[position])[0]:
+            rows.setdefault(fact, []).append(position)
+    return [np.array(held) for _, held in sorted(rows.items()) if len(held) >= MIN_PIECES_OF_FACT]
 
 
 def _part(arguments, corpus, source_weights, split):

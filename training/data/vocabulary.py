@@ -16,6 +16,7 @@ class FactVocabulary:
     Attributes:
         facts (`list[str]`): all of them, sorted; `encode` gives their numbers.
         creators (`set[str]`): the names of people among them.
+        is_label (`np.ndarray` of shape `(facts,)`): whether labels state a fact, not the notes of a window.
         own_tags (`dict[str, set[str]]`): tags of each source that no table here knows. A tag that its corpus gives to
             some rows is taken not to hold for the tagged rows that lack it.
     """
@@ -31,6 +32,8 @@ class FactVocabulary:
             self.own_tags.setdefault(row["source"], set()).update(set(row.get("tags", ())) - facts)
         self.facts = sorted(facts.union(*self.own_tags.values()))
         self.number = {fact: number for number, fact in enumerate(self.facts)}
+        measured = set(THRESHOLDS) | {f"{name} {mode}" for name in KEY_NAMES for mode in ("major", "minor")}
+        self.is_label = np.array([fact not in measured for fact in self.facts])
 
     def labels(self, row: dict) -> tuple[set[str], set[str]]:
         """The facts that a row's labels and tags say hold, and those that do not."""

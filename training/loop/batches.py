@@ -47,6 +47,7 @@ class BatchCollator:
             "true": _flags(example["true"] for example in examples),
             "false": _flags(example["false"] for example in examples),
             "id": [example["id"] for example in examples],
+            "piece": torch.tensor([example.get("piece", 0) for example in examples], dtype=torch.int64),
             "rows": {},
             "blocks": {},
         }

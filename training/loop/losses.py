@@ -1,8 +1,12 @@
 """Who belongs to whom in a batch, and the heads that only training has; the contrastive loss is the model's own."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+MEASURED_FACT_WEIGHT = 0.3  # of facts that the notes of a window state, which are many and easy
 
 
 def caption_relations(claimed: torch.Tensor, true: torch.Tensor, false: torch.Tensor):
@@ -54,11 +58,66 @@ def mean_of_sums(sums: torch.Tensor) -> torch.Tensor:
     return total / count.clamp(min=1)
 
 
+class FactHead(nn.Module):
+    """Which facts hold for an embedding: a sigmoid for each fact on the cosine with its text.
+
+    A softmax compares a fact with the others of a batch; here each fact is a question of its own, so facts that hold
+    together do not compete. Rare facts count as much as common ones, and their positives more than their negatives.
+    Unknown labels are left out.
+    """
+
+    decay = 0.99  # of the running share of positives
+    max_positive_weight = 8.0
+
+    def __init__(self, is_label: torch.Tensor):
+        super().__init__()
+        facts = len(is_label)
+        self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.bias = nn.Parameter(torch.full((facts,), -2.0))
+        self.register_buffer("positive_share", torch.full((facts,), 0.1))
+        self.register_buffer("is_label", is_label.float())
+        self.register_buffer("fact_weight", torch.where(is_label, 1.0, MEASURED_FACT_WEIGHT))
+
+    def forward(self, embeds, texts, true, false):
+        """Mean loss over the facts that are known of some row.
+
+        Args:
+            embeds (`torch.Tensor` of shape `(rows, dim)`), texts (`(facts, dim)`): unit rows.
+            true, false (`torch.Tensor` of shape `(rows, facts)`): 1 for each fact that holds, or does not; a share
+                where several windows differ.
+        """
+        logits = self.scale.clamp(max=math.log(40.0)).exp() * (embeds @ texts.T) + self.bias
+        positives, negatives = true.sum(0), false.sum(0)
+        if self.training:
+            known = positives + negatives
+            share = torch.where(known > 0, positives / known.clamp(min=1e-6), self.positive_share)
+            self.positive_share.lerp_(share.clamp(0.002, 0.998), 1 - self.decay)
+        weight = ((1 - self.positive_share) / self.positive_share).sqrt().clamp(max=self.max_positive_weight)
+        losses = weight * true * F.softplus(-logits) + false * F.softplus(logits)
+        per_fact = losses.sum(0) / (weight * positives + negatives).clamp(min=1e-3)
+        counts = self.fact_weight * torch.where(positives > 0, 1.0, 0.2) * (positives + negatives > 0)
+        return (per_fact * counts).sum() / counts.sum().clamp(min=1)
+
+
+def mean_by_piece(embeds, piece, *flags):
+    """Rows of one piece -> their mean as a unit row, and the means of their flags; pieces with one row are left out."""
+    pieces, place, counts = torch.unique(piece, return_inverse=True, return_counts=True)
+    kept = counts > 1
+
+    def mean(rows):
+        return (rows.new_zeros(len(pieces), rows.shape[1]).index_add(0, place, rows) / counts[:, None])[kept]
+
+    return F.normalize(mean(embeds), dim=-1), *map(mean, flags)
+
+
 class MaskedNoteHeads(nn.Module):
     """Predicts every field of masked notes from the MIDI tower's hidden states; used in training only."""
 
-    def __init__(self, hidden_size: int, field_sizes):
+    def __init__(self, hidden_size: int, field_sizes, notes_per_token: int = 1):
         super().__init__()
+        self.spread = None
+        if notes_per_token > 1:  # from the state of a token to those of its notes
+            self.spread = nn.Linear(hidden_size, notes_per_token * hidden_size)
         self.heads = nn.ModuleList(nn.Linear(hidden_size, size) for size in field_sizes)
         self.register_buffer("mask_row", torch.tensor(field_sizes) - 1)
 
@@ -68,6 +127,9 @@ class MaskedNoteHeads(nn.Module):
 
     def forward(self, hidden, midi_ids, masked):
         """Cross-entropy, mean over the fields, summed over masked notes, and their count: shape `(2,)`."""
+        if self.spread is not None:
+            of_notes = F.gelu(self.spread(hidden)).unflatten(2, (-1, hidden.shape[2])).flatten(1, 2)
+            hidden = of_notes[:, : midi_ids.shape[1]]
         states, targets = hidden[masked], midi_ids[masked]
         losses = [
             F.cross_entropy(head(states).float(), targets[:, place], reduction="sum")
@@ -151,11 +213,13 @@ class StruckKeysHead(nn.Module):
 
 
 __all__ = [
+    "FactHead",
     "MaskedNoteHeads",
     "StatisticsHead",
     "StruckKeysHead",
     "caption_relations",
     "given_caption_relations",
+    "mean_by_piece",
     "mean_of_sums",
     "same_song",
 ]

@@ -10,11 +10,13 @@ from modeling_pianobind.modeling_pianobind import LogitScale, contrastive_loss
 
 from ..data.arguments import StageArguments
 from .losses import (
+    FactHead,
     MaskedNoteHeads,
     StatisticsHead,
     StruckKeysHead,
     caption_relations,
     given_caption_relations,
+    mean_by_piece,
     mean_of_sums,
     same_song,
 )
@@ -25,7 +27,7 @@ LENGTH_PARTS = 8
 EMPTY = -1
 SUMMED = ("masked_note", "struck_keys", "statistics")  # losses that come as sums and counts
 # what a batch says of its examples
-KNOWN = ("song", "window", "true", "false", "claimed", "given", "words", "label_facts")
+KNOWN = ("song", "piece", "window", "true", "false", "claimed", "given", "words", "label_facts")
 
 
 class TrainingModel(nn.Module):
@@ -38,18 +40,23 @@ class TrainingModel(nn.Module):
     def __init__(self, model: PianoBindModel, queue_size: int = 0):
         super().__init__()
         self.model = model
+        self.fact_texts = None  # what a frozen text tower makes of the facts' wordings, `(facts, wordings, width)`
         self.bank = None  # embeddings and songs of a bank's MIDI, where a stage compares with all of it
         # part of a run's state, so that a resumed one goes on alike; no song has the number of an empty place
         self.register_buffer("queue", torch.zeros(queue_size, model.config.projection_dim))
         self.register_buffer("queue_song", torch.full((queue_size,), EMPTY))
         if model.midi_model is not None:
             config = model.config.midi_config
-            self.masked_notes = MaskedNoteHeads(config.hidden_size, config.field_sizes)
+            self.masked_notes = MaskedNoteHeads(config.hidden_size, config.field_sizes, config.notes_per_token)
             if config.note_statistics:
                 self.statistics = StatisticsHead(model.config.projection_dim, model.midi_model.statistics)
         if model.audio_model is not None:
             self.struck_keys = StruckKeysHead(model.config.audio_config.hidden_size)
         self.alignment_scale = LogitScale(ALIGNMENT_LOGIT_SCALE)
+
+    def set_facts(self, vocabulary) -> None:
+        """Makes the head that tells which facts of a vocabulary hold."""
+        self.facts = FactHead(torch.from_numpy(vocabulary.is_label)).to(self.alignment_scale.weight.device)
 
     def outputs(self, name: str, block: dict, stage: StageArguments) -> dict[str, torch.Tensor]:
         """What the losses need of one block.
@@ -136,6 +143,8 @@ class TrainingModel(nn.Module):
                 both = (rows["audio"][:, None] == rows["midi"][None]).nonzero()
                 agreement = (audio[both[:, 0]] * midi[both[:, 1]].detach()).sum(1)
                 losses["distillation"] = (1 - agreement).sum() / max(1, len(both))
+        if stage.fact_weight:
+            losses["fact"] = self._fact_loss(outputs, known, rows, stage)
         if "label" in outputs:
             losses["label"] = self._label_loss(outputs, known, rows, stage)
         return losses
@@ -163,6 +172,25 @@ class TrainingModel(nn.Module):
         other = same_song(song, songs).scatter(1, window[:, None], False)
         logits = self.alignment_scale(audio @ embeds.T).masked_fill(other, float("-inf"))
         return torch.nn.functional.cross_entropy(logits, window)
+
+    def _fact_loss(self, outputs, known, rows, stage):
+        """Every fact against windows, against their other views, and against the mean of a piece's windows."""
+        wording = torch.randint(self.fact_texts.shape[1], (len(self.fact_texts), 1, 1), device=known["true"].device)
+        chosen = self.fact_texts.gather(1, wording.expand(-1, 1, self.fact_texts.shape[2]))[:, 0]
+        texts = self.model._project("text", chosen)
+        parts = []
+        for name in ("midi", "view", "audio"):
+            if name not in outputs or (name == "audio" and "audio" in stage.frozen):
+                continue
+            own = rows[name]
+            true, false = known["true"][own], known["false"][own]
+            if name == "view":  # it is played in another way: only labels hold for both
+                true, false = true * self.facts.is_label, false * self.facts.is_label
+            parts.append((outputs[name], true, false))
+            if stage.windows_per_piece > 1 and name != "view":
+                parts.append(mean_by_piece(outputs[name], known["piece"][own], true, false))
+        embeds, true, false = (torch.cat(part) for part in zip(*parts, strict=True))
+        return self.facts(embeds, texts, true, false)
 
     def _label_loss(self, outputs, known, rows, stage):
         """Each piece against every single fact that holds for one of the batch."""

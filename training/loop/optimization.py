@@ -14,6 +14,7 @@ HEAD_WEIGHTS = {
     "masked_notes": "masked_note_weight",
     "struck_keys": "struck_keys_weight",
     "statistics": "statistics_weight",
+    "facts": "fact_weight",
 }
 
 

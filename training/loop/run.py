@@ -8,9 +8,11 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor, default_checkpoint
+from modeling_pianobind.towers_pianobind import masked_mean
 
 from ..data.arguments import StageArguments, TrainingArguments
 from ..data.audio_bank import AudioBank
+from ..data.captions import fact_wordings
 from ..data.dataset import WindowSampler
 from ..data.rendering import make_instruments
 from ..data.sources import TrainingCorpus
@@ -22,6 +24,7 @@ from .optimization import MovingAverage, freeze, parameter_groups
 from .processes import average_gradients
 
 DEFAULT = "default"
+TEXTS_AT_ONCE = 256
 BETAS, EPSILON = (0.9, 0.98), 1e-6
 
 
@@ -52,7 +55,10 @@ class Run:
         self.model = TrainingModel(model, queue).to(accelerator.device)
         freeze(self.model, arguments)
         self.average = MovingAverage(self.model.model, arguments.average_decay)
-        self.corpus = TrainingCorpus.open(arguments.corpus, arguments.source_weights)
+        self.corpus = TrainingCorpus.open(
+            arguments.corpus, arguments.source_weights, fact_share=arguments.fact_share
+        )
+        self.model.set_facts(self.corpus.vocabulary)
         self.instruments = make_instruments(arguments.instruments)
         # Successive stages on one bank share it, and what a frozen tower made of it.
         self.open_bank = lru_cache(maxsize=1)(self._open_bank)
@@ -72,6 +78,7 @@ class Run:
             recording_semitones=arguments.recording_semitones,
             given_caption_share=arguments.given_caption_share,
             view_share=stage.view_share if stage.view_weight else 0.0,
+            windows_per_piece=stage.windows_per_piece,
             max_notes=min(self.processor.midi_processor.max_notes, arguments.max_notes),
             seed=arguments.seed,
         )
@@ -87,6 +94,8 @@ class Run:
                 self.model.bank = self.embedded_bank(stage.bank)
         else:
             source = self.sampler(stage, self.corpus)
+        if stage.fact_weight and self.model.fact_texts is None:
+            self.model.fact_texts = self._fact_texts()
         if "midi" not in stage.frozen:
             self.embedded_bank.cache_clear()  # this stage changes the tower
         collator = BatchCollator(
@@ -106,6 +115,22 @@ class Run:
             processes=self.accelerator.num_processes,
         )
         return make_loader(source, numbers, collator, arguments.workers)
+
+    @torch.no_grad()
+    def _fact_texts(self) -> torch.Tensor:
+        """What the text tower, which stays as it is, makes of each fact's wordings: `(facts, wordings, width)`."""
+        wordings = fact_wordings(self.corpus.vocabulary)
+        return self._pooled_texts([text for texts in wordings for text in texts]).unflatten(0, (len(wordings), -1))
+
+    def _pooled_texts(self, texts: list[str]) -> torch.Tensor:
+        """The text tower's mean over the tokens of each text, before the projection: `(texts, width)`."""
+        tower, parts = self.model.model.text_model.eval(), []
+        for first in range(0, len(texts), TEXTS_AT_ONCE):
+            tokens = self.processor.tokenize(texts[first : first + TEXTS_AT_ONCE], return_tensors="pt")
+            tokens = tokens.to(self.accelerator.device)
+            hidden = tower(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])[0]
+            parts.append(masked_mean(hidden, tokens["attention_mask"]))
+        return torch.cat(parts)
 
     def _open_bank(self, folder: str) -> AudioBank:
         return AudioBank(folder, self.corpus.vocabulary, self.processor.feature_extractor, self.arguments.seed)
