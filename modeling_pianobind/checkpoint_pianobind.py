@@ -15,6 +15,11 @@ TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 FILES = (WEIGHTS, CONFIG, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG)
 COPY_AGAIN = "check its name, or copy it again"
 PROBE_MIDI = bytes.fromhex("4d546864 00000006 0000000101e0 4d54726b 0000000d 00903c40 8360803c40 00ff2f00")  # a note
+PROBES = {  # what `check_fit` embeds, by modality
+    "audio": lambda processor: [np.sin(np.arange(processor.feature_extractor.sampling_rate // 4), dtype=np.float32)],
+    "midi": lambda processor: [PROBE_MIDI],
+    "text": lambda processor: ["piano"],
+}
 NO_EMBEDDING = "its weights give embeddings that are no unit vectors"
 LONGEST_REASON = 300  # characters; a damaged value may be of any length
 MAX_TEXT_TOKENS = 128  # where a processor sets no limit of its own
@@ -83,18 +88,16 @@ def check_fit(name, model, processor) -> None:
     """
     import torch
 
-    inputs = {}
     with loading(name), torch.inference_mode():
         check_match(model, processor)
-        if model.midi_model is not None:
-            inputs["midi"] = [PROBE_MIDI]
-        if model.text_model is not None:
-            inputs["text"] = ["piano"]
-        if model.audio_model is not None:
-            rate = processor.feature_extractor.sampling_rate
-            inputs |= {"audio": [np.sin(np.arange(rate // 4), dtype=np.float32)], "sampling_rate": rate}
-        output = model(**processor(**inputs, return_tensors="pt"))
-        embeds = [output[f"{one}_embeds"] for one in ("audio", "midi", "text") if one in inputs]
+        probes = {
+            modality: probe(processor)
+            for modality, probe in PROBES.items()
+            if getattr(model, f"{modality}_model") is not None
+        }
+        rate = processor.feature_extractor.sampling_rate if "audio" in probes else None
+        output = model(**processor(**probes, sampling_rate=rate, return_tensors="pt"))
+        embeds = [output[f"{modality}_embeds"] for modality in probes]
         finite = all(weights.isfinite().all() for weights in model.parameters())
         if not finite or not all(abs(float(one.norm()) - 1) < 1e-3 for one in embeds):  # not so of NaN
             raise ValueError(NO_EMBEDDING)

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import symusic
 
+from .inputs_pianobind import content_kind, content_modality
+
 LOWEST_KEY, HIGHEST_KEY = 21, 108  # A0 and C8 as MIDI pitches
 PIANO_PROGRAMS = range(8)  # General MIDI's piano family, counted from 0
 LAST_TICK = 2**31  # beyond what a MIDI file can say
@@ -94,12 +96,14 @@ def score_from(source, name: str) -> symusic.Score:
 def _check_header(content: bytes, name: str) -> None:
     if not content:
         raise ValueError(f"{name}: the file is empty; copy or export it again.")
-    if content[:4] == b"RIFF" and content[8:12] == b"RMID":
+    kind = content_kind(content[:12])
+    if kind == "a RIFF MIDI (.rmi) file":
         raise ValueError(f"{name}: this is a RIFF MIDI (.rmi) file; export it as a Standard MIDI File (.mid).")
-    if content[:4] != b"MThd":
-        kinds = {b"RIFF": "a WAV file", b"fLaC": "a FLAC file", b"OggS": "an Ogg file", b"ID3\x03": "an MP3 file"}
-        kind = kinds.get(content[:4], "not a MIDI file")
-        raise ValueError(f"{name}: the content is {kind}, whatever its name says; rename it, or export it as MIDI.")
+    if content_modality(content[:12]) != "midi":
+        raise ValueError(
+            f"{name}: the content is {kind or 'not a MIDI file'}, whatever its name says; "
+            "rename it, or export it as MIDI."
+        )
     if len(content) < 14:
         raise ValueError(f"{name}: the file ends within its header ({len(content)} bytes); copy or export it again.")
     midi_type, division = int.from_bytes(content[8:10], "big"), int.from_bytes(content[12:14], "big")

@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .embedding_pianobind import embed_audio, embed_midi, embed_text
-from .inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, check_content, content_kind, modality_of
-
-MODALITIES = ("text", "audio", "midi")
+from .embedding_pianobind import embed_all, embed_text
+from .inputs_pianobind import EXTENSIONS, MODALITIES, check_content, content_modality, modality_of
 
 
 @dataclass
@@ -43,9 +41,8 @@ def source_of(value) -> Source:
     if isinstance(value, dict):
         return _source_of_dict(value)
     if isinstance(value, (bytes, bytearray)):
-        is_midi = content_kind(bytes(value[:12])) == "a MIDI file"
-        return Source("midi" if is_midi else "audio", bytes(value))
-    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith(_EXTENSIONS)):
+        return Source(content_modality(bytes(value[:12])) or "audio", bytes(value))  # decoders know more audio
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith(tuple(EXTENSIONS))):
         modality = modality_of(value)
         check_content(value, modality)
         return Source(modality, value)
@@ -55,9 +52,6 @@ def source_of(value) -> Source:
         f"a value of type {type(value).__name__} is neither words nor a file; pass a str, a path, bytes, "
         '{"text": ...}, {"midi": ...}, {"audio": ...} or {"array": ..., "sampling_rate": ...}.'
     )
-
-
-_EXTENSIONS = (*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS)
 
 
 def _source_of_dict(value: dict) -> Source:
@@ -97,10 +91,9 @@ def embed_sources(model, processor, sources, batch_size: int = 16) -> np.ndarray
         contents = [sources[row].content for row in rows]
         if modality == "text":
             embeds[rows] = embed_text(model, processor, contents, batch_size)
-        elif modality == "midi":
-            embeds[rows] = embed_midi(model, processor, contents, batch_size)
         else:
-            embeds[rows] = embed_audio(model, processor, contents, rate, batch_size)
+            settings = {"modality": modality, "sampling_rate": rate, "batch_size": batch_size}
+            embeds[rows] = embed_all(model, processor, contents, **settings)
     return embeds
 
 
