@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from modeling_pianobind.notes_pianobind import read_midi
 from training.data.corpus import PackedCorpus
+from training.data.dataset_schema import row_id
 
 NOTE_ARRAYS = ("offsets", "onset", "duration", "pedal", "pitch", "velocity")
 
@@ -45,7 +46,7 @@ def _row(row: dict) -> dict:
     """A dataset's row -> a corpus row: nothing that is null, no content but recordings."""
     recording = row["audio"]["bytes"] if row["audio"] and row["audio_origin"] == "real" else None
     kept = {name: value for name, value in row.items() if value is not None and name not in ("midi", "audio")}
-    kept |= {"id": f"{row['piece_id']}@{row['start_seconds']:g}", "velocities": row["velocities"] or 0}
+    kept |= {"id": row_id(row), "velocities": row["velocities"] or 0}
     return kept | ({"audio": recording} if recording else {})
 
 

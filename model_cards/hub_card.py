@@ -13,6 +13,7 @@ from huggingface_hub import EvalResultEntry, ModelCard, ModelCardData, eval_resu
 from safetensors import SafetensorError, safe_open
 
 from model_cards.figures import figure_table, figures_of, model_index
+from modeling_pianobind.service.examples import DEMO_QUERIES
 
 ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "model_cards" / "hub_card.md.jinja"
@@ -20,7 +21,7 @@ RESULTS = ROOT / "evaluation" / "results"
 HUB_ID = r"[\w.-]+/[\w.-]+"
 CORPUS = "open-piano-corpus"  # what the corpus is called on the Hub, at the same owner's unless told otherwise
 TAGS = ["pianobind", "piano", "music", "midi", "audio", "retrieval", "contrastive"]
-WIDGET = ["a slow, sad waltz in a low register", "ragtime, fast and cheerful", "a calm, dreamy nocturne"]
+WIDGET = DEMO_QUERIES[:3]
 LICENCES = {
     "apache-2.0": ("Apache License 2.0", "https://www.apache.org/licenses/LICENSE-2.0"),
     "cc0-1.0": ("CC0 1.0 Universal", "https://creativecommons.org/publicdomain/zero/1.0/legalcode"),

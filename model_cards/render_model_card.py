@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from modeling_pianobind import PianoBindModel, PianoBindProcessor
 
 from .figures import figure_table, figures_of, look_up, model_index
+from .hub_card import TAGS
 
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
 CORPUS = "open-piano-corpus"
@@ -52,7 +53,7 @@ def render(checkpoint: Path, results_file: Path, plots: Path | None = None) -> M
         library_name="transformers",
         pipeline_tag="feature-extraction",
         base_model="sentence-transformers/all-MiniLM-L6-v2",
-        tags=["piano", "music", "midi", "audio", "retrieval", "contrastive"],
+        tags=TAGS,
         eval_results=model_index(figures, CORPUS, results["split"]),
     )
     towers = [

@@ -23,7 +23,7 @@ from .inputs_pianobind import explain, list_files
 from .labels_pianobind import LABELS, label_embeddings, rank_labels
 from .service.checkpoint import Checkpoint
 from .service.errors import UserError, complain, user_errors
-from .service.examples import titles
+from .service.examples import DEMO_QUERIES, EXAMPLES, titles
 
 EPILOG = (
     "exit status: 0 if all went well; 2 if the arguments or a file were wrong: each is one line on stderr that names "
@@ -33,13 +33,7 @@ CACHE_NOTE = (
     "A folder's embeddings are cached below $PIANOBIND_CACHE (default: ~/.cache/pianobind, or $XDG_CACHE_HOME), so "
     "the folder itself is never written to. Only files whose content changed are embedded again."
 )
-DEMO_QUERIES = (
-    "slow, sad and quiet",
-    "fast ragtime with a steady left hand",
-    "a calm, dreamy piece with long pedal",
-    "loud, grand and dramatic",
-)
-DEMO_HITS, DEMO_REASONS = 3, 4
+DEMO_SEARCHES, DEMO_HITS, DEMO_REASONS = 4, 3, 4
 
 
 class Parser(argparse.ArgumentParser):
@@ -334,7 +328,7 @@ def run_export(args) -> int:
     checkpoint = Checkpoint(args.checkpoint, args.device)
     from .onnx_export import export_onnx, measure_int8, read_pairs
 
-    texts, files = list(LABELS), sorted((Path(__file__).parent / "examples").glob("*.mid"))
+    texts, files = list(LABELS), sorted(EXAMPLES.glob("*.mid"))
     if args.pairs is not None:
         with user_errors(args.pairs):
             texts, files = read_pairs(args.pairs)
@@ -357,14 +351,14 @@ def run_export(args) -> int:
 
 def run_demo(args) -> int:
     """Searches the bundled corpus, and gives the words that fit each hit best as the reason."""
-    folder = Path(__file__).parent / "examples"
+    folder, queries = EXAMPLES, DEMO_QUERIES[:DEMO_SEARCHES]
     check_searchable(folder)
     checkpoint = Checkpoint(args.checkpoint, args.device)
     index, failures = Collection(folder, checkpoint).open()
     names, labels = titles(folder), label_embeddings(checkpoint.embed_text)
     embeds = dict(zip(index.paths, index.embeddings, strict=True))
     print(f"{len(index)} piano pieces in {folder}")
-    for query, hits in zip(DEMO_QUERIES, index.search(checkpoint.embed_text(DEMO_QUERIES), DEMO_HITS), strict=True):
+    for query, hits in zip(queries, index.search(checkpoint.embed_text(queries), DEMO_HITS), strict=True):
         print(f'\n"{query}"')
         for rank, hit in enumerate(hits, 1):
             words = ", ".join(word for word, _ in rank_labels(embeds[hit.path], *labels, DEMO_REASONS))

@@ -351,7 +351,7 @@ def evaluated(tmp_path_factory, tiny_checkpoint):
 def run(folder, checkpoint, *options) -> int:
     return evaluate_checkpoint.main(
         [str(checkpoint), str(folder / "packed"), "--output", str(folder / "results.json"), "--device", "cpu",
-         "--soundfont", str(folder / "piano"), "--audio-pieces", "3", "--audio-seconds", "2", "--most-windows", "1",
+         "--soundfont", str(folder / "piano"), "--audio-pieces", "3", "--audio-seconds", "2",
          "--bootstrap-samples", "5", *options]
     )  # fmt: skip
 

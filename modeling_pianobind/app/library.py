@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..gate_pianobind import Limits
 from ..index.alignment import Example
 from ..index.folder_index import Collection
 from ..inputs_pianobind import MIDI_EXTENSIONS, explain
@@ -12,7 +13,6 @@ from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError
 from ..service.examples import titles
-from .limits import Limits
 from .music import Midi, Recording, excerpt_around, flac, open_music
 from .piano_roll import draw_roll
 from .uploads import Uploads

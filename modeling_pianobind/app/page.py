@@ -18,17 +18,11 @@ from starlette.routing import Route
 from ..gate_pianobind import BusyError, Gate
 from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS
 from ..service.errors import UserError
+from ..service.examples import DEMO_QUERIES
 from .cards import card, corpus_map, escaped, example_card, results
 from .library import Library
 from .uploads import read_upload
 
-PHRASES = (
-    "slow, sad and quiet",
-    "fast ragtime with a steady left hand",
-    "a calm, dreamy piece with long pedal",
-    "loud, grand and dramatic",
-    "a light waltz in the high register",
-)
 UPLOADS_SWEPT_SECONDS = (60, 300)  # how often gradio's copies on disk are looked at, and the age that they may reach
 WORDS = {"label": "Describe the music", "placeholder": "slow, rainy, late at night"}
 STEERING = {"label": "More like this, but …", "placeholder": "calmer, slower, as a waltz"}
@@ -41,7 +35,7 @@ ASKING = """element.addEventListener("click", (event) => {
 
 def build_page(library: Library, page: "Handlers") -> gr.Blocks:
     """Makes the page of a library; `launch` starts it."""
-    first, limits = library.search(PHRASES[0]), library.limits
+    first, limits = library.search(DEMO_QUERIES[0]), library.limits
 
     with gr.Blocks(title="PianoBind", analytics_enabled=False, delete_cache=UPLOADS_SWEPT_SECONDS) as blocks:
         example = gr.State("")
@@ -49,7 +43,7 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=320):
                 words = gr.Textbox(
-                    PHRASES[0], **WORDS, max_length=limits.characters, submit_btn="Search", elem_id="words"
+                    DEMO_QUERIES[0], **WORDS, max_length=limits.characters, submit_btn="Search", elem_id="words"
                 )
                 phrases = gr.HTML(_phrases(), js_on_load=ASKING)
                 file = gr.File(
@@ -106,13 +100,13 @@ class Handlers:
     def phrase(self, event: gr.EventData):
         """One of the phrases was clicked."""
         number = str(getattr(event, "key", ""))
-        words = PHRASES[int(number)] if number in map(str, range(len(PHRASES))) else PHRASES[0]
+        words = DEMO_QUERIES[int(number)] if number in map(str, range(len(DEMO_QUERIES))) else DEMO_QUERIES[0]
         return self._answer(lambda: self._whole(words, ""))
 
     def like(self, event: gr.EventData):
         """A card's button was clicked: the piece becomes the example, or goes."""
         key = "" if getattr(event, "ask", "") == "clear" else str(getattr(event, "key", ""))
-        return self._answer(lambda: self._whole("" if key else PHRASES[0], key))
+        return self._answer(lambda: self._whole("" if key else DEMO_QUERIES[0], key))
 
     def show(self, event: gr.EventData):
         """A point of the map was clicked."""
@@ -232,7 +226,7 @@ def _title(pieces: int) -> str:
 def _phrases() -> str:
     buttons = "".join(
         f'<button type="button" data-ask="phrase" data-key="{number}">{escaped(phrase)}</button>'
-        for number, phrase in enumerate(PHRASES)
+        for number, phrase in enumerate(DEMO_QUERIES)
     )
     return f'<div class="pb-chips" role="group" aria-label="Phrases to try">{buttons}</div>'
 

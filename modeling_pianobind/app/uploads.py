@@ -7,10 +7,10 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..gate_pianobind import Limits
 from ..index.alignment import Example
 from ..inputs_pianobind import check_content, explain, modality_of
 from ..service.errors import UserError
-from .limits import Limits
 from .music import Midi, Recording, excerpt_around, flac, open_music
 
 KEPT_MEGABYTES = 256.0  # of all visitors together; a recording's excerpt is some 6 MB, the notes of a piece far less
@@ -82,7 +82,7 @@ def _open(path, limits) -> Midi | Recording:
     if not megabytes:
         raise ValueError(f"{path}: the file is empty; copy or export it again.")
     check_content(path, modality)
-    most = limits.file_megabytes / (10 if modality == "midi" else 1)
+    most = limits.midi_megabytes if modality == "midi" else limits.file_megabytes
     if megabytes > most:
         raise ValueError(f"{path}: is {megabytes:.1f} MB large, and at most {most:g} MB are taken; shorten it.")
     music = open_music(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from modeling_pianobind.feature_extraction_pianobind import SILENCE_AMPLITUDE
 from modeling_pianobind.inputs_pianobind import check_content, content_hash, explain
 from modeling_pianobind.notes_pianobind import PianoNotes, read_midi, score_from, window_starts
 from modeling_pianobind.transcription_pianobind import transcribed_midi
@@ -26,7 +27,6 @@ from .melody import melody_fingerprint
 from .pieces import Piece
 from .rendering import fit_length
 
-SILENCE = 10 ** (-60 / 20)  # of full scale; a recording whose peak stays below holds no music
 RENDERED_PEAK = 0.9
 DESCRIBED_SECONDS = 20.0  # the thresholds of `descriptors` were set on stretches of this length
 FEWEST_NOTES = 6  # in a stretch that is described
@@ -157,7 +157,7 @@ def _check_audio(path: Path) -> float:
         if isinstance(error, RefusedError):
             raise
         raise RefusedError("corrupt", explain(path, error)) from error
-    if peak < SILENCE:
+    if peak <= SILENCE_AMPLITUDE:
         raise RefusedError("silent", f"{path}: the recording is silent.")
     return frames / rate
 

@@ -90,4 +90,9 @@ def features_of(label_names: set[str]) -> Features:
     return Features({name: feature for name, (feature, _) in COLUMNS.items()} | known | other)
 
 
-__all__ = ["COLUMNS", "LABELS", "SPLITS", "clean_labels", "features_of"]
+def row_id(row: dict) -> str:
+    """Names a row: a piece may have several, each from other seconds on."""
+    return f"{row['piece_id']}@{row.get('start_seconds') or 0.0:g}"
+
+
+__all__ = ["COLUMNS", "LABELS", "SPLITS", "clean_labels", "features_of", "row_id"]
