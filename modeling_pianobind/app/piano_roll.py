@@ -1,8 +1,7 @@
 """Piano rolls as SVG: notes as bars, recordings as the strength of each key."""
 
 import base64
-import struct
-import zlib
+import io
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from .music import Excerpt, Midi, Recording
 WIDTH = 1000  # of the drawing, whatever its seconds; the page stretches it
 LOUDNESS_BANDS = 6  # the page's colours for velocities
 MAX_NOTES_DRAWN = 6_000
+HEARD_COLOUR = (184, 92, 40)
 LEAST_KEYS, MARGIN_KEYS = 40, 3
 KEYS = np.arange(LOWEST_KEY, HIGHEST_KEY + 1)
 ENERGY_RATE, ENERGY_FFT, ENERGY_COLUMNS, ENERGY_DECIBELS = 16_000, 8_192, 600, 36.0
@@ -109,20 +109,14 @@ def key_strengths(samples: np.ndarray) -> np.ndarray:
 
 def png(levels: np.ndarray) -> bytes:
     """`(rows, columns)` levels from 0 to 1, the bottom row first, as a PNG of 16 opacities of one colour."""
-    level = np.round(levels[::-1] * 15).astype(np.uint8)
-    rows, columns = level.shape
-    level = np.pad(level, ((0, 0), (0, columns % 2)))
-    packed = level[:, ::2] << 4 | level[:, 1::2]  # two pixels a byte
-    lines = b"".join(b"\0" + row.tobytes() for row in packed)
+    from PIL import Image
 
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", columns, rows, 4, 3, 0, 0, 0)
+    image = Image.fromarray(np.round(levels[::-1] * 15).astype(np.uint8), "P")
+    image.putpalette(bytes(HEARD_COLOUR) * 16)
     opacities = bytes(round(255 * (step / 15) ** 1.5) for step in range(16))
-    parts = [(b"IHDR", header), (b"PLTE", bytes((184, 92, 40)) * 16), (b"tRNS", opacities)]
-    parts += [(b"IDAT", zlib.compress(lines, 6)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts)
+    content = io.BytesIO()
+    image.save(content, "PNG", transparency=opacities, bits=4)
+    return content.getvalue()
 
 
 __all__ = ["draw_roll", "key_strengths", "png"]
