@@ -127,7 +127,7 @@ def _rows(pieces, seen, arguments, instruments, report) -> Iterator[dict]:
             continue
         yield from rows
         if not rows:
-            report.refuse(piece, "too short", f"no window of it has {arguments.fewest_notes} notes.")
+            report.refuse(piece, "too short", f"no window of it has {arguments.min_notes} notes.")
 
 
 def _times(*paths: Path | None) -> dict:

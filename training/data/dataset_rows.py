@@ -111,8 +111,8 @@ def inspect(piece: Piece, arguments: BuildArguments, work_folder: Path) -> Inspe
         seconds = seconds or ends
         shared = min(shared, ends)
         digests += _note_digests(notes)
-        if len(notes) < arguments.fewest_notes:
-            raise RefusedError("too short", f"it has {len(notes)} notes; `fewest_notes` is {arguments.fewest_notes}.")
+        if len(notes) < arguments.min_notes:
+            raise RefusedError("too short", f"it has {len(notes)} notes; `min_notes` is {arguments.min_notes}.")
     for reason, wrong, limit in (
         ("too short", seconds < arguments.min_seconds, "min_seconds"),
         ("too long", seconds > arguments.max_seconds, "max_seconds"),
@@ -224,7 +224,7 @@ def rows_of(piece: Piece, seen: Inspection, arguments: BuildArguments, instrumen
         inside = None
         if notes is not None:
             inside = notes.crop(start, end)
-            if len(inside) < arguments.fewest_notes:
+            if len(inside) < arguments.min_notes:
                 continue
             row["midi"] = cut_midi(score, start, end) if window else piece.midi.read_bytes()
         row["audio"] = _audio_of(piece, rendered, start, end, bool(window), arguments.sampling_rate)
