@@ -28,7 +28,7 @@ from .scores import Bootstrap, paired_retrieval
 from .text_protocols import CANDIDATES, DRAWS
 
 RECORDINGS, RECORDING_SECONDS = 20, 40.0
-LEAST_QUANTILE = 0.01
+LOW_QUANTILE = 0.01
 
 
 def compare(checkpoint: Path, corpus, split: str, folder: Path, bootstrap: Bootstrap) -> dict:
@@ -89,7 +89,7 @@ def _cosines(one: np.ndarray, other: np.ndarray) -> dict:
     cosines = (one * other).sum(axis=1)
     return {
         "mean": float(cosines.mean()),
-        "quantile_0.01": float(np.quantile(cosines, LEAST_QUANTILE)),
+        "quantile_0.01": float(np.quantile(cosines, LOW_QUANTILE)),
         "least": float(cosines.min()),
     }
 

@@ -21,7 +21,7 @@ PROBES = {  # what `check_fit` embeds, by modality
     "text": lambda processor: ["piano"],
 }
 NO_EMBEDDING = "its weights give embeddings that are no unit vectors"
-LONGEST_REASON = 300  # characters; a damaged value may be of any length
+MAX_REASON_CHARACTERS = 300  # characters; a damaged value may be of any length
 MAX_TEXT_TOKENS = 128  # where a processor sets no limit of its own
 
 
@@ -129,8 +129,8 @@ def check_match(model, processor) -> None:
 def reason_of(error) -> str:
     """What a library says, on one line; its name where it says nothing."""
     if isinstance(error, KeyError):
-        return f"it lacks {error}"[:LONGEST_REASON]
-    return " ".join(str(error).split())[:LONGEST_REASON].rstrip(".:") or type(error).__name__
+        return f"it lacks {error}"[:MAX_REASON_CHARACTERS]
+    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS].rstrip(".:") or type(error).__name__
 
 
 def model_fingerprint(model) -> str:

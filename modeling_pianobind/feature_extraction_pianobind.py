@@ -20,10 +20,13 @@ from .inputs_pianobind import check_numbers
 
 BLOCK_SECONDS = 10.0  # decoded at a time, so that memory does not grow with the recording
 BLOCK_SAMPLES = 2**22  # of all channels together, which a header may say are a thousand
-LOWEST_RATE, HIGHEST_RATE = 2_000, 768_000  # in Hz; at a wrong rate, seconds of music would be resampled to weeks
-LARGEST_WINDOW = 2**25  # numbers of its spectrum: twenty times the usual
+MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = (
+    2_000,
+    768_000,
+)  # in Hz; at a wrong rate, seconds of music would be resampled to weeks
+MAX_WINDOW_NUMBERS = 2**25  # numbers of its spectrum: twenty times the usual
 FILTER_GROUPS = 8
-LARGEST_SAMPLE = 2.0**32  # integers of 32 bits may have been written as floats; the power of far more is infinite
+MAX_SAMPLE = 2.0**32  # integers of 32 bits may have been written as floats; the power of far more is infinite
 SILENCE_AMPLITUDE = 10 ** (-70 / 20)  # of full scale; below it a window holds no music
 
 LOWEST_SETTINGS = {
@@ -129,7 +132,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         if not isinstance(self.encoder_extractor, dict | None):
             raise ValueError(f"`encoder_extractor` is {reprlib.repr(self.encoder_extractor)}; it must be settings.")
         largest = max(self.window_samples, self.feature_size * self.fft_size, self._frames * self.fft_size)
-        if self.sampling_rate > HIGHEST_RATE or largest > LARGEST_WINDOW:
+        if self.sampling_rate > MAX_SAMPLING_RATE or largest > MAX_WINDOW_NUMBERS:
             raise ValueError(
                 f"a window of {self.window_seconds} s at {self.sampling_rate} Hz, with {self.feature_size} bands of "
                 f"transforms of {self.fft_size} samples {self.hop_length} apart, is too large to compute; shorten it."
@@ -314,10 +317,10 @@ def _decoded_blocks(handle, name: str, sampling_rate: int) -> Iterator[np.ndarra
     handle.seek(0)
     try:
         with soundfile.SoundFile(handle) as sound:
-            if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
+            if not MIN_SAMPLING_RATE <= sound.samplerate <= MAX_SAMPLING_RATE:
                 raise ValueError(
-                    f"{name}: says that it has {sound.samplerate} samples a second, and {LOWEST_RATE} to "
-                    f"{HIGHEST_RATE} are taken; its header is damaged, export it again."
+                    f"{name}: says that it has {sound.samplerate} samples a second, and {MIN_SAMPLING_RATE} to "
+                    f"{MAX_SAMPLING_RATE} are taken; its header is damaged, export it again."
                 )
             resampler = soxr.ResampleStream(sound.samplerate, sampling_rate, 1, dtype="float32")
             block_frames = max(1, min(round(BLOCK_SECONDS * sound.samplerate), BLOCK_SAMPLES // sound.channels))
@@ -358,7 +361,7 @@ def _cut(blocks, sampling_rate, window_seconds, hop_seconds, name) -> Iterator[A
         peak = np.abs(block).max(initial=0.0)
         if not np.isfinite(peak):
             raise ValueError(f"{name}: it holds samples that are not finite numbers; decode it again.")
-        if peak > LARGEST_SAMPLE:
+        if peak > MAX_SAMPLE:
             raise ValueError(f"{name}: it holds samples of {peak:.1g}, where full scale is 1; export it again.")
         held = np.concatenate([held, block])
         while len(held) >= window:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 
-LARGEST_NUMBER = 1e31  # transformers writes 1e30 for a tokenizer without limit
+MAX_NUMBER = 1e31  # transformers writes 1e30 for a tokenizer without limit
 MAX_CHARACTERS = 20_000  # of a text; far more than a text tower reads, and megabytes take a tokenizer seconds
 
 
@@ -141,7 +141,7 @@ def check_numbers(settings, lowest: dict[str, float]) -> None:
     for name, least in lowest.items():
         value, whole = getattr(settings, name), isinstance(least, int)
         right = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-        if not right or not least <= value <= LARGEST_NUMBER:
+        if not right or not least <= value <= MAX_NUMBER:
             kind = "a whole number" if whole else "a number"
             raise ValueError(f"`{name}` is {reprlib.repr(value)}; it must be {kind} of at least {least:g}.")
 

@@ -160,7 +160,7 @@ def _extractor_around(extractor) -> PianoBindFeatureExtractor:
 
 
 def _settings(source, part: str) -> dict:
-    """Saved settings of one part of a processor: of a whole one, or standing alone beside its tower."""
+    """IndexMetadata settings of one part of a processor: of a whole one, or standing alone beside its tower."""
     whole, alone = _read(source, "processor_config.json"), _read(source, "preprocessor_config.json")
     found = (whole or {}).get(part) or alone
     if found is None:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .common.whole_folder import whole_folder, writing
+from .common.atomic_folder import atomic_folder, writing
 from .data.build_arguments import BuildArguments
 from .data.corpus_layouts import read_source
 from .data.dataset_files import Report, push_to_hub, save_to_disk, write_card, write_shards
@@ -49,10 +49,10 @@ def build(arguments: BuildArguments) -> Report:
     """
     instruments = make_instruments(arguments.instruments)
     report = Report()
-    with whole_folder(arguments.output) as folder:
+    with atomic_folder(arguments.output) as folder:
         _write(folder, arguments, instruments, report)
         if arguments.save_to_disk:
-            with whole_folder(arguments.save_to_disk) as disk:
+            with atomic_folder(arguments.save_to_disk) as disk:
                 save_to_disk(folder, disk)
     if arguments.push_to_hub:
         push_to_hub(Path(arguments.output), arguments.push_to_hub, arguments.private)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from model_cards.hub_card import LICENCES, HubOptions
 
-from .common.whole_folder import temporary_folder, whole_folder
+from .common.atomic_folder import atomic_folder, temporary_folder
 from .hub.hub_folder import ADAPTER_CONFIG, write_checkpoint, write_demo, write_metric
 from .hub.hub_upload import check_on_hub, check_repo_id, push_folder
 
@@ -72,7 +72,7 @@ def publish(arguments) -> str:
         raise ValueError(f"{output}: already holds something; choose another folder with --output, or empty it.")
     with ExitStack() as temporary:
         if output:
-            with whole_folder(output) as folder:
+            with atomic_folder(output) as folder:
                 repo_type = make_folder(arguments, folder)
             folder = output
         else:

@@ -83,13 +83,13 @@ class Library:
         """Title and subtitle of a piece."""
         return self._names[number]
 
-    def search(self, words: str, example: str = "", words_share: float = 0.5, top_k: int = 8) -> list[View]:
+    def search(self, words: str, example: str = "", text_weight: float = 0.5, top_k: int = 8) -> list[View]:
         """The pieces that fit best, best first; a piece that serves as the example is left out.
 
         Args:
             words (`str`): a description, or "".
             example (`str`): key of a piece or upload, or "".
-            words_share (`float`): 0 to 1, what the words weigh beside the example.
+            text_weight (`float`): 0 to 1, what the words weigh beside the example.
         Raises:
             UserError: there is neither, or one of them cannot be taken.
         """
@@ -100,7 +100,7 @@ class Library:
             raise UserError("There is nothing to search for; describe the music, or drop a MIDI file or recording.")
         said = self.checkpoint.embed_text([words])[0] if words else None
         if example:
-            share = float(np.clip(words_share, 0.0, 1.0))
+            share = float(np.clip(text_weight, 0.0, 1.0))
             hits = self.index.search_like(self.example(example), top_k + 1, said, share)
         else:
             hits = self.index.search(said, top_k + 1)[0]

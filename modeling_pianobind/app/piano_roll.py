@@ -12,7 +12,7 @@ WIDTH = 1000  # of the drawing, whatever its seconds; the page stretches it
 LOUDNESS_BANDS = 6  # the page's colours for velocities
 MAX_NOTES_DRAWN = 6_000
 HEARD_COLOUR = (184, 92, 40)
-LEAST_KEYS, MARGIN_KEYS = 40, 3
+MIN_KEYS, MARGIN_KEYS = 40, 3
 KEYS = np.arange(LOWEST_KEY, HIGHEST_KEY + 1)
 ENERGY_RATE, ENERGY_FFT, ENERGY_COLUMNS, ENERGY_DECIBELS = 16_000, 8_192, 600, 36.0
 
@@ -54,7 +54,7 @@ def _top(key: int) -> int:
 def _key_range(pitch: np.ndarray) -> tuple[int, int]:
     """The keys to draw: those played, with a margin, and not so few that a trill fills the picture."""
     lowest, highest = (int(pitch.min()), int(pitch.max())) if len(pitch) else (60, 60)
-    missing = max(0, LEAST_KEYS - (highest - lowest + 1 + 2 * MARGIN_KEYS))
+    missing = max(0, MIN_KEYS - (highest - lowest + 1 + 2 * MARGIN_KEYS))
     lowest, highest = lowest - MARGIN_KEYS - missing // 2, highest + MARGIN_KEYS + -(-missing // 2)
     return max(LOWEST_KEY, lowest), min(HIGHEST_KEY, highest)
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LEAST_OVERLAP = 0.8  # of the shorter piece: nobody plays less of it
+MIN_OVERLAP = 0.8  # of the shorter piece: nobody plays less of it
 # What lies beside the other piece is as like it as so much of what any two of their windows are. Chosen on the `valid`
 # split: 1 forgives missing parts, by which recordings are told from others; 0 never finds a piece by an excerpt.
-BESIDE = 0.8
-MOST_TICKS = 100_000  # eleven days of windows; times beyond are damaged, and would make a clock of any size
+UNMATCHED_SHARE = 0.8
+MAX_TICKS = 100_000  # eleven days of windows; times beyond are damaged, and would make a clock of any size
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,19 @@ def alignment(example: Example, piece: Example) -> float:
     begins = example.spans[:, 0], piece.spans[:, 0]
     steps = np.concatenate([np.diff(one) for one in begins])
     hop_seconds = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
-    if not all(np.ptp(one) < MOST_TICKS * hop_seconds for one in begins):  # not so of nan
+    if not all(np.ptp(one) < MAX_TICKS * hop_seconds for one in begins):  # not so of nan
         return float("nan")
     (first, first_heard), (second, second_heard) = (_ticks(one, hop_seconds) for one in (example, piece))
     heard = first_heard[:, None] & second_heard
     with np.errstate(invalid="ignore"):  # of damaged windows, which whoever asks finds by the result
         cosines = first @ second.T
-    beside = BESIDE * cosines[heard].mean()
+    beside = UNMATCHED_SHARE * cosines[heard].mean()
     shift = np.arange(len(second))[None] - np.arange(len(first))[:, None] + len(first) - 1  # a cosine's diagonal
     gains = np.bincount(shift.ravel(), ((cosines - beside) * heard).ravel())
     lengths = np.bincount(shift.ravel())
     # All windows of the example count; of a longer piece's windows beside it, only the root of their share does.
     count, others = first_heard.sum(), second_heard.sum()
-    enough = lengths >= np.ceil(LEAST_OVERLAP * min(cosines.shape))
+    enough = lengths >= np.ceil(MIN_OVERLAP * min(cosines.shape))
     return float(beside + gains[enough].max() / np.sqrt(count * max(count, others)))
 
 

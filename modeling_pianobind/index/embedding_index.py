@@ -4,6 +4,7 @@ Nothing here imports torch until files have to be embedded: searching a saved in
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -11,13 +12,13 @@ import numpy as np
 
 from .alignment import Example
 from .build import FolderContent, embed_folder
-from .search import LONGEST, top_alike, top_pieces
-from .shards import load_parts
-from .storage import Saved, damage, save_part
-from .table import Failure, FileTable, Part
+from .search import MAX_COSINE, rerank_by_alignment, top_pieces
+from .shards import load_shards
+from .storage import IndexMetadata, damage, save_shard
+from .table import Failure, FileTable, IndexShard
 
 DTYPES = ("float32", "int8")
-ALIGNED_PIECES = 500  # that an example is compared with window by window
+RERANKED_PIECES = 500  # that an example is compared with window by window
 
 
 @dataclass(frozen=True)
@@ -58,38 +59,38 @@ class EmbeddingIndex:
         self.fingerprint = fingerprint
         self.transcribed = transcribed
         self.failures = list(failures or [])
-        self._set_parts([Part.of(table or FileTable())])
+        self._set_shards([IndexShard.of(table or FileTable())])
 
-    def _set_parts(self, parts: list[Part]):
-        self._parts, self._joined = parts, None
+    def _set_shards(self, shards: list[IndexShard]):
+        self.shards, self._joined = shards, None
 
     @property
     def _table(self) -> FileTable:
         """All files; of shards, read into memory."""
-        if len(self._parts) == 1:
-            return self._parts[0].table
-        return FileTable.from_rows([row for part in self._parts for row in part.table.rows()])
+        if len(self.shards) == 1:
+            return self.shards[0].table
+        return FileTable.from_rows([row for shard in self.shards for row in shard.table.rows()])
 
     def __len__(self) -> int:
-        return sum(map(len, self._parts))
+        return sum(map(len, self.shards))
 
     @property
     def dim(self) -> int | None:
         """Width of the embeddings; None while there are none."""
-        return next((part.embeds.shape[1] for part in self._parts if len(part)), None)
+        return next((shard.embeds.shape[1] for shard in self.shards if len(shard)), None)
 
     @property
     def paths(self) -> list[str]:
         """What names each piece, in the order of `embeddings`."""
-        paths = [(list(part.table.paths), part.named_by) for part in self._parts]
+        paths = [(list(shard.table.paths), shard.named_by) for shard in self.shards]
         return [names[row] for names, named_by in paths for row in named_by]
 
     @property
     def embeddings(self) -> np.ndarray:
         """`(pieces, dim)` float32, unit length; of a saved index mapped from the disk, of shards joined in memory."""
         if self._joined is None:
-            filled = [part.embeds for part in self._parts if len(part)]
-            self._joined = filled[0] if len(filled) == 1 else np.concatenate(filled or [self._parts[0].embeds])
+            filled = [shard.embeds for shard in self.shards if len(shard)]
+            self._joined = filled[0] if len(filled) == 1 else np.concatenate(filled or [self.shards[0].embeds])
         return self._joined
 
     @classmethod
@@ -176,7 +177,7 @@ class EmbeddingIndex:
         dim = embeds.shape[1]
         none = (np.zeros((0, dim), np.float16), np.zeros((0, 2)))
         new = [(one, one, "", embed, *none) for one, embed in zip(ids, embeds, strict=True)]
-        self._set_parts([Part.of(FileTable.from_rows(self._table.rows() + new))])
+        self._set_shards([IndexShard.of(FileTable.from_rows(self._table.rows() + new))])
 
     def search(self, query_embeddings, top_k: int = 10) -> list[list[Hit]]:
         """Finds the pieces that are closest to each query.
@@ -195,20 +196,27 @@ class EmbeddingIndex:
         if not len(self):
             return [[] for _ in queries]
         top_k = min(top_k, len(self))
-        found = [(part, top_pieces(part, queries, top_k)) for part in self._parts if len(part)]
+        found = [(shard, top_pieces(shard, queries, top_k)) for shard in self.shards if len(shard)]
         return [
-            self._hits(query, top_k, [(part, *of[row]) for part, of in found]) for row, query in enumerate(queries)
+            self._hits(query, top_k, [(shard, *of[row]) for shard, of in found]) for row, query in enumerate(queries)
         ]
 
     def example(self, piece: int) -> Example:
         """A piece of the index, by its place in `paths`, to search by."""
-        for part in self._parts:
-            if piece < len(part):
-                return part.example(piece)
-            piece -= len(part)
+        for shard in self.shards:
+            if piece < len(shard):
+                return shard.example(piece)
+            piece -= len(shard)
         raise IndexError(f"the index has {len(self)} pieces.")
 
-    def search_like(self, example, top_k: int = 10, words=None, words_share: float = 0.5) -> list[Hit]:
+    def search_like(
+        self,
+        example: Example,
+        top_k: int = 10,
+        words: np.ndarray | None = None,
+        text_weight: float = 0.5,
+        words_share: float | None = None,
+    ) -> list[Hit]:
         """Finds the pieces that resemble an example, the same piece in another form first.
 
         The pieces whose mean is closest are compared once more, window by window in their order (`alignment`).
@@ -217,7 +225,8 @@ class EmbeddingIndex:
             example (`EmbeddedFile` or `Example`): as `embed_example` and `example` give it.
             top_k (`int`): hits; all pieces where there are fewer.
             words (`np.ndarray` of shape `(dim,)`, *optional*): embedding of a text that steers the example.
-            words_share (`float`): 0 to 1, what the words weigh beside the example.
+            text_weight (`float`): 0 to 1, the weight of the words; the example has the rest.
+            words_share (`float`, *optional*): deprecated name of `text_weight`, to be removed in 0.3.
         Returns:
             `list[Hit]`: best first; ties in the order of their paths.
         Raises:
@@ -225,31 +234,35 @@ class EmbeddingIndex:
         """
         if top_k < 1:
             raise ValueError(f"`top_k` is {top_k}; it must be at least 1.")
-        share = 0.0 if words is None else float(words_share)
-        steered = (1 - share) * example.embedding + (0 if words is None else share * words)
+        if words_share is not None:
+            warnings.warn("`words_share` is called `text_weight` now", FutureWarning, stacklevel=2)
+            text_weight = words_share
+        weight = 0.0 if words is None else float(text_weight)
+        steered = (1 - weight) * example.embedding + (0 if words is None else weight * words)
         query = self._checked(steered, "query embeddings")
-        parts = [part for part in self._parts if len(part)]
-        found = top_alike(parts, query, np.linalg.norm(steered), max(top_k, ALIGNED_PIECES), example, words, share)
-        if not all(abs(score) <= LONGEST for score, *_ in found):
-            raise ValueError(f"{parts[0].source}: the index is damaged (windows of no length 1); build it again.")
-        return [_hit(part, piece, path, -score, query[0]) for score, path, part, piece in found[:top_k]]
+        shards = [shard for shard in self.shards if len(shard)]
+        count = max(top_k, RERANKED_PIECES)
+        found = rerank_by_alignment(shards, query, np.linalg.norm(steered), count, example, words, weight)
+        if not all(abs(score) <= MAX_COSINE for score, *_ in found):
+            raise ValueError(f"{shards[0].source}: the index is damaged (windows of no length 1); build it again.")
+        return [_hit(shard, piece, path, -score, query[0]) for score, path, shard, piece in found[:top_k]]
 
     def _hits(self, query, top_k, found) -> list[Hit]:
-        """The best of what was `found` in each part: numbers of its pieces and their scores."""
+        """The best of what was `found` in each shard: numbers of its pieces and their scores."""
         scores = np.concatenate([scores for _, _, scores in found])
         # What let a row of an int8 index through was its copy: its own numbers may be none.
-        if len(scores) < top_k or np.abs(scores).max() > LONGEST:
+        if len(scores) < top_k or np.abs(scores).max() > MAX_COSINE:
             raise ValueError(
                 f"{found[0][0].source}: the index is damaged (embeddings of no length 1); build it again."
             )
         last = np.partition(scores, -top_k)[-top_k]
         best = [
-            (-score, part.path(piece), part, piece)
-            for part, pieces, scores in found
+            (-score, shard.path(piece), shard, piece)
+            for shard, pieces, scores in found
             for piece, score in zip(pieces[scores >= last], scores[scores >= last].tolist(), strict=True)
         ]
         best.sort(key=lambda one: one[:2])
-        return [_hit(part, piece, path, -score, query) for score, path, part, piece in best[:top_k]]
+        return [_hit(shard, piece, path, -score, query) for score, path, shard, piece in best[:top_k]]
 
     def _checked(self, vectors, what: str) -> np.ndarray:
         """`(n, dim)` float32 unit rows of what a caller gave."""
@@ -287,11 +300,12 @@ class EmbeddingIndex:
         """
         if dtype not in DTYPES:
             raise ValueError(f"`dtype` is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
-        part = self._parts[0] if len(self._parts) == 1 else Part.of(self._table)
-        part = replace(part, codes=None, scales=None)
+        shard = self.shards[0] if len(self.shards) == 1 else IndexShard.of(self._table)
+        shard = replace(shard, codes=None, scales=None)
         if dtype == "int8":
-            part.quantize()
-        save_part(path, part, Saved(self.fingerprint, self.transcribed, [vars(failure) for failure in self.failures]))
+            shard.quantize()
+        failures = [vars(failure) for failure in self.failures]
+        save_shard(path, shard, IndexMetadata(self.fingerprint, self.transcribed, failures))
 
     @classmethod
     def load(cls, path, model=None, verify: bool | None = None) -> "EmbeddingIndex":
@@ -306,11 +320,11 @@ class EmbeddingIndex:
             ValueError: it is no index, is damaged or cut off, lacks shards, or belongs to another checkpoint.
             OSError: it cannot be read.
         """
-        parts, saved = load_parts(path, verify)
+        shards, saved = load_shards(path, verify)
         with damage(path):
             failures = [Failure(**failure) for failure in saved.failures]
         index = cls(saved.fingerprint, None, failures, saved.transcribed)
-        index._set_parts(parts)
+        index._set_shards(shards)
         if model is not None:
             from ..checkpoint_pianobind import model_fingerprint
 
@@ -333,13 +347,13 @@ class EmbeddingIndex:
             )
 
 
-def _hit(part: Part, piece, path, score, query) -> Hit:
-    windows, spans = part.table.windows_of(part.named_by[piece])
+def _hit(shard: IndexShard, piece, path, score, query) -> Hit:
+    windows, spans = shard.table.windows_of(shard.named_by[piece])
     if not len(windows):
         return Hit(path, score)
     start, end = spans[np.argmax(windows.astype(np.float32) @ query)]
     if not np.isfinite(start + end):
-        raise ValueError(f"{part.source}: the index is damaged (a window of {path} has no seconds); build it again.")
+        raise ValueError(f"{shard.source}: the index is damaged (a window of {path} has no seconds); build it again.")
     return Hit(path, score, float(start), float(end))
 
 

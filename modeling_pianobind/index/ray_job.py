@@ -19,7 +19,7 @@ from ..inputs_pianobind import content_hash, explain, group_pieces, list_files, 
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
 from .shards import PARQUET_COLUMNS, write_parquet_header
-from .storage import Saved, check_target
+from .storage import IndexMetadata, check_target
 
 PIECES_PER_BATCH = 64  # what a worker loses, and another does again, when it is killed
 
@@ -101,7 +101,7 @@ def embed_folder(
     )
     rows.write_parquet(str(output))
     failures = _failures(output)
-    saved = Saved(Checkpoint(name, device, transcribe).fingerprint, transcribe, failures)
+    saved = IndexMetadata(Checkpoint(name, device, transcribe).fingerprint, transcribe, failures)
     write_parquet_header(output, saved)
     return [failure["message"] for failure in failures]
 

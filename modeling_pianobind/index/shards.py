@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .storage import AGAIN, HEADER, Saved, check_target, damage, load_part, read_header, write_header
-from .table import FileTable, Part
+from .storage import AGAIN, HEADER, IndexMetadata, check_target, damage, load_shard, read_header, write_header
+from .table import FileTable, IndexShard
 
 # a row of a parquet file that a Ray job writes: one music file
 PARQUET_COLUMNS = ("path", "piece", "content_hash", "embedding", "windows", "spans", "error")
@@ -82,16 +82,16 @@ def merge(folder, shards: list) -> int:
     """
     folder = Path(folder)
     check_target(folder, sharded=True)
-    opened = [load_part(shard) for shard in shards]
+    opened = [load_shard(shard) for shard in shards]
     saved = _together(folder, shards, opened)
-    _refuse_doubles(shards, [part for part, _ in opened])
+    _refuse_doubles(shards, [content for content, _ in opened])
     folder.mkdir(parents=True, exist_ok=True)
     names = [Path(os.path.relpath(os.path.abspath(shard), os.path.abspath(folder))).as_posix() for shard in shards]
-    write_header(folder, {"shards": names}, Saved(saved.fingerprint, saved.transcribed, []))
-    return sum(len(part) for part, _ in opened)
+    write_header(folder, {"shards": names}, IndexMetadata(saved.fingerprint, saved.transcribed, []))
+    return sum(len(content) for content, _ in opened)
 
 
-def load_parts(path, verify: bool | None = None) -> tuple[list[Part], Saved]:
+def load_shards(path, verify: bool | None = None) -> tuple[list[IndexShard], IndexMetadata]:
     """Opens an index of any kind: one of its own, one in shards, or one that a Ray job wrote as parquet files.
 
     Raises:
@@ -108,11 +108,11 @@ def load_parts(path, verify: bool | None = None) -> tuple[list[Part], Saved]:
             )
     header = read_header(path)
     if "parquet" in header:
-        part, saved = _load_parquet(path, header)
-        return [part], saved
+        content, saved = _load_parquet(path, header)
+        return [content], saved
     if "shards" not in header:
-        part, saved = load_part(path, verify)
-        return [part], saved
+        content, saved = load_shard(path, verify)
+        return [content], saved
     names = header["shards"]
     if (
         not isinstance(names, list)
@@ -124,14 +124,14 @@ def load_parts(path, verify: bool | None = None) -> tuple[list[Part], Saved]:
     for shard in shards:
         if not os.path.isfile(shard / HEADER):  # False for names that no file can have, too
             raise ValueError(f"{path}: the index is incomplete (its shard {shard} is missing); make that shard again.")
-    opened = [load_part(shard, verify) for shard in shards]
-    return [part for part, _ in opened], _together(path, shards, opened)
+    opened = [load_shard(shard, verify) for shard in shards]
+    return [content for content, _ in opened], _together(path, shards, opened)
 
 
 _MERGE = "make them one index with `pianobind index --merge`."
 
 
-def _together(path, shards, opened) -> Saved:
+def _together(path, shards, opened) -> IndexMetadata:
     """What the shards' headers say of the whole; refuses those that one checkpoint did not make in one way."""
     first = opened[0][1]
     for shard, (_, saved) in zip(shards, opened, strict=True):
@@ -140,30 +140,30 @@ def _together(path, shards, opened) -> Saved:
                 f"{path}: its shards {shards[0]} and {shard} were made by different checkpoints, or one with "
                 f"--transcribe and one without; make one of them again."
             )
-    if len({part.embeds.shape[1] for part, _ in opened if len(part)}) > 1:
+    if len({content.embeds.shape[1] for content, _ in opened if len(content)}) > 1:
         raise ValueError(f"{path}: its shards have embeddings of different width; {AGAIN}.")
     with damage(path):
         failures = sorted((failure for _, saved in opened for failure in saved.failures), key=lambda one: str(one))
-    return Saved(first.fingerprint, first.transcribed, failures)
+    return IndexMetadata(first.fingerprint, first.transcribed, failures)
 
 
-def _refuse_doubles(shards, parts) -> None:
+def _refuse_doubles(shards, contents) -> None:
     """A file in two indices would be found twice."""
     holder = {}
-    for shard, part in zip(shards, parts, strict=True):
-        for name in part.table.paths:
+    for shard, content in zip(shards, contents, strict=True):
+        for name in content.table.paths:
             if holder.setdefault(name, shard) != shard:
                 raise ValueError(f"{shard}: holds {name}, which {holder[name]} holds too; leave one of the two out.")
 
 
-def write_parquet_header(folder, saved: Saved) -> None:
+def write_parquet_header(folder, saved: IndexMetadata) -> None:
     """Makes the parquet files that a Ray job wrote an index, once all are written."""
     files = sorted(Path(folder).glob("*.parquet"))
     stored = [{"name": file.name, "bytes": file.stat().st_size} for file in files]
     write_header(folder, {"parquet": stored}, saved)
 
 
-def _load_parquet(path, header) -> tuple[Part, Saved]:
+def _load_parquet(path, header) -> tuple[IndexShard, IndexMetadata]:
     """Reads such an index into memory; `EmbeddingIndex.save` makes one of it that is mapped from the disk.
 
     Raises:
@@ -181,9 +181,9 @@ def _load_parquet(path, header) -> tuple[Part, Saved]:
             for batch in pyarrow.parquet.ParquetFile(path / name).iter_batches(columns=PARQUET_COLUMNS):
                 rows += [_row(row) for row in batch.to_pylist() if not row["error"]]
     with damage(path):
-        part = Part.of(FileTable.from_rows(sorted(rows, key=lambda row: row[0])))
-    part.source = str(path)
-    return part, Saved(header["checkpoint_fingerprint"], header.get("transcribed", False), header["failures"])
+        content = IndexShard.of(FileTable.from_rows(sorted(rows, key=lambda row: row[0])))
+    content.source = str(path)
+    return content, IndexMetadata.of(header)
 
 
 def _row(row: dict) -> tuple:
@@ -200,7 +200,7 @@ __all__ = [
     "in_shard",
     "is_index",
     "list_shards",
-    "load_parts",
+    "load_shards",
     "merge",
     "shard_folder",
     "write_parquet_header",

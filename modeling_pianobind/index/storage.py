@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from .folder_lock import folder_lock
-from .table import FileTable, Part
+from .table import FileTable, IndexShard
 
 FORMAT, FORMAT_VERSION = "pianobind-index", 2
 HEADER = "index.json"
@@ -43,12 +43,16 @@ DTYPES = {
 
 
 @dataclass
-class Saved:
+class IndexMetadata:
     """What a folder's header says of the index itself."""
 
     fingerprint: str
     transcribed: bool
     failures: list[dict]
+
+    @classmethod
+    def of(cls, header: dict) -> "IndexMetadata":
+        return cls(header["checkpoint_fingerprint"], header.get("transcribed", False), header["failures"])
 
 
 class MappedNames(Sequence):
@@ -122,19 +126,19 @@ def check_target(path, sharded: bool = False) -> None:
         raise ValueError(f"{path}: the folder holds an index {kind}; choose a new or an empty one.")
 
 
-def save_part(path, part: Part, saved: Saved) -> None:
-    """Writes a `Part`, with `codes` if it has them; see `EmbeddingIndex.save`."""
-    path, table = Path(path), part.table
+def save_shard(path, shard: IndexShard, saved: IndexMetadata) -> None:
+    """Writes a `IndexShard`, with `codes` if it has them; see `EmbeddingIndex.save`."""
+    path, table = Path(path), shard.table
     check_target(path)
     path.mkdir(parents=True, exist_ok=True)
     names = [os.fsencode(name) for name in table.paths]
     bounds = np.cumsum([0, *map(len, names)])
     arrays = {"names": np.frombuffer(b"".join(names) + b"\0", np.uint8), "name_bounds": bounds}
     arrays |= {"files": table.embeds, "windows": table.windows, "spans": table.spans, "bounds": table.bounds}
-    if part.embeds is not table.embeds:
-        arrays |= {"pieces": part.embeds, "named_by": part.named_by}
-    if part.codes is not None:
-        arrays |= {"codes": part.codes, "scales": part.scales}
+    if shard.embeds is not table.embeds:
+        arrays |= {"pieces": shard.embeds, "named_by": shard.named_by}
+    if shard.codes is not None:
+        arrays |= {"codes": shard.codes, "scales": shard.scales}
     with _saving(path):
         stored = {
             "rows": _store(path, "rows", ".parquet", lambda handle: _write_rows(handle, table)),
@@ -144,7 +148,7 @@ def save_part(path, part: Part, saved: Saved) -> None:
         _replace_header(path, header, saved)
 
 
-def write_header(path, content: dict, saved: Saved) -> None:
+def write_header(path, content: dict, saved: IndexMetadata) -> None:
     """Replaces the header of an index in one step; `content` says where its files are."""
     with _saving(Path(path)):
         _replace_header(Path(path), content, saved)
@@ -170,8 +174,8 @@ def _saving(path: Path) -> Iterator[None]:
                 (path / name).unlink(missing_ok=True)
 
 
-def load_part(path, verify: bool | None = None) -> tuple[Part, Saved]:
-    """Opens what `save_part` wrote.
+def load_shard(path, verify: bool | None = None) -> tuple[IndexShard, IndexMetadata]:
+    """Opens what `save_shard` wrote.
 
     Args:
         verify (`bool`, *optional*): whether to read the data files through and compare their SHA-256; by default only
@@ -191,12 +195,12 @@ def load_part(path, verify: bool | None = None) -> tuple[Part, Saved]:
         columns += [StoredColumn(file, "piece", os.fsdecode, path), StoredColumn(file, "content_hash", str, path)]
         embeds, windows, spans = arrays["files"], arrays["windows"], arrays["spans"]
         table = FileTable(*columns, embeds, windows, spans, arrays["bounds"])
-        part = Part(table, arrays.get("pieces", embeds), arrays.get("named_by", np.arange(len(embeds))))
-        part.codes, part.scales, part.source = arrays.get("codes"), arrays.get("scales"), str(path)
+        shard = IndexShard(table, arrays.get("pieces", embeds), arrays.get("named_by", np.arange(len(embeds))))
+        shard.codes, shard.scales, shard.source = arrays.get("codes"), arrays.get("scales"), str(path)
     files, dim = header["files"], header["dim"]
-    wide = {array.shape[1:] for array in (embeds, windows, part.embeds, part.codes) if array is not None}
+    wide = {array.shape[1:] for array in (embeds, windows, shard.embeds, shard.codes) if array is not None}
     long = len(
-        {len(part.embeds), len(part.named_by), *(len(one) for one in (part.codes, part.scales) if one is not None)}
+        {len(shard.embeds), len(shard.named_by), *(len(one) for one in (shard.codes, shard.scales) if one is not None)}
     )
     if (
         {len(embeds), *map(len, columns)} != {files}
@@ -208,13 +212,13 @@ def load_part(path, verify: bool | None = None) -> tuple[Part, Saved]:
             f"{path}: the index is damaged (its header says {files} files of {dim} dimensions, its data "
             f"{len(columns[0])} of {embeds.shape[1:]}); {AGAIN}."
         )
-    bounds, named_by = table.bounds, part.named_by
+    bounds, named_by = table.bounds, shard.named_by
     ordered = (
         len(bounds) == files + 1 and bounds[0] == 0 and bounds[-1] == len(windows) and (np.diff(bounds) >= 0).all()
     )
     if not ordered or (len(named_by) and (named_by.min() < 0 or named_by.max() >= files)):
         raise ValueError(f"{path}: the index is damaged (its files do not match their windows); {AGAIN}.")
-    return part, Saved(header["checkpoint_fingerprint"], header.get("transcribed", False), header["failures"])
+    return shard, IndexMetadata.of(header)
 
 
 @contextmanager
@@ -275,8 +279,8 @@ def _map_arrays(file) -> dict[str, np.ndarray]:
     data = np.asarray(np.memmap(file, np.uint8, "c"))[8 + length :]
     arrays = {}
     for name, entry in header.items():
-        part = data[slice(*entry["data_offsets"])].view(DTYPES[entry["dtype"]])
-        arrays[name] = part.reshape(entry["shape"])
+        numbers = data[slice(*entry["data_offsets"])].view(DTYPES[entry["dtype"]])
+        arrays[name] = numbers.reshape(entry["shape"])
     return arrays
 
 
@@ -392,12 +396,12 @@ def _checked(path, entry, verify) -> Path:
 
 
 __all__ = [
-    "Saved",
+    "IndexMetadata",
     "check_target",
     "damage",
-    "load_part",
+    "load_shard",
     "read_header",
-    "save_part",
+    "save_shard",
     "write_embeddings",
     "write_header",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 from ..inputs_pianobind import MIDI_EXTENSIONS
 from .alignment import Example
 
-INT8_LARGEST = 127
+INT8_MAX = 127
 
 
 @dataclass
@@ -63,7 +63,7 @@ class FileTable:
 
 
 @dataclass
-class Part:
+class IndexShard:
     """Files and their pieces: a whole index, or one of its shards.
 
     Attributes:
@@ -94,7 +94,7 @@ class Part:
         return Example(self.embeds[piece], *self.table.windows_of(self.named_by[piece]))
 
     @classmethod
-    def of(cls, table: FileTable) -> "Part":
+    def of(cls, table: FileTable) -> "IndexShard":
         """Averages the files of each piece, and chooses the file that names it."""
         names, piece = np.unique(np.array(table.pieces, dtype=object), return_inverse=True)
         if len(names) == len(table.pieces):
@@ -114,7 +114,7 @@ class Part:
         self.scales = np.empty(len(self.embeds), np.float32)
         for start in range(0, len(self), block_rows):
             rows = slice(start, start + block_rows)
-            scales = np.abs(self.embeds[rows]).max(axis=1) / np.float32(INT8_LARGEST)
+            scales = np.abs(self.embeds[rows]).max(axis=1) / np.float32(INT8_MAX)
             self.codes[rows] = np.rint(self.embeds[rows] / scales[:, None])
             self.scales[rows] = scales
 
@@ -123,4 +123,4 @@ def is_midi(path) -> bool:
     return os.path.splitext(path)[1].lower() in MIDI_EXTENSIONS
 
 
-__all__ = ["Failure", "FileTable", "Part", "is_midi"]
+__all__ = ["Failure", "FileTable", "IndexShard", "is_midi"]

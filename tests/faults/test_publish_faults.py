@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from modeling_pianobind.index.folder_lock import folder_lock
-from training.common.whole_folder import temporary_folder
+from training.common.atomic_folder import temporary_folder
 from training.publish import main
 
 from ..hub_client import Client

@@ -192,7 +192,7 @@ def test_a_huge_number_in_a_header_is_not_printed(tmp_path):
 def test_int8_rows_whose_own_numbers_are_damaged_are_noticed(tmp_path):
     index = EmbeddingIndex()
     index.add("abc", np.random.default_rng(0).normal(size=(3, 32)))
-    index._parts[0].quantize()
+    index.shards[0].quantize()
     index.embeddings[1, 5] = np.nan
     with pytest.raises(ValueError, match="embeddings of no length 1"):
         index.search(np.eye(1, 32), 3)

@@ -29,7 +29,7 @@ from .rendering import fit_length
 
 RENDERED_PEAK = 0.9
 DESCRIBED_SECONDS = 20.0  # the thresholds of `descriptors` were set on stretches of this length
-FEWEST_NOTES = 6  # in a stretch that is described
+MIN_NOTES = 6  # in a stretch that is described
 BLOCK_FRAMES = 1 << 20
 UNSTATED = (UNSTATED_LICENCE, "unknown", "unspecified", "none", "n/a", "?")
 CAPTION_TRIES = 12  # to find wordings that differ
@@ -288,7 +288,7 @@ def _facts(piece, notes, seconds) -> tuple[set[str], set[str], set[str]]:
     if notes is not None:
         starts = window_starts(seconds, DESCRIBED_SECONDS, DESCRIBED_SECONDS)
         windows = [notes.crop(start, start + DESCRIBED_SECONDS) for start in starts]
-        windows = [window for window in windows if len(window) >= FEWEST_NOTES]
+        windows = [window for window in windows if len(window) >= MIN_NOTES]
         votes = Counter()
         for window in windows:
             votes.update(descriptor_facts(measure(window, min(DESCRIBED_SECONDS, seconds)))[0])

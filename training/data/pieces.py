@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow.parquet
 
-LARGEST_MEMBER = 1 << 30  # bytes; a piece of music is smaller, whatever an archive claims
+MAX_MEMBER_BYTES = 1 << 30  # bytes; a piece of music is smaller, whatever an archive claims
 TEXT_COLUMNS = (
     "captions",
     "caption",
@@ -133,7 +133,7 @@ def unpack(archive: Path, names: set[str], folder: Path) -> None:
                 if member.name not in names:
                     continue
                 target = path_inside(folder, member.name)
-                if not member.isfile() or member.size > LARGEST_MEMBER:
+                if not member.isfile() or member.size > MAX_MEMBER_BYTES:
                     raise ValueError(f"{archive}: {member.name} is no plain file, or too large; pack it anew.")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(members.extractfile(member).read())

@@ -9,7 +9,7 @@ SAMPLING_RATE = 16_000
 HELD_SECONDS, HEARD_SECONDS = 0.6, (0.05, 0.45)
 FFT_SIZE = 1 << 16
 TOLERANCE_SEMITONES = 0.4  # around each harmonic; a honky-tonk piano lies within
-LEAST_SHARE = 0.5  # of the energy; a piano in tune has 0.95 and more
+MIN_SHARE = 0.5  # of the energy; a piano in tune has 0.95 and more
 
 
 def in_tune_share(instrument) -> float:
@@ -46,7 +46,7 @@ def check_instruments(instruments: list, names: list[str]) -> None:
     """
     for name, instrument in zip(names, instruments, strict=True):
         share = in_tune_share(instrument)
-        if share < LEAST_SHARE:
+        if share < MIN_SHARE:
             raise ValueError(
                 f"{name}: rendered through symusic it plays wrong keys (only {share:.0%} of its sound is in tune); "
                 "use an SF3 font such as MuseScore_General.sf3, or a folder of samples."

@@ -9,6 +9,7 @@ from modeling_pianobind import PianoBindModel
 from modeling_pianobind.modeling_pianobind import LogitScale, contrastive_loss
 
 from ..data.arguments import StageArguments
+from .distributed import gather, gather_all
 from .losses import (
     FactHead,
     MaskedNoteHeads,
@@ -20,7 +21,6 @@ from .losses import (
     mean_of_sums,
     same_song,
 )
-from .processes import gather, gather_all
 
 ALIGNMENT_LOGIT_SCALE = math.log(1 / 0.05)
 LENGTH_PARTS = 8

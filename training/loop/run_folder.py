@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ..common.whole_folder import PARTIAL, PREVIOUS, restore, whole_folder, writing
+from ..common.atomic_folder import PARTIAL, PREVIOUS, atomic_folder, restore, writing
 from ..data.arguments import TrainingArguments
 
 PACKAGES = ("pianobind", "torch", "transformers", "accelerate", "peft", "datasets", "safetensors", "numpy", "symusic")
@@ -63,7 +63,7 @@ class RunFolder:
         """Writes the state of all processes, then deletes older ones."""
         state = self.path / f"state-{stage:03d}-{step:08d}"
         is_main = accelerator.is_main_process
-        with whole_folder(state) if is_main else nullcontext(f"{state}{PARTIAL}") as partial:
+        with atomic_folder(state) if is_main else nullcontext(f"{state}{PARTIAL}") as partial:
             accelerator.wait_for_everyone()
             accelerator.save_state(str(partial))
             accelerator.wait_for_everyone()

@@ -16,12 +16,12 @@ from modeling_pianobind.index.folder_lock import folder_lock
 
 PARTIAL, PREVIOUS = ".partial", ".previous"
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-LEAST_FREE_BYTES = 1 << 20
+MIN_FREE_BYTES = 1 << 20
 YOUNG_SECONDS = 60
 
 
 @contextmanager
-def whole_folder(target: str | Path) -> Iterator[Path]:
+def atomic_folder(target: str | Path) -> Iterator[Path]:
     """An empty folder beside `target` that takes its place once it is written.
 
     What goes wrong leaves `target` as it was, and what a process that was killed left there is thrown away.
@@ -110,8 +110,8 @@ def _disk_error(error: BaseException, folder: Path) -> int | None:
     if isinstance(error, SafetensorError) and (number := re.search(r"os error (\d+)", str(error))):
         return int(number[1])
     # torch.save only says that it wrote less than it meant to.
-    is_full = isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < LEAST_FREE_BYTES
+    is_full = isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < MIN_FREE_BYTES
     return errno.ENOSPC if is_full else None
 
 
-__all__ = ["restore", "temporary_folder", "whole_folder", "writing"]
+__all__ = ["atomic_folder", "restore", "temporary_folder", "writing"]
