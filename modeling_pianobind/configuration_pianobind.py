@@ -24,6 +24,7 @@ class PianoBindAudioConfig(PreTrainedConfig):
         frame_seconds (`float`): time between two input frames, in seconds.
         window_frames (`int`): frames of one window.
         stem_strides (`tuple[int, ...]`): by how much each of the stem's convolutions shortens time.
+        patch_frames (`int`): above 0, a token is a patch of so many whole frames, and there are no convolutions.
         resnet_layers, resnet_width, resnet_heads: the ResNet's blocks a stage, base width and pooling heads.
         resnet_output_size (`int`): width of the vector that the ResNet's attention pooling gives.
     """
@@ -45,6 +46,7 @@ class PianoBindAudioConfig(PreTrainedConfig):
     hidden_dropout: float = 0.1
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
+    patch_frames: int = 0
     resnet_layers: tuple[int, ...] | list[int] = (3, 4, 6, 3)
     resnet_width: int = 16
     resnet_heads: int = 8
@@ -59,7 +61,7 @@ class PianoBindAudioConfig(PreTrainedConfig):
     def validate_sizes(self):
         sizes = ("num_mel_bins", "window_frames", "resnet_width", "resnet_heads", "resnet_output_size")
         _check_sizes(self, sizes, ("stem_strides", "resnet_layers"))
-        check_numbers(self, {"frame_seconds": 1e-6})
+        check_numbers(self, {"frame_seconds": 1e-6, "patch_frames": 0})
 
     def validate_options(self):
         _check_options(self, ("rotary",))

@@ -255,6 +255,15 @@ class PianoBindMidiModel(PianoBindPreTrainedModel):
         return torch.einsum("bt,btw->bw", notes, hidden) / notes.sum(1, keepdim=True).clamp(min=1)
 
 
+def _patch_stem(config) -> nn.Sequential:
+    """Patches of `patch_frames` whole frames -> tokens: plain matrix products, faster than strided convolutions."""
+    return nn.Sequential(
+        nn.Linear(config.patch_frames * config.num_mel_bins, 2 * config.hidden_size),
+        nn.GELU(),
+        nn.Linear(2 * config.hidden_size, config.hidden_size),
+    )
+
+
 class PianoBindAudioModel(PianoBindPreTrainedModel):
     """Audio tower of both families; the config says which."""
 
@@ -275,7 +284,7 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
                 config.resnet_output_size,
             )
         else:
-            self.stem = nn.ModuleList(
+            self.stem = _patch_stem(config) if config.patch_frames else nn.ModuleList(
                 nn.Conv1d(
                     config.hidden_size if place else config.num_mel_bins, config.hidden_size, 3, stride, padding=1
                 )
@@ -300,10 +309,16 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
             self._check_frames(input_features.shape[1])
             return self.resnet(input_features.transpose(1, 2)[:, None])
         heard = (audio_attention_mask != 0)[..., None].to(input_features.dtype)
-        hidden = (input_features * heard).transpose(1, 2)
-        for convolution in self.stem:
-            hidden = F.gelu(convolution(hidden))  # (windows, hidden_size, time)
-        hidden = self.input_norm(hidden.transpose(1, 2))
+        hidden = input_features * heard
+        if self.config.patch_frames:
+            missing = -hidden.shape[1] % self.stride
+            hidden = self.stem(F.pad(hidden, (0, 0, 0, missing)).unflatten(1, (-1, self.stride)).flatten(2))
+        else:
+            hidden = hidden.transpose(1, 2)
+            for convolution in self.stem:
+                hidden = F.gelu(convolution(hidden))  # (windows, hidden_size, time)
+            hidden = hidden.transpose(1, 2)
+        hidden = self.input_norm(hidden)
         places = torch.arange(hidden.shape[1], device=hidden.device, dtype=torch.float32)
         seconds = places * self.config.frame_seconds * self.stride
         return self.encoder(hidden, self.token_mask(audio_attention_mask), seconds.expand(hidden.shape[0], -1))
@@ -311,7 +326,7 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
     @property
     def stride(self) -> int:
         """Frames that one token stands for."""
-        return math.prod(self.config.stem_strides)
+        return self.config.patch_frames or math.prod(self.config.stem_strides)
 
     def token_mask(self, audio_attention_mask):
         return audio_attention_mask[:, :: self.stride]

@@ -17,7 +17,7 @@ from modeling_pianobind import PianoBindAudioConfig, PianoBindMidiConfig, PianoB
 
 NEW = "new"
 # the towers that `new` makes: wide, and cheap by few tokens
-NEW_AUDIO = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1152, "stem_strides": (2, 2, 2)}
+NEW_AUDIO = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1152, "patch_frames": 8}
 NEW_MIDI = {
     "hidden_size": 384,
     "num_attention_heads": 6,

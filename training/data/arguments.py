@@ -35,6 +35,9 @@ class StageArguments:
         default=0.0,
         metadata={"help": "weight of telling, for every fact of the vocabulary, whether it holds (a sigmoid each)"},
     )
+    work_weight: float = field(
+        default=0.0, metadata={"help": "weight of finding a piece by generated captions of its work, and back"}
+    )
     windows_per_piece: int = field(
         default=1, metadata={"help": "successive examples that are windows of one piece; facts also see their mean"}
     )
@@ -45,7 +48,10 @@ class StageArguments:
         default=0.0, metadata={"help": "weight of the distance between a window's audio and MIDI embeddings"}
     )
     struck_keys_weight: float = field(
-        default=0.0, metadata={"help": "weight of hearing which keys are struck in each token of an audio window"}
+        default=0.0, metadata={"help": "weight of hearing which keys are struck and held, and when, in audio"}
+    )
+    audio_midi_queue: int = field(
+        default=0, metadata={"help": "windows of earlier batches whose MIDI audio is told from; with `midi` frozen"}
     )
     view_weight: float = field(
         default=0.0, metadata={"help": "weight of finding a window by the same notes played in another way"}
@@ -64,7 +70,7 @@ class StageArguments:
     def compares_midi(self) -> bool:
         """Whether a loss needs the embeddings of the MIDI."""
         weights = self.midi_text_weight, self.audio_midi_weight, self.distillation_weight, self.view_weight
-        labelled = self.label_weight > 0 or self.fact_weight > 0
+        labelled = self.label_weight > 0 or self.fact_weight > 0 or self.work_weight > 0
         return any(weights) or self.statistics_weight > 0 or (labelled and "midi" not in self.frozen)
 
     @property
@@ -113,6 +119,11 @@ class TrainingArguments(YamlArguments):
         default=0.0, metadata={"help": "share of examples drawn by a random fact that holds for them, not by source"}
     )
     instruments: list[InstrumentArguments] = field(default_factory=list, metadata={"help": "see InstrumentArguments"})
+    mel_rendering: str = field(
+        default="",
+        metadata={"help": "play windows as sums of single notes' spectrograms, several times as fast; the folder that "
+                  "keeps these"},
+    )
     augmentation: NoteAugmentation = field(default_factory=NoteAugmentation, metadata={"help": "see NoteAugmentation"})
     audio_augmentation: float = field(default=1.0, metadata={"help": "strength of rooms, noise, equalisers"})
     recording_semitones: int = field(

@@ -20,12 +20,13 @@ from modeling_pianobind import PianoBindFeatureExtractor, PianoBindProcessor
 from .arguments import TrainingArguments
 from .captions import choose_facts, write_caption
 from .dataset import WindowSampler
+from .mel_rendering import DEEP_DB
 from .rendering import make_instruments
 from .sources import TrainingCorpus
 from .vocabulary import FactVocabulary
 
 LATEST_SECONDS = 0.5
-DEEP_DB = 100.0  # kept below the loudest bin: noise added later needs to reach under the model's own floor
+NEPERS = np.log(10) / 10  # of power, in a decibel
 
 
 def deep_extractor(extractor: PianoBindFeatureExtractor) -> PianoBindFeatureExtractor:
@@ -126,6 +127,8 @@ class AudioBank:
             "claimed": self.vocabulary.encode(chosen),
             "true": self.arrays["true"][window].astype(np.float32),
             "false": self.arrays["false"][window].astype(np.float32),
+            "generated": np.zeros(len(self.vocabulary.facts), np.float32),
+            "work": -1,
             "song": int(self.arrays["song"][window]),
             "id": f"rendered window {window}",
             "window": window,
@@ -135,7 +138,7 @@ class AudioBank:
 
 
 def augment_log_mel(decibels: torch.Tensor, extractor: PianoBindFeatureExtractor, strength: float = 1.0):
-    """Room, microphone, noise, detuning and compression on log-mel spectrograms, at random for each window.
+    """Room, microphone, noise, detuning, compression and codec on log-mel spectrograms, at random for each window.
 
     Args:
         decibels (`torch.Tensor` of shape `(windows, frames, mels)`, uint8): as a bank holds them.
@@ -146,7 +149,6 @@ def augment_log_mel(decibels: torch.Tensor, extractor: PianoBindFeatureExtractor
     """
     windows, frames, bands = decibels.shape
     device = decibels.device
-    decibels = decibels.float() * (DEEP_DB / 255) - DEEP_DB
     edges = [1127 * np.log1p(edge / 700) for edge in (extractor.min_frequency, extractor.max_frequency)]
     mels = torch.linspace(*edges, bands + 2, dtype=torch.float32, device=device)[1:-1]
     hertz = 700 * (torch.exp(mels / 1127) - 1)
@@ -158,35 +160,38 @@ def augment_log_mel(decibels: torch.Tensor, extractor: PianoBindFeatureExtractor
     def sometimes(probability):
         return (torch.rand(windows, 1, 1, device=device) < probability).float() * strength
 
+    # Matrix products, which processors do fast in bfloat16, do what indexing and loops would do slowly.
     ratio = 2 ** (uniform(-0.4, 0.4) * strength / 12)
     place = (1127 * torch.log1p(hertz * ratio / 700) - mels[0]) / (mels[1] - mels[0])
-    place = place.clamp(0, bands - 1.001).expand(windows, frames, bands)
-    below = place.long()
-    decibels = torch.lerp(decibels.gather(2, below), decibels.gather(2, below + 1), place - below)
+    place = place.clamp(0, bands - 1)  # (windows, 1, bands): where each band comes from
+    detune = (1 - (place - torch.arange(bands, device=device)[None, :, None]).abs()).clamp(min=0)
+    decibels = torch.bmm(decibels.bfloat16() * (DEEP_DB / 255), detune.bfloat16()).float() - DEEP_DB
 
-    decibels = decibels * (1 + sometimes(0.5) * uniform(-0.2, 0.15))  # compression, expansion
-    decibels = decibels + strength * uniform(-3.0, 1.5) * octaves
+    gain = strength * uniform(-3.0, 1.5) * octaves
     for _ in range(2):
         centre, width = uniform(-3.5, 3.5), uniform(0.4, 1.5)
-        decibels = decibels + strength * uniform(-9, 9) * torch.exp(-(((octaves - centre) / width) ** 2))
-    decibels = decibels - sometimes(0.3) * 30 * (octaves - uniform(1.8, 3.5)).clamp(min=0)
-    decibels = decibels - sometimes(0.5) * 18 * (uniform(-5.0, -2.5) - octaves).clamp(min=0)
+        gain = gain + strength * uniform(-9, 9) * torch.exp(-(((octaves - centre) / width) ** 2))
+    gain = gain - sometimes(0.3) * 30 * (octaves - uniform(1.8, 3.5)).clamp(min=0)
+    gain = gain - sometimes(0.5) * 18 * (uniform(-5.0, -2.5) - octaves).clamp(min=0)
+    contrast = 1 + sometimes(0.5) * uniform(-0.2, 0.15)  # compression, expansion
+    power = torch.addcmul(gain, decibels, contrast).mul_(NEPERS).exp_()
 
-    power = 10 ** (decibels / 10)
-    decay = 10 ** (-6 * extractor.hop_length / extractor.sampling_rate / uniform(0.15, 2.0)[:, 0])
-    tail, wet = torch.zeros(windows, bands, device=device), sometimes(0.75)[:, 0] * 10 ** (uniform(-20, -4)[:, 0] / 10)
-    echoes = []
-    for frame in power.unbind(1):  # the room: each band rings on and fades
-        tail = tail * decay + frame
-        echoes.append(tail)
-    power = power + (wet * (1 - decay))[:, None] * torch.stack(echoes, 1)
+    decay = 10 ** (-6 * extractor.hop_length / extractor.sampling_rate / uniform(0.15, 2.0))
+    wet = sometimes(0.75) * 10 ** (uniform(-20, -4) / 10) * (1 - decay)
+    ringing = decay[:, 0] ** torch.arange(frames - 1, -1, -1, device=device)  # the room: each band rings on and fades
+    ringing = torch.cat([ringing, ringing.new_zeros(windows, frames - 1)], 1).bfloat16()
+    echoes = torch.bmm(ringing.unfold(1, frames, 1), power.bfloat16()).flip(1)  # row `i` of the view is the last but `i`
+    power = power.addcmul_(echoes.float(), wet)
     loudest = power.amax((1, 2), keepdim=True)
     noise = loudest * 10 ** ((uniform(-85, -25) + uniform(-6, 2) * octaves) / 10)
     # one pattern for all windows of a batch: drawing it is slow
     pattern = torch.empty(1, frames, bands, device=device).exponential_()
-    power = power + sometimes(0.7) * noise * pattern
-    decibels = 10 * torch.log10(power.clamp(min=1e-12))
-    return ((decibels - decibels.amax((1, 2), keepdim=True)) / extractor.top_db + 1).clamp(min=0)
+    power = power.addcmul_(sometimes(0.7) * noise, pattern)
+    decibels = power.clamp_(min=1e-12).log_().div_(NEPERS)
+    coded = sometimes(0.3) * uniform(30.0, 60.0)  # a codec drops what louder sound hides
+    hidden = decibels < decibels.amax(2, keepdim=True) - torch.where(coded > 0, coded, 200.0)
+    decibels = decibels.masked_fill_(hidden, -200.0)
+    return decibels.sub_(decibels.amax((1, 2), keepdim=True)).div_(extractor.top_db).add_(1).clamp_(min=0)
 
 
 def main():

@@ -16,6 +16,7 @@ from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNot
 from .augmentation import PERFORMED_VELOCITIES, NoteAugmentation
 from .captions import choose_facts, write_caption
 from .descriptors import descriptor_facts, measure
+from .mel_rendering import MelInstrument
 from .rendering import fit_length
 from .sources import TrainingCorpus, has_audio, has_midi
 from .vocabulary import FactVocabulary
@@ -32,6 +33,7 @@ OTHER_TOUCH = NoteAugmentation(
     drop_note_probability=0.6,
 )
 LARGEST_SHIFT_SECONDS = 1.0  # between the two views of a window
+MAX_LATE_SECONDS = 0.5  # between a window of notes and its sound
 LEAD_SECONDS = 2.0  # music before the window, so that its first notes find strings that still ring
 FEWEST_NOTES = 6
 SILENT_PEAK = 1e-3
@@ -47,12 +49,16 @@ class Window:
         seconds (`float`): how long it is.
         notes (`PianoNotes`, *optional*).
         waveform (`np.ndarray` of shape `(samples,)`, int16, *optional*): the same stretch as audio.
+        decibels (`np.ndarray` of shape `(frames, bands)`, uint8, *optional*): as audio too, see `MelInstrument`.
+        late_seconds (`float`): how long after the window's start that sound begins.
         view (`PianoNotes`, *optional*): about the same notes, played in another way.
     """
 
     seconds: float
     notes: PianoNotes | None = None
     waveform: np.ndarray | None = None
+    decibels: np.ndarray | None = None
+    late_seconds: float = 0.0
     view: PianoNotes | None = None
 
 
@@ -89,6 +95,11 @@ class WindowSampler:
     seed: int = 0
 
     @cached_property
+    def work_number(self) -> dict[str, int]:
+        """The place of each row that has a known work's captions, among all that have."""
+        return {row["id"]: number for number, row in enumerate(self.corpus.rows_with_works())}
+
+    @cached_property
     def slots(self) -> list[int]:
         return self.corpus.slots(self.batch_size)
 
@@ -114,7 +125,7 @@ class WindowSampler:
         for _ in range(MOST_TRIES):
             piece = part.draw(draws)
             try:
-                example = self.example(part.corpus, piece, generator)
+                example = self.example(part.corpus, piece, generator, self._has_view(index))
             except Exception as error:
                 error.add_note(f"in row {part.corpus.rows[piece]['id']}, example {index}")
                 raise
@@ -125,13 +136,17 @@ class WindowSampler:
             f"{FEWEST_NOTES} notes or with sound; check the corpus."
         )
 
-    def example(self, corpus, piece: int, generator: np.random.Generator) -> dict | None:
+    def _has_view(self, index: int) -> bool:
+        """Evenly spread, so that every batch has the same number of second views."""
+        return int((index + 1) * self.view_share) > int(index * self.view_share)
+
+    def example(self, corpus, piece: int, generator: np.random.Generator, has_view: bool = False) -> dict | None:
         """One window of a row, or None where it has too few notes or is silent."""
         row = corpus.rows[piece]
         if self.hears_recordings and has_audio(row):
-            window = self._recorded_window(corpus, piece, generator)
+            window = self._recorded_window(corpus, piece, generator, has_view)
         elif has_midi(row):
-            window = self._played_window(corpus.notes(piece), row, generator)
+            window = self._played_window(corpus.notes(piece), row, generator, has_view)
         else:
             return None
         return window and self._described(window, row, generator)
@@ -155,7 +170,7 @@ class WindowSampler:
         """How long a window is: the full length most of the time."""
         return self.window_seconds * (1.0 if generator.random() < 0.85 else generator.uniform(0.4, 1.0))
 
-    def _played_window(self, notes, row, generator) -> Window | None:
+    def _played_window(self, notes, row, generator, has_view) -> Window | None:
         seconds = self._seconds(generator)
         start = generator.uniform(0, max(notes.seconds - 0.6 * seconds, 0.0))
         lead = min(start, LEAD_SECONDS)
@@ -171,14 +186,24 @@ class WindowSampler:
             seconds = float(inside.onset[-1]) + 0.01
         window = Window(seconds, inside)
         if self.instruments and generator.random() < self.audio_share:
-            instrument = self.instruments[generator.integers(len(self.instruments))]
-            window.waveform = self._render(instrument, notes, lead, seconds)
-        if self.view_share and generator.random() < self.view_share:
+            self._play(window, notes, lead, generator)
+        if has_view:
             view = self._second_view(notes, lead, seconds, generator)
             window.view = view if len(view) >= FEWEST_NOTES else None
         return window
 
-    def _recorded_window(self, corpus, piece, generator) -> Window | None:
+    def _play(self, window: Window, notes, lead, generator) -> None:
+        """Adds the window's sound, by any of the instruments."""
+        instrument = self.instruments[generator.integers(len(self.instruments))]
+        if not isinstance(instrument, MelInstrument):
+            window.waveform = self._render(instrument, notes, lead, window.seconds)
+            return
+        late = generator.uniform(-1, 1) * min(lead, MAX_LATE_SECONDS)  # a recording is not cut where its MIDI is
+        frames = 1 + self.processor.feature_extractor.window_samples // self.processor.feature_extractor.hop_length
+        window.late_seconds = late
+        window.decibels = instrument.render(notes, lead + late, window.seconds, frames, generator)
+
+    def _recorded_window(self, corpus, piece, generator, has_view) -> Window | None:
         """A stretch of a recording and of its MIDI, cut at the same seconds and played at the same other speed."""
         row, seconds = corpus.rows[piece], self._seconds(generator)
         semitones = int(generator.integers(-self.recording_semitones, self.recording_semitones + 1))
@@ -194,7 +219,7 @@ class WindowSampler:
             if len(window.notes) > self.max_notes:
                 window.notes = window.notes.take(slice(0, self.max_notes))
                 window.seconds = float(window.notes.onset[-1]) + 0.01
-            if self.view_share and generator.random() < self.view_share:
+            if has_view:
                 window.view = self._second_view(notes, 0.0, window.seconds, generator)
                 window.view = window.view if len(window.view) >= FEWEST_NOTES else None
         window.waveform = self._read(corpus.recording(piece), start, window.seconds, speed)
@@ -245,14 +270,20 @@ class WindowSampler:
             "song": int(row["song"], 16) if row.get("song") else digits(row["id"]),
             "id": row["id"],
             "piece": digits(row["id"]),
+            "generated": self.vocabulary.encode(self.vocabulary.generated(row) - true - false),
+            "work": self.work_number.get(row["id"], -1),
         }
         if window.notes is not None:
             example["rows"] = self.processor.midi_processor.rows(window.notes)
             example["keys"] = window.notes.pitch - LOWEST_KEY
-            example["onsets"] = window.notes.onset.astype(np.float32)
+            example["onsets"] = (window.notes.onset - window.late_seconds).astype(np.float32)
+            example["holds"] = window.notes.duration + window.notes.pedal
         if window.waveform is not None:
             example["samples"] = max(len(window.waveform), 1)
             example["waveform"] = fit_length(window.waveform, self.processor.feature_extractor.window_samples)
+        if window.decibels is not None:
+            example["samples"] = max(int(window.seconds * self.sampling_rate), 1)
+            example["decibels"] = window.decibels
         if window.view is not None:
             example["view"] = self.processor.midi_processor.rows(window.view)
         return example

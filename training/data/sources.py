@@ -16,6 +16,7 @@ from .corpus import PackedCorpus
 from .dataset_schema import row_id
 from .facts import GENRES
 from .vocabulary import FactVocabulary
+from .works import add_works
 
 MIN_PIECES_OF_FACT = 5
 CONTENT = ("audio", "midi")
@@ -149,12 +150,19 @@ class TrainingCorpus:
         if isinstance(corpora, str):
             corpora = [CorpusArguments(corpora)]
         opened = [(one, open_corpus(one.path)) for one in corpora]
+        for _, corpus in opened:
+            if isinstance(corpus, PackedCorpus):
+                add_works(corpus.rows)
         vocabulary = FactVocabulary([row for _, one in opened for row in one.rows if row["split"] == "train"])
         parts = [_part(one, corpus, source_weights or {}, split) for one, corpus in opened]
         if fact_share:
             for part in parts:
                 part.fact_share, part.pieces_of_fact = fact_share, _pieces_of_facts(part, vocabulary)
         return cls(parts, vocabulary)
+
+    def rows_with_works(self) -> list[dict]:
+        """The rows that have captions of a known work."""
+        return [row for part in self.parts for row in part.corpus.rows if "work" in row]
 
     def slots(self, batch_size: int) -> list[int]:
         """The part that each place of a batch belongs to: shares rounded to whole examples, evenly spread."""
@@ -170,7 +178,8 @@ def _pieces_of_facts(part: CorpusPart, vocabulary: FactVocabulary) -> list[np.nd
     """The rows for which each label fact holds that enough rows have."""
     rows = {}
     for position in np.concatenate(list(part.pieces.values())):
-        for fact in vocabulary.labels(part.corpus.rows[position])[0]:
+        row = part.corpus.rows[position]
+        for fact in vocabulary.labels(row)[0] | vocabulary.generated(row):
             rows.setdefault(fact, []).append(position)
     return [np.array(held) for _, held in sorted(rows.items()) if len(held) >= MIN_PIECES_OF_FACT]
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from .descriptors import KEY_NAMES, THRESHOLDS
 from .facts import creator_name, label_facts
+from .works import work_facts
 
 MIN_PIECES_OF_CREATOR = 8
 
@@ -42,6 +43,10 @@ class FactVocabulary:
         if tags:
             false = false | self.own_tags.get(row["source"], set())
         return (true | tags) & self.number.keys(), (false - true - tags) & self.number.keys()
+
+    def generated(self, row: dict) -> set[str]:
+        """The facts that are known of a row's work from elsewhere (`training.data.works`), and from no label of it."""
+        return work_facts(row["work"][0]) & self.number.keys() if "work" in row else set()
 
     def encode(self, facts) -> np.ndarray:
         """Set of facts -> `(facts,)` of 0 and 1."""

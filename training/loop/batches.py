@@ -46,6 +46,8 @@ class BatchCollator:
             "song": torch.tensor([example["song"] for example in examples], dtype=torch.int64),
             "true": _flags(example["true"] for example in examples),
             "false": _flags(example["false"] for example in examples),
+            "generated": _flags(example["generated"] for example in examples),
+            "work": torch.tensor([example["work"] for example in examples]),
             "id": [example["id"] for example in examples],
             "piece": torch.tensor([example.get("piece", 0) for example in examples], dtype=torch.int64),
             "rows": {},
@@ -97,8 +99,12 @@ class BatchCollator:
         block = {key: torch.from_numpy(np.stack([example[key] for example in examples]))}
         block["samples"] = torch.tensor([example["samples"] for example in examples])
         block["has_notes"] = torch.tensor(["keys" in example for example in examples])
-        none = {"keys": np.zeros(1, np.int64), "onsets": np.full(1, np.nan, np.float32)}
-        for name, padding in (("keys", 0), ("onsets", float("nan"))):
+        none = {
+            "keys": np.zeros(1, np.int64),
+            "onsets": np.full(1, np.nan, np.float32),
+            "holds": np.zeros(1, np.float32),
+        }
+        for name, padding in (("keys", 0), ("onsets", float("nan")), ("holds", 0.0)):
             block[name] = _padded([torch.from_numpy(example.get(name, none[name])) for example in examples], padding)
         return block
 

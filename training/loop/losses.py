@@ -173,43 +173,63 @@ class StatisticsHead(nn.Module):
 
 
 class StruckKeysHead(nn.Module):
-    """Hears which keys are struck in each token of an audio window; used in training only.
+    """Hears which keys are struck, and which sound, in each token of an audio window; used in training only.
 
     Contrastive losses say so little about a single window that an audio tower with random weights hardly starts to
     learn from them; which keys are struck, and when, is told by the window's own notes.
+
+    Args:
+        slots (`int`): equal parts of a token's time, each with its own struck keys.
     """
 
     rare = -4.0  # a key is struck in about one token of a hundred
+    held_weight = 0.3  # beside struck keys; many more of them are true
 
-    def __init__(self, hidden_size: int, keys: int = 88):
+    def __init__(self, hidden_size: int, slots: int = 1, keys: int = 88):
         super().__init__()
-        self.head = nn.Linear(hidden_size, keys)
+        self.slots, self.keys = slots, keys
+        self.head = nn.Linear(hidden_size, (slots + 1) * keys)
         nn.init.constant_(self.head.bias, self.rare)
 
-    def targets(self, keys, onsets, tokens: int, token_seconds: float):
-        """`(windows, tokens, keys)` of 0 and 1.
+    def targets(self, keys, onsets, holds, tokens: int, token_seconds: float):
+        """`(windows, tokens, (slots + 1) * keys)` of 0 and 1: struck keys of each slot, then the keys that sound.
 
         Args:
-            keys, onsets (`torch.Tensor` of shape `(windows, notes)`): piano key, and onset in seconds of each note;
-                an onset outside the window, or NaN, is none.
+            keys, onsets, holds (`torch.Tensor` of shape `(windows, notes)`): piano key, onset in seconds, and seconds
+                for which each note sounds; an onset after the window, or NaN, is none.
         """
-        token = (onsets / token_seconds).floor().nan_to_num(-1.0).long()
-        inside = (token >= 0) & (token < tokens)
-        count = self.head.out_features
-        place = torch.where(inside, token * count + keys, tokens * count)  # the last place is thrown away
-        struck = torch.zeros(len(keys), tokens * count + 1, device=keys.device).scatter_(1, place, 1.0)
-        return struck[:, :-1].view(-1, tokens, count)
+        struck = self._marked((onsets / token_seconds * self.slots).floor(), keys, tokens * self.slots)
+        first = (onsets / token_seconds).nan_to_num(-1e6)
+        last = ((onsets + holds) / token_seconds).nan_to_num(-1e6).floor().long().clamp(-1, tokens - 1)
+        first = first.floor().long().clamp(0, tokens)
+        valid = (last >= first).float()
+        size = (tokens + 1) * self.keys
+        changes = torch.zeros(len(keys), size, device=keys.device)
+        changes.scatter_add_(1, first * self.keys + keys, valid).scatter_add_(
+            1, ((last + 1).clamp(min=0)) * self.keys + keys, -valid
+        )
+        held = (changes.view(len(keys), tokens + 1, self.keys).cumsum(1)[:, :tokens] > 0.5).float()
+        return torch.cat([struck.view(len(keys), tokens, self.slots * self.keys), held], dim=2)
+
+    def _marked(self, place, keys, places):
+        """`(windows, places * keys)`: 1 where a key belongs to a place; places out of range are left out."""
+        place = place.nan_to_num(-1.0).long()
+        inside = (place >= 0) & (place < places)
+        index = torch.where(inside, place * self.keys + keys, places * self.keys)  # the last one is thrown away
+        marked = torch.zeros(len(keys), places * self.keys + 1, device=keys.device)
+        return marked.scatter_(1, index, 1.0)[:, :-1]
 
     def forward(self, hidden, targets, token_mask):
         """Binary cross-entropy, summed over keys and heard tokens, and the count of these tokens: shape `(2,)`.
 
         Args:
             hidden (`torch.Tensor` of shape `(windows, tokens, hidden_size)`).
-            targets (`torch.Tensor` of shape `(windows, tokens, keys)`), token_mask (`(windows, tokens)`).
+            targets: of `targets`; token_mask (`torch.Tensor` of shape `(windows, tokens)`): 0 on padding.
         """
-        losses = F.binary_cross_entropy_with_logits(self.head(hidden).float(), targets, reduction="none").sum(-1)
+        losses = F.binary_cross_entropy_with_logits(self.head(hidden).float(), targets, reduction="none")
+        struck, held = losses.split([self.slots * self.keys, self.keys], dim=2)
         heard = (token_mask != 0).float()
-        return torch.stack([(losses * heard).sum(), heard.sum()])
+        return torch.stack([((struck.sum(-1) + self.held_weight * held.sum(-1)) * heard).sum(), heard.sum()])
 
 
 __all__ = [

@@ -22,12 +22,15 @@ from .losses import (
     same_song,
 )
 
+SLOT_SECONDS = 0.05  # how exactly the audio tower has to hear onsets
+GENERATED_TRUTH = 0.5
+ALIKE_COSINE = 0.7
 ALIGNMENT_LOGIT_SCALE = math.log(1 / 0.05)
-LENGTH_PARTS = 8
+LENGTH_PARTS, LENGTH_STEP = 8, 32
 EMPTY = -1
 SUMMED = ("masked_note", "struck_keys", "statistics")  # losses that come as sums and counts
 # what a batch says of its examples
-KNOWN = ("song", "piece", "window", "true", "false", "claimed", "given", "words", "label_facts")
+KNOWN = ("song", "piece", "window", "work", "true", "false", "generated", "claimed", "given", "words", "label_facts")
 
 
 class TrainingModel(nn.Module):
@@ -41,17 +44,21 @@ class TrainingModel(nn.Module):
         super().__init__()
         self.model = model
         self.fact_texts = None  # what a frozen text tower makes of the facts' wordings, `(facts, wordings, width)`
+        self.work_texts = None  # the same of the captions of known works, `(rows, captions, width)`
         self.bank = None  # embeddings and songs of a bank's MIDI, where a stage compares with all of it
         # part of a run's state, so that a resumed one goes on alike; no song has the number of an empty place
         self.register_buffer("queue", torch.zeros(queue_size, model.config.projection_dim))
         self.register_buffer("queue_song", torch.full((queue_size,), EMPTY))
+        self.register_buffer("queue_place", torch.tensor(0))
         if model.midi_model is not None:
             config = model.config.midi_config
             self.masked_notes = MaskedNoteHeads(config.hidden_size, config.field_sizes, config.notes_per_token)
             if config.note_statistics:
                 self.statistics = StatisticsHead(model.config.projection_dim, model.midi_model.statistics)
         if model.audio_model is not None:
-            self.struck_keys = StruckKeysHead(model.config.audio_config.hidden_size)
+            config = model.config.audio_config
+            slots = max(1, round(config.frame_seconds * model.audio_model.stride / SLOT_SECONDS))
+            self.struck_keys = StruckKeysHead(config.hidden_size, slots)
         self.alignment_scale = LogitScale(ALIGNMENT_LOGIT_SCALE)
 
     def set_facts(self, vocabulary) -> None:
@@ -91,19 +98,27 @@ class TrainingModel(nn.Module):
             outputs = {"audio": model._project("audio", model.audio_model.pool(hidden, mask))}
         if stage.struck_keys_weight:
             token_seconds = model.config.audio_config.frame_seconds * model.audio_model.stride
-            targets = self.struck_keys.targets(block["keys"], block["onsets"], hidden.shape[1], token_seconds)
+            targets = self.struck_keys.targets(
+                block["keys"], block["onsets"], block["holds"], hidden.shape[1], token_seconds
+            )
             heard = model.audio_model.token_mask(mask) * block["has_notes"][:, None]
             outputs["struck_keys"] = self.struck_keys(hidden, targets, heard)[None]
         return outputs
 
     def embed_midi_by_length(self, midi_ids, midi_attention_mask):
-        """The same as `get_midi_features`, in a few parts of like length, so that little padding is computed."""
+        """The same as `get_midi_features`, in a few parts of like length, so that little padding is computed.
+
+        Lengths are rounded up to `LENGTH_STEP` notes: every new shape of a product costs milliseconds of preparation.
+        """
         lengths = midi_attention_mask.sum(1)
+        missing = -midi_ids.shape[1] % LENGTH_STEP
+        midi_ids = nn.functional.pad(midi_ids, (0, 0, 0, missing))
+        midi_attention_mask = nn.functional.pad(midi_attention_mask, (0, missing))
         order = lengths.argsort()
         parts = [
             self.model.get_midi_features(midi_ids[rows, :longest], midi_attention_mask[rows, :longest])
             for rows in order.tensor_split(min(LENGTH_PARTS, len(order)))
-            for longest in [int(lengths[rows].max())]
+            for longest in [-(-int(lengths[rows].max()) // LENGTH_STEP) * LENGTH_STEP]
         ]
         return torch.cat(parts)[order.argsort()]
 
@@ -116,7 +131,7 @@ class TrainingModel(nn.Module):
         """
         outputs = gather_all(outputs)
         known = gather_all({name: batch[name] for name in KNOWN if name in batch})
-        known |= {name: known[name].float() for name in ("true", "false", "claimed")}
+        known |= {name: known[name].float() for name in ("true", "false", "generated", "claimed")}
         first = _rows_before(batch)
         rows = gather_all({name: rows + first for name, rows in batch["rows"].items()})
         losses = {name: mean_of_sums(outputs[name]) for name in SUMMED if name in outputs}
@@ -135,7 +150,14 @@ class TrainingModel(nn.Module):
             losses["view"] = self._view_loss(outputs["view"], midi, rows, known["song"], stage)
         if audio is not None and midi is not None:
             if stage.audio_midi_weight:
-                losses["audio_midi"] = self._alignment_loss(audio, midi, rows["audio"], rows["midi"], known["song"])
+                if stage.audio_midi_queue:
+                    losses["audio_midi"] = self._queued_loss(
+                        audio, midi, rows["audio"], rows["midi"], known["song"], stage.audio_midi_queue
+                    )
+                else:
+                    losses["audio_midi"] = self._alignment_loss(
+                        audio, midi, rows["audio"], rows["midi"], known["song"]
+                    )
             if stage.compares_whole_bank:
                 among_all = self._bank_loss(audio, known["window"][rows["audio"]], known["song"][rows["audio"]])
                 losses["audio_midi"] = (losses["audio_midi"] + among_all) / 2
@@ -145,6 +167,8 @@ class TrainingModel(nn.Module):
                 losses["distillation"] = (1 - agreement).sum() / max(1, len(both))
         if stage.fact_weight:
             losses["fact"] = self._fact_loss(outputs, known, rows, stage)
+        if stage.work_weight:
+            losses["work"] = self._work_loss(outputs, known, rows, stage)
         if "label" in outputs:
             losses["label"] = self._label_loss(outputs, known, rows, stage)
         return losses
@@ -156,15 +180,26 @@ class TrainingModel(nn.Module):
 
     def _view_loss(self, views, midi, rows, song, stage):
         """Other views of windows against all windows of the batch, and those of earlier batches."""
-        queued = slice(0, stage.view_queue)
-        items, songs = torch.cat([midi, self.queue[queued]]), torch.cat([song[rows["midi"]], self.queue_song[queued]])
-        nobody = rows["midi"].new_full((len(items) - len(midi),), EMPTY)
-        own = rows["view"][:, None] == torch.cat([rows["midi"], nobody])[None]
-        ignored = same_song(song[rows["view"]], songs) | (songs == EMPTY)[None]
-        if stage.view_queue:
-            self.queue[queued] = items[queued].detach()
-            self.queue_song[queued] = songs[queued]
-        return contrastive_loss(self.alignment_scale(views @ items.T), own, ignored)
+        return self._queued_loss(views, midi, rows["view"], rows["midi"], song, stage.view_queue)
+
+    def _queued_loss(self, embeds, midi, rows, midi_rows, song, size):
+        """Each embedding against the MIDI of its window, told from that of the batch and of earlier batches.
+
+        The queue is a ring: the newest windows take the places of the oldest.
+        """
+        queue, queue_song = self.queue[:size], self.queue_song[:size]
+        items, songs = torch.cat([midi, queue]), torch.cat([song[midi_rows], queue_song])
+        nobody = midi_rows.new_full((len(queue),), EMPTY)
+        own = rows[:, None] == torch.cat([midi_rows, nobody])[None]
+        ignored = same_song(song[rows], songs) | (songs == EMPTY)[None]
+        loss = contrastive_loss(self.alignment_scale(embeds @ items.T), own, ignored)
+        if size:
+            count = min(len(midi), size)
+            places = (int(self.queue_place) + torch.arange(count, device=midi.device)) % size
+            self.queue[places] = midi[:count].detach().to(self.queue.dtype)
+            self.queue_song[places] = song[midi_rows[:count]]
+            self.queue_place.fill_((int(self.queue_place) + count) % size)
+        return loss
 
     def _bank_loss(self, audio, window, song):
         """Each recording against the MIDI of all windows of the bank but the others of its song."""
@@ -183,7 +218,8 @@ class TrainingModel(nn.Module):
             if name not in outputs or (name == "audio" and "audio" in stage.frozen):
                 continue
             own = rows[name]
-            true, false = known["true"][own], known["false"][own]
+            # what is known of a work from elsewhere counts half of what a label says
+            true, false = known["true"][own] + GENERATED_TRUTH * known["generated"][own], known["false"][own]
             if name == "view":  # it is played in another way: only labels hold for both
                 true, false = true * self.facts.is_label, false * self.facts.is_label
             parts.append((outputs[name], true, false))
@@ -191,6 +227,29 @@ class TrainingModel(nn.Module):
                 parts.append(mean_by_piece(outputs[name], known["piece"][own], true, false))
         embeds, true, false = (torch.cat(part) for part in zip(*parts, strict=True))
         return self.facts(embeds, texts, true, false)
+
+    def _work_loss(self, outputs, known, rows, stage):
+        """Windows against the captions of known works; captions that say about the same are no negatives."""
+        losses = []
+        for name in ("midi", "audio"):
+            if name not in outputs or name in stage.frozen:
+                continue
+            own = rows[name]
+            described = (known["work"][own] >= 0).nonzero()[:, 0]
+            if len(described) < 2:
+                continue
+            work, song = known["work"][own][described], known["song"][own]
+            wording = torch.randint(self.work_texts.shape[1], (len(work),), device=work.device)
+            texts = self.work_texts[work, wording].float()
+            raw = nn.functional.normalize(texts, dim=-1)
+            alike = raw @ raw.T > ALIKE_COSINE  # (captions, captions)
+            positives = torch.zeros(len(own), len(work), dtype=torch.bool, device=work.device)
+            positives[described, torch.arange(len(work), device=work.device)] = True
+            ignored = same_song(song, song[described])
+            ignored[described] |= alike
+            logits = self.model.logit_scale(outputs[name] @ self.model._project("text", texts).T)
+            losses.append(contrastive_loss(logits, positives, ignored & ~positives))
+        return sum(losses) if losses else self.model.logit_scale.weight.new_zeros(())
 
     def _label_loss(self, outputs, known, rows, stage):
         """Each piece against every single fact that holds for one of the batch."""

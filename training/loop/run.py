@@ -1,6 +1,8 @@
 """What a run is made of, opened and put together by its arguments: corpus, model, batches, gradients."""
 
+import random
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -14,6 +16,7 @@ from ..data.arguments import StageArguments, TrainingArguments
 from ..data.audio_bank import AudioBank
 from ..data.captions import fact_wordings
 from ..data.dataset import WindowSampler
+from ..data.mel_rendering import MelInstrument
 from ..data.rendering import make_instruments
 from ..data.sources import TrainingCorpus
 from .adapters import add_adapter, add_text_adapter
@@ -51,7 +54,7 @@ class Run:
             add_adapter(model, arguments)
         elif arguments.text_lora_rank and not arguments.train_text_tower and model.text_model is not None:
             add_text_adapter(model, arguments.text_lora_rank)
-        queue = max(stage.view_queue for stage in arguments.stages)
+        queue = max(max(stage.view_queue, stage.audio_midi_queue) for stage in arguments.stages)
         self.model = TrainingModel(model, queue).to(accelerator.device)
         freeze(self.model, arguments)
         self.average = MovingAverage(self.model.model, arguments.average_decay)
@@ -60,6 +63,8 @@ class Run:
         )
         self.model.set_facts(self.corpus.vocabulary)
         self.instruments = make_instruments(arguments.instruments)
+        if arguments.mel_rendering:
+            self.instruments = self._mel_instruments()
         # Successive stages on one bank share it, and what a frozen tower made of it.
         self.open_bank = lru_cache(maxsize=1)(self._open_bank)
         self.embedded_bank = lru_cache(maxsize=1)(self._embedded_bank)
@@ -96,6 +101,8 @@ class Run:
             source = self.sampler(stage, self.corpus)
         if stage.fact_weight and self.model.fact_texts is None:
             self.model.fact_texts = self._fact_texts()
+        if stage.work_weight and self.model.work_texts is None:
+            self.model.work_texts = self._work_texts()
         if "midi" not in stage.frozen:
             self.embedded_bank.cache_clear()  # this stage changes the tower
         collator = BatchCollator(
@@ -116,21 +123,48 @@ class Run:
         )
         return make_loader(source, numbers, collator, arguments.workers)
 
+    def _mel_instruments(self) -> list[MelInstrument]:
+        """The run's instruments by their spectrograms, made here so that the processes that make examples share them."""
+        made = {}
+        for told, instrument in zip(self.arguments.instruments, self.instruments, strict=True):
+            name = f"{Path(told.path).stem}-{told.program}.safetensors"
+            cache = Path(self.arguments.mel_rendering) / name
+            made[instrument] = made.get(instrument) or MelInstrument(
+                instrument, self.processor.feature_extractor, cache
+            )
+            made[instrument].notes  # noqa: B018
+        return [made[instrument] for instrument in self.instruments]
+
     @torch.no_grad()
     def _fact_texts(self) -> torch.Tensor:
         """What the text tower, which stays as it is, makes of each fact's wordings: `(facts, wordings, width)`."""
         wordings = fact_wordings(self.corpus.vocabulary)
         return self._pooled_texts([text for texts in wordings for text in texts]).unflatten(0, (len(wordings), -1))
 
+    @torch.no_grad()
+    def _work_texts(self) -> torch.Tensor:
+        """The same of the captions of known works and of their tags, whole and in parts."""
+        rng, texts = random.Random(self.arguments.seed), []
+        for row in self.corpus.rows_with_works():
+            tags, captions = row["work"]
+            parts = [", ".join(rng.sample(tags, min(count, len(tags)))) for count in (len(tags), 3, 2)]
+            texts.append([*captions, *parts])
+        flat = [text for one in texts for text in one]
+        return self._pooled_texts(flat).unflatten(0, (len(texts), -1))
+
     def _pooled_texts(self, texts: list[str]) -> torch.Tensor:
         """The text tower's mean over the tokens of each text, before the projection: `(texts, width)`."""
-        tower, parts = self.model.model.text_model.eval(), []
+        tower = self.model.model.text_model.eval()
+        pooled = torch.empty(len(texts), tower.config.hidden_size, device=self.accelerator.device)
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         for first in range(0, len(texts), TEXTS_AT_ONCE):
-            tokens = self.processor.tokenize(texts[first : first + TEXTS_AT_ONCE], return_tensors="pt")
+            places = order[first : first + TEXTS_AT_ONCE]
+            tokens = self.processor.tokenize([texts[place] for place in places], return_tensors="pt")
             tokens = tokens.to(self.accelerator.device)
-            hidden = tower(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])[0]
-            parts.append(masked_mean(hidden, tokens["attention_mask"]))
-        return torch.cat(parts)
+            with self.accelerator.autocast():
+                hidden = tower(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])[0]
+            pooled[places] = masked_mean(hidden.float(), tokens["attention_mask"])
+        return pooled
 
     def _open_bank(self, folder: str) -> AudioBank:
         return AudioBank(folder, self.corpus.vocabulary, self.processor.feature_extractor, self.arguments.seed)
