@@ -1,7 +1,6 @@
 """The `pianobind` command: search, index, embed, describe, export, demo, app.
 
-torch and transformers are imported only where a file has to be embedded, so that `--help` and a search of a saved
-index answer at once.
+torch and transformers are imported only to embed files: `--help` and a search of a saved index start fast.
 """
 
 import argparse
@@ -16,14 +15,14 @@ import numpy as np
 from .app.command import add_arguments as add_app_arguments
 from .app.command import run as run_app
 from .index.embedding_index import DTYPES, EmbeddingIndex
-from .index.folder_index import check_searchable, open_index, update_index
+from .index.folder_index import Collection, check_searchable, update_index
 from .index.shards import check_shard_target, is_index, list_shards, merge, shard_folder
 from .index.storage import check_target, write_embeddings
 from .inputs_pianobind import explain, list_files
 from .labels_pianobind import LABELS, label_embeddings, rank_labels
 from .service.checkpoint import Checkpoint
 from .service.errors import UserError, complain, user_errors
-from .service.examples import titles
+from .service.examples import DEMO_QUERIES, EXAMPLES, titles
 
 EPILOG = (
     "exit status: 0 if all went well; 2 if the arguments or a file were wrong: each is one line on stderr that names "
@@ -33,13 +32,7 @@ CACHE_NOTE = (
     "A folder's embeddings are cached below $PIANOBIND_CACHE (default: ~/.cache/pianobind, or $XDG_CACHE_HOME), so "
     "the folder itself is never written to. Only files whose content changed are embedded again."
 )
-DEMO_QUERIES = (
-    "slow, sad and quiet",
-    "fast ragtime with a steady left hand",
-    "a calm, dreamy piece with long pedal",
-    "loud, grand and dramatic",
-)
-DEMO_HITS, DEMO_REASONS = 3, 4
+DEMO_SEARCHES, DEMO_HITS, DEMO_REASONS = 4, 3, 4
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,13 +44,13 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line `argv` (the process's by default) and returns its exit status."""
-    for stream in (sys.stdout, sys.stderr):  # a file name need not be printable
+    for stream in (sys.stdout, sys.stderr):  # file names may hold unprintable characters
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
         args = _parse(argv)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what libraries say to programmers
+            warnings.simplefilter("ignore")  # warnings of libraries
             warnings.filterwarnings("always", module=r"modeling_pianobind\.")
             warnings.showwarning = lambda message, *rest, **more: complain(f"warning: {message}")
             status = args.run(args)
@@ -69,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader (`head`, say) has left; the interpreter would complain when it flushes stdout at its end.
+        # The reader (such as `head`) has closed the pipe; without this the interpreter fails to flush stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
@@ -77,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv):
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    # Before Python 3.13 argparse does not find an optional QUERY that stands behind an option.
+    # Before Python 3.13 argparse does not find an optional QUERY after an option.
     if len(rest) == 1 and not rest[0].startswith("-") and getattr(args, "query", "") is None:
         args.query = rest.pop()
     if rest:
@@ -215,11 +208,11 @@ def run_search(args) -> int:
         raise UserError("the query is empty; describe the music in at least one word")
     check_searchable(args.path)
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
-    # A saved index is opened before the query is embedded, which may take long; a folder is embedded after it.
-    opened = open_index(args.path, checkpoint, by_words=args.like is None) if is_index(args.path) else None
+    # Opens a saved index before the query is embedded, which may take long; a folder is embedded after the query.
+    collection = Collection(args.path, checkpoint, by_words=args.like is None)
     words = None if args.query is None else checkpoint.embed_text([args.query])[0]
     example = checkpoint.embed_file(args.like) if args.like is not None else None
-    index, failures = opened or open_index(args.path, checkpoint)
+    index, failures = collection.open()
     with user_errors(args.path):
         by_words = example is None
         hits = index.search(words, args.top_k)[0] if by_words else index.search_like(example, args.top_k, words)
@@ -253,7 +246,7 @@ def run_index(args) -> int:
     shard = (int(os.environ["RANK"]) + 1, int(os.environ["WORLD_SIZE"])) if launched else args.shard
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
     check_searchable(args.path)
-    with user_errors(output, writing=True):  # before the work rather than after it
+    with user_errors(output, writing=True):  # fails before the work
         if shard is not None:
             check_shard_target(folder, shard[1])
             output = shard_folder(folder, *shard)
@@ -280,7 +273,7 @@ def run_index(args) -> int:
             if list_shards(folder, shard[1]):
                 print(f"{folder}: all {shard[1]} shards are there")
     status = _report([failure.message for failure in index.failures])
-    # A launcher kills the other processes when one ends with an error; a bad file must not stop them.
+    # A launcher kills all processes when one fails; a bad file must not stop the others.
     return 0 if launched else status
 
 
@@ -328,13 +321,13 @@ def run_describe(args) -> int:
 
 
 def run_export(args) -> int:
-    """Writes the towers as ONNX files, and says how they compare with PyTorch's."""
+    """Writes the towers as ONNX files and prints their differences to PyTorch."""
     if args.pairs is not None and not args.int8:
         raise UserError("--pairs are for measuring what int8 costs; give --int8 as well")
     checkpoint = Checkpoint(args.checkpoint, args.device)
     from .onnx_export import export_onnx, measure_int8, read_pairs
 
-    texts, files = list(LABELS), sorted((Path(__file__).parent / "examples").glob("*.mid"))
+    texts, files = list(LABELS), sorted(EXAMPLES.glob("*.mid"))
     if args.pairs is not None:
         with user_errors(args.pairs):
             texts, files = read_pairs(args.pairs)
@@ -356,15 +349,15 @@ def run_export(args) -> int:
 
 
 def run_demo(args) -> int:
-    """Searches the bundled corpus, and gives the words that fit each hit best as the reason."""
-    folder = Path(__file__).parent / "examples"
+    """Searches the bundled corpus and prints the best labels of each hit."""
+    folder, queries = EXAMPLES, DEMO_QUERIES[:DEMO_SEARCHES]
     check_searchable(folder)
     checkpoint = Checkpoint(args.checkpoint, args.device)
-    index, failures = open_index(folder, checkpoint)
+    index, failures = Collection(folder, checkpoint).open()
     names, labels = titles(folder), label_embeddings(checkpoint.embed_text)
     embeds = dict(zip(index.paths, index.embeddings, strict=True))
     print(f"{len(index)} piano pieces in {folder}")
-    for query, hits in zip(DEMO_QUERIES, index.search(checkpoint.embed_text(DEMO_QUERIES), DEMO_HITS), strict=True):
+    for query, hits in zip(queries, index.search(checkpoint.embed_text(queries), DEMO_HITS), strict=True):
         print(f'\n"{query}"')
         for rank, hit in enumerate(hits, 1):
             words = ", ".join(word for word, _ in rank_labels(embeds[hit.path], *labels, DEMO_REASONS))

@@ -14,12 +14,11 @@ import soxr
 from modeling_pianobind import cli
 from modeling_pianobind.app import cards
 from modeling_pianobind.app.library import Library
-from modeling_pianobind.app.limits import Limits
 from modeling_pianobind.app.music import EXCERPT_SECONDS, Excerpt, Midi, Recording, excerpt_around, flac, open_music
 from modeling_pianobind.app.piano_roll import WIDTH, draw_roll, key_strengths, png
 from modeling_pianobind.app.synthesis import SAMPLING_RATE, AdditivePiano, Soundfont
 from modeling_pianobind.app.uploads import Upload, Uploads, read_upload
-from modeling_pianobind.gate_pianobind import BusyError, Gate
+from modeling_pianobind.gate_pianobind import BusyError, Gate, Limits
 from modeling_pianobind.index.alignment import Example
 from modeling_pianobind.notes_pianobind import PianoNotes
 from modeling_pianobind.service.checkpoint import Checkpoint

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from .common.whole_folder import whole_folder
+from .common.atomic_folder import atomic_folder
 from .common.yaml_arguments import describe
 from .data.arguments import TrainingArguments
 from .data.sources import TrainingCorpus
@@ -146,7 +146,7 @@ class TrainingLoop:
         run = self.run
         if not run.accelerator.is_main_process:
             return
-        with whole_folder(self.folder.path / name) as partial, run.average.applied():
+        with atomic_folder(self.folder.path / name) as partial, run.average.applied():
             if run.arguments.lora_rank:
                 run.model.model.save_pretrained(partial)
             else:  # halves on disk, but float32 in memory unless a caller asks otherwise

@@ -23,7 +23,7 @@ from modeling_pianobind import PianoBindModel, PianoBindProcessor
 from modeling_pianobind.notes_pianobind import window_starts
 from modeling_pianobind.towers_pianobind import masked_mean
 
-from .common.whole_folder import whole_folder
+from .common.atomic_folder import atomic_folder
 from .data.captions import choose_facts, fact_wordings, write_caption
 from .data.lexicon import read_lexicon
 from .data.sources import TrainingCorpus
@@ -243,7 +243,7 @@ def main(command_line: list[str] | None = None) -> int:
         print(f"train_text: {error}", file=sys.stderr)
         return 2
     result = trainer.train(given.minutes, given.steps, given.learning_rate)
-    with whole_folder(given.output) as partial:
+    with atomic_folder(given.output) as partial:
         trainer.model.half().save_pretrained(partial)
         trainer.processor.save_pretrained(partial)
         (partial / "text_training.json").write_text(json.dumps(result, indent=1))

@@ -7,7 +7,7 @@ from modeling_pianobind import PianoBindModel
 
 from ..data.arguments import StageArguments
 from .losses import Comparison, make_losses
-from .processes import gather, gather_all
+from .distributed import gather, gather_all
 
 LENGTH_PARTS, LENGTH_STEP = 8, 32
 # what a batch says of its examples

@@ -21,10 +21,10 @@ from ..data.rendering import make_instruments
 from ..data.sources import TrainingCorpus
 from .adapters import add_adapter, add_text_adapter
 from .batches import BatchCollator, StepNumbers, make_loader, on_device
+from .distributed import average_gradients
 from .gradient_cache import step_gradients
 from .objective import TrainingModel
 from .optimization import MovingAverage, freeze, parameter_groups
-from .processes import average_gradients
 
 DEFAULT = "default"
 TEXTS_AT_ONCE = 256
