@@ -6,8 +6,8 @@ from torch import nn
 from modeling_pianobind import PianoBindModel
 
 from ..data.arguments import StageArguments
-from .losses import Comparison, make_losses
 from .distributed import gather, gather_all
+from .losses import Comparison, make_losses
 
 LENGTH_PARTS, LENGTH_STEP = 8, 32
 # what a batch says of its examples
