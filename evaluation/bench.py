@@ -17,7 +17,7 @@ from modeling_pianobind.index.alignment import Example
 from training.data.captions import write_caption
 from training.data.corpus import PackedCorpus
 from training.data.dataset import FactVocabulary
-from training.data.facts import label_facts
+from training.data.facts import DERIVED_FACTS, label_facts
 
 from .baselines import feature_matrix
 from .changes import excerpt, in_a_room
@@ -127,7 +127,7 @@ class Bench:
         row = self.corpus.rows[place]
         if row.get("captions"):
             return row["captions"][wording % len(row["captions"])]
-        facts = sorted(self.signed_facts(row)[0])
+        facts = sorted(self.signed_facts(row)[0] - DERIVED_FACTS)
         words = random.Random(f"{row['id']} {self.bootstrap.seed} {wording}")
         return write_caption(facts[:FACTS_OF_A_CAPTION], self.creators, words) if facts else None
 
