@@ -1,11 +1,11 @@
 """Queries as people type them into a music search, each with what they ask for.
 
-`texts/lexicon.tsv.gz` has a line for each query: the query, the facts that hold for what it seeks, and the facts that rule
-a piece out, separated by tabs; facts that stand in neither are open. Queries and facts were written by a language model
-from general knowledge (scenes, occasions, weather, films, dances, forms, techniques, styles, eras, moods, wishes such as
-"not too fast", typing errors), without sight of any piece: tier `generated`. The two lists that it wrote were joined,
-queries that differ in case or spaces alone were kept once, and the queries of `evaluation/free_queries.json` were left
-out. A tenth, by the hash of the query, is held out of training; `evaluation` measures on it.
+`texts/lexicon.tsv.gz` has a line for each query: the query, the facts that hold for what it seeks, and the facts that
+rule a piece out, separated by tabs; facts that stand in neither are open. Queries and facts were written by a language
+model from general knowledge (scenes, occasions, weather, films, dances, forms, techniques, styles, eras, moods, wishes
+such as "not too fast", typing errors), without sight of any piece: tier `generated`. The two lists that it wrote were
+joined, queries that differ in case or spaces alone were kept once, and the queries of `evaluation/free_queries.json`
+were left out. A tenth, by the hash of the query, is held out of training; `evaluation` measures on it.
 """
 
 import gzip
@@ -21,14 +21,14 @@ LEXICON = Path(__file__).parent / "texts" / "lexicon.tsv.gz"
 class Query:
     """A query, the facts that hold for what it seeks (`holds`) and those that rule a piece out (`excludes`)."""
 
-    query: str
+    text: str
     holds: tuple[str, ...]
     excludes: tuple[str, ...]
 
     @property
     def held_out(self) -> bool:
         """Whether training must not see it."""
-        return in_held_out_tenth(self.query)
+        return in_held_out_tenth(self.text)
 
 
 def in_held_out_tenth(text: str) -> bool:
