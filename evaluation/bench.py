@@ -19,7 +19,7 @@ from training.data.corpus import PackedCorpus
 from training.data.dataset import FactVocabulary
 from training.data.facts import DERIVED_FACTS, label_facts
 
-from .baselines import feature_matrix
+from .baselines import feature_matrix, generated_captions
 from .changes import excerpt, in_a_room
 from .scores import Bootstrap
 
@@ -115,7 +115,17 @@ class Bench:
     @cached_property
     def creators(self) -> set[str]:
         """Names that captions may use: those with enough `train` pieces."""
-        return FactVocabulary([row for row in self.corpus.rows if row["split"] == "train"]).creators
+        return self.vocabulary.creators
+
+    @cached_property
+    def vocabulary(self) -> FactVocabulary:
+        """The facts of the `train` rows."""
+        return FactVocabulary([row for row in self.corpus.rows if row["split"] == "train"])
+
+    @cached_property
+    def generated(self) -> list[str]:
+        """Captions that a program writes of the measured pieces, for search by words."""
+        return generated_captions(self, self.notes_at(self.places))
 
     def caption(self, place: int, wording: int = 0) -> str | None:
         """A caption of the dataset's, or one of all that a row's human or provenance labels say, or None.
