@@ -125,6 +125,8 @@ class NoteStatistics(nn.Module):
         self.down_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     @torch.no_grad()
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
     def measure(self, midi_ids, midi_attention_mask, seconds):
         """Statistics of windows.
 
