@@ -105,6 +105,8 @@ class PianoBindModel(PianoBindPreTrainedModel):
     def from_encoders(cls, audio=None, midi=None, text=None, **overrides) -> "PianoBindModel":
         """Puts pretrained encoders together; the projections between them are new and have to be trained.
 
+        A tower of a PianoBind checkpoint with the same `projection_dim` brings its projection.
+
         Args:
             audio (`str` or `Path`, *optional*): Hub id or folder of a PianoBind checkpoint, or of AST, Wav2Vec2,
                 HuBERT, WavLM, Whisper or CLAP.
@@ -114,19 +116,24 @@ class PianoBindModel(PianoBindPreTrainedModel):
         Returns:
             `PianoBindModel` in eval mode; `PianoBindProcessor.from_encoders` makes the processor that belongs to it.
         """
-        towers = {}
+        towers, projections = {}, {}
         for modality, source in (("audio", audio), ("midi", midi), ("text", text)):
             if source is None:
                 continue
             towers[modality], whole = load_tower(modality, source, cls)
             overrides[f"{modality}_config"] = towers[modality].config
-            if modality == "text" and whole is not None:
-                overrides.setdefault("pool_text_padding", whole.pool_text_padding)
+            if whole is not None:
+                projections[modality] = getattr(whole, f"{modality}_projection").weight
+                if modality == "text":
+                    overrides.setdefault("pool_text_padding", whole.config.pool_text_padding)
         if not towers:
             raise ValueError("nothing to put together: name an encoder for `audio`, `midi` or `text`.")
         model = cls(PianoBindConfig(**overrides))
         for modality, tower in towers.items():
             setattr(model, f"{modality}_model", tower)
+            own = getattr(model, f"{modality}_projection").weight
+            if modality in projections and projections[modality].shape == own.shape:
+                own.data.copy_(projections[modality].data)
         return model.eval()
 
     def get_input_embeddings(self):
@@ -304,14 +311,15 @@ def load_tower(modality: str, source, whole_class):
         source (`str` or `Path`): Hub id or folder of an encoder, or of a whole PianoBind checkpoint.
         whole_class: `PianoBindModel`.
     Returns:
-        The tower, and its PianoBind config where it comes from a whole checkpoint, else None.
+        The tower, and the whole checkpoint that it comes from, or None.
     Raises:
         ValueError: there is no encoder for this modality in it.
     """
     config = AutoConfig.from_pretrained(source)
     float32 = {"dtype": torch.float32}  # training starts from full precision, whatever is on disk
     if config.model_type == "pianobind":
-        return whole_class.from_pretrained(source, **float32)._tower(modality), config
+        whole = whole_class.from_pretrained(source, **float32)
+        return whole._tower(modality), whole
     own_class = {"audio": PianoBindAudioModel, "midi": PianoBindMidiModel}.get(modality)
     if own_class is not None and config.model_type == own_class.config_class.model_type:
         return own_class.from_pretrained(source, **float32), None
