@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from .checkpoint_pianobind import check_match
+from .dtype_pianobind import computing
 from .inputs_pianobind import FORMATS, check_content, group_pieces, modality_of
 from .transcription_pianobind import load_transcriber, transcribed_midi
 
@@ -98,6 +99,7 @@ def embed_files(
     batch_size: int = 16,
     progress: bool | None = False,
     transcribe: bool = False,
+    dtype: str = "float32",
 ) -> Iterator[tuple[int, EmbeddedFile]]:
     """Embeds files of any length; results come in the order of completion.
 
@@ -110,6 +112,7 @@ def embed_files(
         batch_size (`int`): windows in one batch of the model.
         progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
         transcribe (`bool`): the MIDI tower sees each recording too, as transkun transcribes it.
+        dtype (`str`): "float32"; "bfloat16", faster and less exact; "auto" for bfloat16 where the device multiplies it.
     Yields:
         The place of a file in `sources`, and its `EmbeddedFile`.
     Raises:
@@ -135,7 +138,7 @@ def embed_files(
         return ((entry.tower, *chunk) for chunk in entry.windows(processor, source, sampling_rate))
 
     def embed(tower):
-        for position, number, embedding in _embed_windows(model, processor, tower, waiting[tower], batch_size):
+        for position, number, embedding in _embed_windows(model, processor, tower, waiting[tower], batch_size, dtype):
             files[position].keep(number, embedding)
             if files[position].complete:
                 yield position
@@ -209,14 +212,14 @@ def _hidden(progress):
     return None if progress is None else not progress
 
 
-def _embed_windows(model, processor, tower: str, windows, batch_size: int):
+def _embed_windows(model, processor, tower: str, windows, batch_size: int, dtype: str):
     """Yields (file, number of the window, embedding) for windows of many files."""
     kind = TOWERS[tower]
     if kind.length is not None:  # batches of equal length need the least padding
         windows = sorted(windows, key=lambda window: kind.length(window[2]))
     for start in range(0, len(windows), batch_size):
         batch = windows[start : start + batch_size]
-        with torch.inference_mode():
+        with torch.inference_mode(), computing(dtype, model.device):
             inputs, mask = kind.collate(processor, [window for _, _, window in batch])
             inputs = inputs.to(model.device, model.dtype if inputs.is_floating_point() else inputs.dtype)
             embeds = getattr(model, f"get_{tower}_features")(inputs, mask.to(model.device)).cpu().numpy()
@@ -305,16 +308,17 @@ def embed_example(
     modality: str | None = None,
     sampling_rate: int | None = None,
     transcribe: bool = False,
+    dtype: str = "float32",
 ) -> EmbeddedFile:
     """Embeds one recording or MIDI file with its windows, for `EmbeddingIndex.search_like`.
 
     Args:
         source: a path, or with `modality` ("audio" or "midi") one input of `embed_audio` or `embed_midi`.
-        model, processor, sampling_rate, transcribe: as in `embed_audio`.
+        model, processor, sampling_rate, transcribe, dtype: as in `embed_audio`.
     Raises:
         ValueError, OSError, ImportError: as `embed_audio`.
     """
-    settings = {"modality": modality, "sampling_rate": sampling_rate, "transcribe": transcribe}
+    settings = {"modality": modality, "sampling_rate": sampling_rate, "transcribe": transcribe, "dtype": dtype}
     ((_, file),) = embed_files(model, processor, [source], **settings)
     if file.error is not None:
         raise file.error
@@ -329,6 +333,7 @@ def embed_audio(
     batch_size: int = 16,
     progress: bool | None = False,
     transcribe: bool = False,
+    dtype: str = "float32",
 ) -> np.ndarray:
     """Embeds recordings of any length: each is cut in windows, whose mean is normalised again.
 
@@ -340,13 +345,15 @@ def embed_audio(
         progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
         transcribe (`bool`): also transcribe each recording (extra `[transcribe]`; on one CPU core in a third to two
             thirds of the music's time); the MIDI tower's embedding of that counts three times the audio tower's.
+        dtype (`str`): what the towers compute in: "float32"; "bfloat16", faster and less exact; "auto" for bfloat16
+            where the device multiplies it. What comes out is float32.
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
     Raises:
         ValueError, OSError: a file cannot be read; `EmbeddingIndex.build` continues with the others.
         ImportError: `transcribe` needs transkun, which is not installed.
     """
-    settings = {"sampling_rate": sampling_rate, "batch_size": batch_size, "progress": progress}
+    settings = {"sampling_rate": sampling_rate, "batch_size": batch_size, "progress": progress, "dtype": dtype}
     return embed_all(model, processor, _listed(paths), modality="audio", transcribe=transcribe, **settings)
 
 
@@ -356,18 +363,19 @@ def embed_midi(
     paths: Any,
     batch_size: int = 16,
     progress: bool | None = False,
+    dtype: str = "float32",
 ) -> np.ndarray:
     """Embeds MIDI of any length: each piece is cut in windows, whose mean is normalised again.
 
     Args:
         paths: paths of MIDI files, or bytes, symusic scores or `PianoNotes`.
-        model, processor, batch_size, progress: as in `embed_audio`.
+        model, processor, batch_size, progress, dtype: as in `embed_audio`.
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
     Raises:
         ValueError, OSError: a file cannot be read, or is no piano piece.
     """
-    settings = {"batch_size": batch_size, "progress": progress}
+    settings = {"batch_size": batch_size, "progress": progress, "dtype": dtype}
     return embed_all(model, processor, _listed(paths), modality="midi", **settings)
 
 
@@ -378,12 +386,13 @@ def embed_pieces(
     batch_size: int = 16,
     progress: bool | None = False,
     transcribe: bool = False,
+    dtype: str = "float32",
 ) -> np.ndarray:
     """Embeds pieces: the mean over the files of one folder with one stem (take.mid, take.mp3).
 
     Args:
         paths: paths of MIDI files and recordings, told apart by their extensions.
-        model, processor, batch_size, progress, transcribe: as in `embed_audio`.
+        model, processor, batch_size, progress, transcribe, dtype: as in `embed_audio`.
     Returns:
         `np.ndarray` of shape `(pieces, dim)`: float32, unit length, in the order in which each piece's first file
         stands in `paths`.
@@ -392,7 +401,7 @@ def embed_pieces(
         ImportError: `transcribe` needs transkun, which is not installed.
     """
     paths = _listed(paths)
-    settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe}
+    settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe, "dtype": dtype}
     embeds = embed_all(model, processor, paths, **settings)
     pieces = group_pieces(paths)
     row = {str(path): embed for path, embed in zip(paths, embeds, strict=True)}

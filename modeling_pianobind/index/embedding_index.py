@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..checkpoint_pianobind import BFLOAT16
 from .alignment import Example
 from .build import FolderContent, embed_folder
 from .search import MAX_COSINE, rerank_by_alignment, top_pieces
@@ -108,6 +109,7 @@ class EmbeddingIndex:
         batch_size: int = 16,
         progress: bool | None = False,
         transcribe: bool = False,
+        dtype: str = "float32",
     ) -> "EmbeddingIndex":
         """Embeds the MIDI files and recordings below a folder.
 
@@ -120,20 +122,22 @@ class EmbeddingIndex:
                 model made it in the same way.
             batch_size (`int`): windows in one batch of the model.
             progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
-            transcribe (`bool`): as in `embed_audio`.
+            transcribe (`bool`), dtype (`str`): as in `embed_audio`.
         Raises:
             ValueError: there is no such file below the folder.
             OSError: the folder cannot be listed.
             ImportError: `transcribe` needs transkun, which is not installed.
         """
-        from ..checkpoint_pianobind import model_fingerprint
+        from ..checkpoint_pianobind import computed_fingerprint, model_fingerprint
+        from ..dtype_pianobind import uses_bfloat16
         from ..embedding_pianobind import embed_files
 
         def embed(paths):
-            settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe}
+            settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe, "dtype": dtype}
             return embed_files(model, processor, paths, **settings)
 
-        return cls.update(folder, previous, model_fingerprint(model), embed, transcribed=transcribe)
+        fingerprint = computed_fingerprint(model_fingerprint(model), uses_bfloat16(dtype, model.device))
+        return cls.update(folder, previous, fingerprint, embed, transcribed=transcribe)
 
     @classmethod
     def update(
@@ -347,8 +351,8 @@ class EmbeddingIndex:
         return index
 
     def check_fingerprint(self, fingerprint: str, path) -> None:
-        """Refuses a checkpoint that did not make this index."""
-        if self.fingerprint and self.fingerprint != fingerprint:
+        """Refuses a checkpoint that did not make this index; whether in bfloat16 or float32 does not matter."""
+        if self.fingerprint and self.fingerprint.removesuffix(BFLOAT16) != fingerprint.removesuffix(BFLOAT16):
             raise ValueError(
                 f"{path}: another checkpoint made this index; search with that one, or build the index again."
             )
