@@ -103,8 +103,8 @@ def _parser() -> Parser:
             "--dtype",
             choices=("auto", "float32", "bfloat16", *more),
             default="float32",
-            help="what the towers compute in; auto: bfloat16, faster and less exact, if the processor multiplies it "
-            "(default: float32)",
+            help="what the towers compute in; auto: bfloat16, faster and less exact, where the processor multiplies "
+            "it (default: float32)",
         )
 
     def transcribing(subparser):

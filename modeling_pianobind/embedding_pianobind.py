@@ -112,7 +112,7 @@ def embed_files(
         batch_size (`int`): windows in one batch of the model.
         progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
         transcribe (`bool`): the MIDI tower sees each recording too, as transkun transcribes it.
-        dtype (`str`): "float32"; "bfloat16", faster and less exact; "auto" for bfloat16 if the device multiplies it.
+        dtype (`str`): what the towers compute in; see `embed_audio`.
     Yields:
         The place of a file in `sources`, and its `EmbeddedFile`.
     Raises:
