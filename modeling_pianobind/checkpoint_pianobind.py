@@ -100,7 +100,7 @@ def check_fit(name, model, processor) -> None:
         output = model(**processor(**probes, sampling_rate=rate, return_tensors="pt"))
         embeds = [output[f"{modality}_embeds"] for modality in probes]
         finite = all(weights.isfinite().all() for weights in model.parameters())
-        if not finite or not all(abs(float(one.norm()) - 1) < 1e-3 for one in embeds):  # not so of NaN
+        if not finite or not all(abs(float(embed.norm()) - 1) < 1e-3 for embed in embeds):  # not so of NaN
             raise ValueError(NO_EMBEDDING)
 
 

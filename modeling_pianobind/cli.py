@@ -88,18 +88,18 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name, run, summary, epilog=EPILOG):
-        one = commands.add_parser(name, help=summary, description=summary, epilog=epilog)
-        one.add_argument(
+        subparser = commands.add_parser(name, help=summary, description=summary, epilog=epilog)
+        subparser.add_argument(
             "--checkpoint", metavar="FOLDER|HUB_ID", help="the model (default: the one that comes with the package)"
         )
-        one.add_argument(
+        subparser.add_argument(
             "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps (default: cuda if there is one, else cpu)"
         )
-        one.set_defaults(run=run)
-        return one
+        subparser.set_defaults(run=run)
+        return subparser
 
-    def computing(one, *more):
-        one.add_argument(
+    def computing(subparser, *more):
+        subparser.add_argument(
             "--dtype",
             choices=("auto", "float32", "bfloat16", *more),
             default="float32",
@@ -107,8 +107,8 @@ def _parser() -> Parser:
             "it (default: float32)",
         )
 
-    def transcribing(one):
-        one.add_argument(
+    def transcribing(subparser):
+        subparser.add_argument(
             "--transcribe",
             action="store_true",
             help="let the MIDI tower see a transcription of each recording as well (extra [transcribe]; takes long)",

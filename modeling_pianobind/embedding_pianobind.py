@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +17,10 @@ from .checkpoint_pianobind import check_match
 from .dtype_pianobind import computing
 from .inputs_pianobind import FORMATS, check_content, group_pieces, modality_of
 from .transcription_pianobind import load_transcriber, transcribed_midi
+
+if TYPE_CHECKING:
+    from .modeling_pianobind import PianoBindModel
+    from .processing_pianobind import PianoBindProcessor
 
 # Bounds the memory of reading ahead: windows of audio of about 1 MB each, or whole MIDI files.
 QUEUE_CHUNKS = 16
@@ -86,8 +91,8 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
 
 
 def embed_files(
-    model,
-    processor,
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
     sources: Iterable,
     modality: str | None = None,
     sampling_rate: int | None = None,
@@ -286,7 +291,7 @@ def _evaluating(model):
         model.train(training)
 
 
-def embed_all(model, processor, sources: list, **settings) -> np.ndarray:
+def embed_all(model: "PianoBindModel", processor: "PianoBindProcessor", sources: list, **settings: Any) -> np.ndarray:
     """`(len(sources), dim)`, in the order given, by the settings of `embed_files`; raises a file's error."""
     embeds = np.zeros((len(sources), model.config.projection_dim), np.float32)
     for position, file in embed_files(model, processor, sources, **settings):
@@ -297,7 +302,13 @@ def embed_all(model, processor, sources: list, **settings) -> np.ndarray:
 
 
 def embed_example(
-    model, processor, source, modality=None, sampling_rate=None, transcribe=False, dtype="float32"
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    source: Any,
+    modality: str | None = None,
+    sampling_rate: int | None = None,
+    transcribe: bool = False,
+    dtype: str = "float32",
 ) -> EmbeddedFile:
     """Embeds one recording or MIDI file with its windows, for `EmbeddingIndex.search_like`.
 
@@ -315,7 +326,14 @@ def embed_example(
 
 
 def embed_audio(
-    model, processor, paths, sampling_rate=None, batch_size=16, progress=False, transcribe=False, dtype="float32"
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    paths: Any,
+    sampling_rate: int | None = None,
+    batch_size: int = 16,
+    progress: bool | None = False,
+    transcribe: bool = False,
+    dtype: str = "float32",
 ) -> np.ndarray:
     """Embeds recordings of any length: each is cut in windows, whose mean is normalised again.
 
@@ -339,7 +357,14 @@ def embed_audio(
     return embed_all(model, processor, _listed(paths), modality="audio", transcribe=transcribe, **settings)
 
 
-def embed_midi(model, processor, paths, batch_size=16, progress=False, dtype="float32") -> np.ndarray:
+def embed_midi(
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    paths: Any,
+    batch_size: int = 16,
+    progress: bool | None = False,
+    dtype: str = "float32",
+) -> np.ndarray:
     """Embeds MIDI of any length: each piece is cut in windows, whose mean is normalised again.
 
     Args:
@@ -355,7 +380,13 @@ def embed_midi(model, processor, paths, batch_size=16, progress=False, dtype="fl
 
 
 def embed_pieces(
-    model, processor, paths, batch_size=16, progress=False, transcribe=False, dtype="float32"
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    paths: Any,
+    batch_size: int = 16,
+    progress: bool | None = False,
+    transcribe: bool = False,
+    dtype: str = "float32",
 ) -> np.ndarray:
     """Embeds pieces: the mean over the files of one folder with one stem (take.mid, take.mp3).
 
@@ -378,7 +409,9 @@ def embed_pieces(
     return unit_rows(np.stack(means)) if means else embeds
 
 
-def embed_text(model, processor, texts, batch_size=64) -> np.ndarray:
+def embed_text(
+    model: "PianoBindModel", processor: "PianoBindProcessor", texts: str | Iterable[str], batch_size: int = 64
+) -> np.ndarray:
     """Embeds descriptions.
 
     Args:
