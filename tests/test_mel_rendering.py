@@ -36,7 +36,7 @@ def notes_at(*triples):
 
 @pytest.fixture(scope="module")
 def extractor():
-    return PianoBindFeatureExtractor(window_seconds=6.0)
+    return PianoBindFeatureExtractor(window_seconds=6.0, hop_seconds=3.0)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from modeling_pianobind import PianoBindAudioConfig, PianoBindMidiConfig
 from modeling_pianobind.note_statistics_pianobind import NoteStatistics, at_lags, onset_envelopes, periodicity, rhythm
@@ -132,5 +133,5 @@ def test_rhythm_statistics_add_to_the_others_and_are_finite_for_a_single_note():
 
 
 def test_rhythm_without_notes_statistics_is_refused():
-    with pytest.raises(ValueError, match="rhythm_statistics"):
+    with pytest.raises(StrictDataclassClassValidationError, match="rhythm_statistics"):
         PianoBindMidiConfig(rhythm_statistics=True)
