@@ -26,13 +26,13 @@ def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.einsum("bl,blw->bw", weights, hidden) / weights.sum(1, keepdim=True).clamp(min=1)
 
 
-def rotary_turns(seconds: torch.Tensor, head_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary_embeddings(seconds: torch.Tensor, head_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """What rotary positions multiply with; half of them turn with the place in the sequence, half with real time.
 
     Args:
         seconds (`torch.Tensor` of shape `(batch, length)`): time of each place.
     Returns:
-        Cosines and signed sines for `rotate`, each `(batch, 1, length, head_size)`.
+        Cosines and signed sines for `apply_rotary`, each `(batch, 1, length, head_size)`.
     Source: RoFormer (arXiv 2104.09864, section 3.2); differs in that half of the dimensions see seconds.
     """
     index = torch.arange(seconds.shape[1], device=seconds.device, dtype=torch.float32).expand_as(seconds)
@@ -45,7 +45,7 @@ def rotary_turns(seconds: torch.Tensor, head_size: int) -> tuple[torch.Tensor, t
     return torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
 
 
-def rotate(x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def apply_rotary(x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Rotates `x (batch, heads, length, head_size)` pairwise: dimension `i` with `i + head_size / 2`."""
     cosine, sine = turns
     return x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * sine
@@ -86,7 +86,7 @@ class PianoBindAttention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )  # (batch, heads, length, head_size)
         if self.distance_embedding is None:
-            mixed = attend(rotate(q, turns), rotate(k, turns), v, attention_mask)
+            mixed = attend(apply_rotary(q, turns), apply_rotary(k, turns), v, attention_mask)
         else:
             mixed = relative_key_query_attention(q, k, v, self.distance_embedding.weight, attention_mask)
         return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
@@ -135,7 +135,7 @@ class PianoBindTransformer(nn.Module):
         attention_mask = (mask != 0)[:, None, None]  # (batch, 1, 1, length): every place sees all that are not padding
         turns = None
         if seconds is not None:
-            turns = tuple(turn.to(hidden.dtype) for turn in rotary_turns(seconds, self.head_size))
+            turns = tuple(turn.to(hidden.dtype) for turn in rotary_embeddings(seconds, self.head_size))
         for layer in self.layers:
             hidden = layer(hidden, attention_mask, turns)
         return hidden if self.final_norm is None else self.final_norm(hidden)

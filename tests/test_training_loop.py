@@ -140,7 +140,7 @@ def test_eight_pairs_are_memorised_and_the_best_weights_kept(tmp_path, tiny_chec
     run = make_arguments(
         tmp_path, tiny_checkpoint, write_dataset(tmp_path / "data", rows),
         stage={"steps": 80, "batch_size": 8, "warmup_steps": 5, "learning_rate": 0.01, "text_learning_rate": 0.005},
-        train_text_tower=True, given_caption_share=1.0, average_decay=0.9, validation_steps=40,
+        train_text_tower=True, given_caption_share=1.0, ema_decay=0.9, validation_steps=40,
         validation_split="train",
     )  # fmt: skip
     training.train(run)

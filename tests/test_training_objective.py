@@ -128,11 +128,11 @@ def test_the_midi_of_a_bank_is_embedded_window_by_window(bank, tiny_model, tiny_
 def test_a_stage_on_a_bank_trains_the_audio_tower_and_no_other(bank, tiny_checkpoint):
     stage = {
         "bank": str(bank / "bank"), "frozen": ["midi", "text"], "midi_text_weight": 0.0, "audio_text_weight": 0.0,
-        "audio_midi_weight": 1.0, "distillation_weight": 1.0, "struck_keys_weight": 1.0, "label_weight": 1.0,
+        "audio_midi_weight": 1.0, "distillation_weight": 1.0, "onset_weight": 1.0, "label_weight": 1.0,
     }  # fmt: skip
     training.train(make_arguments(bank, tiny_checkpoint, str(bank / "packed"), stage=stage))
     line = json.loads((bank / "run" / "log.jsonl").read_text().splitlines()[0])
-    assert {"audio_midi", "distillation", "struck_keys", "label"} <= line.keys()
+    assert {"audio_midi", "distillation", "onset", "label"} <= line.keys()
     before = PianoBindModel.from_pretrained(tiny_checkpoint).state_dict()
     after = PianoBindModel.from_pretrained(bank / "run" / "checkpoint").state_dict()
     moved = {name.split("_")[0] for name in before if not torch.allclose(before[name], after[name], atol=1e-3)}

@@ -22,7 +22,7 @@ from training.data.rendering import FluidInstrument, make_instruments
 from training.data.sources import TrainingCorpus
 from training.data.tuning import in_tune_share
 from training.loop.batches import BatchCollator, StepNumbers, mask_notes
-from training.loop.heads import FactHead, MaskedNoteHeads, StruckKeysHead
+from training.loop.heads import FactHead, MaskedNoteHeads, OnsetHead
 from training.loop.relations import caption_relations, given_caption_relations, mean_by_piece, same_song
 
 from .training_data import Clicks
@@ -193,7 +193,7 @@ def test_a_quarter_of_the_notes_is_masked_scattered_or_in_stretches():
 
 
 def test_struck_keys_stand_in_the_slot_in_which_they_are_struck_and_held_keys_in_every_token_of_theirs():
-    head = StruckKeysHead(16, slots=2)
+    head = OnsetHead(16, slots=2)
     keys, onsets = torch.tensor([[39, 0, 87, 5, 6, 7]]), torch.tensor([[0.06, 0.1, 19.95, 25.0, -0.2, 1.0]])
     onsets[0, 5] = float("nan")  # padding
     holds = torch.tensor([[0.01, 0.25, 9.0, 1.0, 0.25, 1.0]])  # the fifth began earlier
@@ -205,7 +205,7 @@ def test_struck_keys_stand_in_the_slot_in_which_they_are_struck_and_held_keys_in
 
 
 def test_the_loss_of_struck_keys_is_a_sum_over_keys_and_leaves_padding_out():
-    head = StruckKeysHead(16)
+    head = OnsetHead(16)
     torch.nn.init.zeros_(head.head.weight)
     torch.nn.init.zeros_(head.head.bias)
     hidden, mask = torch.randn(1, 4, 16), torch.tensor([[1, 1, 0, 0]])

@@ -112,7 +112,7 @@ class StatisticsHead(nn.Module):
         return torch.stack([error * len(embeds), error.new_tensor(len(embeds))])
 
 
-class StruckKeysHead(nn.Module):
+class OnsetHead(nn.Module):
     """Hears which keys are struck, and which sound, in each token of an audio window; used in training only.
 
     Contrastive losses say so little about a single window that an audio tower with random weights hardly starts to
@@ -172,4 +172,4 @@ class StruckKeysHead(nn.Module):
         return torch.stack([((struck.sum(-1) + self.held_weight * held.sum(-1)) * heard).sum(), heard.sum()])
 
 
-__all__ = ["FactHead", "MaskedNoteHeads", "StatisticsHead", "StruckKeysHead"]
+__all__ = ["FactHead", "MaskedNoteHeads", "OnsetHead", "StatisticsHead"]

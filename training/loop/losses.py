@@ -1,6 +1,6 @@
-"""The losses of a run, one class each. `LOSSES` lists them; a stage's `NAME_weight` says how much each counts.
+"""The losses of a run, one class each. `make_losses` lists them; a stage's `NAME_weight` says how much each counts.
 
-A new loss is a class in this file, an entry in `LOSSES` and a weight in `StageArguments`.
+A new loss is a class in this file, an entry in `make_losses` and a weight in `StageArguments`.
 """
 
 import math
@@ -14,7 +14,7 @@ from modeling_pianobind import PianoBindModel
 from modeling_pianobind.modeling_pianobind import LogitScale, contrastive_loss
 
 from ..data.arguments import StageArguments
-from .heads import FactHead, MaskedNoteHeads, StatisticsHead, StruckKeysHead
+from .heads import FactHead, MaskedNoteHeads, OnsetHead, StatisticsHead
 from .relations import caption_relations, mean_by_piece, same_song, text_relations
 
 ALIGNMENT_LOGIT_SCALE = math.log(1 / 0.05)
@@ -294,16 +294,16 @@ class StatisticsLoss(Loss):
         return self.head(embeds, measured)
 
 
-class StruckKeysLoss(Loss):
+class OnsetLoss(Loss):
     """Audio tells which keys are struck and held, and when."""
 
-    name, block = "struck_keys", "audio"
+    name, block = "onset", "audio"
 
     def __init__(self, model):
         super().__init__()
         config = model.config.audio_config
         self.token_seconds = config.frame_seconds * model.audio_model.stride
-        self.head = StruckKeysHead(config.hidden_size, max(1, round(self.token_seconds / SLOT_SECONDS)))
+        self.head = OnsetHead(config.hidden_size, max(1, round(self.token_seconds / SLOT_SECONDS)))
 
     def sums(self, hidden, token_mask, block):
         targets = self.head.targets(
@@ -329,13 +329,8 @@ def make_losses(model: PianoBindModel, is_label=None, view_queue: int = 0, audio
         if model.config.midi_config.note_statistics:
             losses.append(StatisticsLoss(model))
     if model.audio_model is not None and hasattr(model.audio_model, "stride"):
-        losses.append(StruckKeysLoss(model))
+        losses.append(OnsetLoss(model))
     return nn.ModuleDict({loss.name: loss for loss in losses})
 
 
-LOSSES = (
-    CaptionLoss, LabelLoss, FactLoss, WorkLoss, ViewLoss, AudioMidiLoss, DistillationLoss, MaskedNoteLoss,
-    StatisticsLoss, StruckKeysLoss,
-)  # fmt: skip
-
-__all__ = ["LOSSES", "Comparison", "Loss", "WindowQueue", "make_losses"]
+__all__ = ["Comparison", "Loss", "WindowQueue", "make_losses"]

@@ -58,7 +58,7 @@ def parameter_groups(training_model: TrainingModel, stage: StageArguments, weigh
     ]
 
 
-def rate_factor(step: int, stage: StageArguments, progress: float) -> float:
+def lr_factor(step: int, stage: StageArguments, progress: float) -> float:
     """Linear warm-up, then a cosine over `progress` (0 to 1) down to a fiftieth of the peak."""
     warm = min(1.0, (step + 1) / max(1, stage.warmup_steps))
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
@@ -98,4 +98,4 @@ class MovingAverage:
                 parameters[name].data = data
 
 
-__all__ = ["MovingAverage", "freeze", "parameter_groups", "rate_factor"]
+__all__ = ["MovingAverage", "freeze", "lr_factor", "parameter_groups"]

@@ -62,7 +62,7 @@ class Run:
         is_label = torch.from_numpy(self.corpus.vocabulary.is_label)
         self.model = TrainingModel(model, is_label, **queues).to(accelerator.device)
         freeze(self.model, arguments)
-        self.average = MovingAverage(self.model.model, arguments.average_decay)
+        self.average = MovingAverage(self.model.model, arguments.ema_decay)
         self.instruments = make_instruments(arguments.instruments)
         if arguments.mel_rendering:
             self.instruments = self._mel_instruments()
@@ -191,7 +191,7 @@ class Run:
         needs_midi = stage.compares_midi and not stage.compares_whole_bank
         blocks = {name: block for name, block in blocks.items() if name != "midi" or needs_midi}
         losses = step_gradients(
-            self.model, blocks, known, stage, self.arguments.gradient_cache_chunk,
+            self.model, blocks, known, stage, self.arguments.mini_batch_size,
             self.accelerator.backward, self.accelerator.autocast,
         )  # fmt: skip
         average_gradients(self.model.parameters())
