@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from modeling_pianobind.labels_pianobind import LABELS, label_embeddings
 from modeling_pianobind.metric.ranking import retrieval_metrics
 
 from .bench import Bench, UnsuitableError, means
@@ -10,6 +11,7 @@ from .midi_protocols import zero_shot_tagging
 from .scores import alignments, paired_retrieval, random_pairs, stability
 
 AMONG = (200, 500)
+MIXED_TOP_K = 20
 STABLE_PIECES, STABLE_SECONDS = 100, 20.0
 SEMITONES, TEMPO_RATIOS = (-3, 3), (0.9, 1.1)
 
@@ -55,6 +57,37 @@ def audio_midi(bench: Bench) -> dict:
                 chance[name] = _chance(size, size)
         scores[f"cosine_{view}"] = float(by_means[np.arange(len(owned)), owned].mean())
     return {"scores": scores, "baselines": {"chance": chance}, "settings": _rendering(bench)}
+
+
+def mixed_ranking(bench: Bench) -> dict:
+    """How fairly rendered audio and MIDI of the same stretches mix in one ranking by words.
+
+    For each label of `LABELS` as a query: the mean difference between the scores of a piece's audio and of its MIDI
+    (`offset`), the spread of that difference, and the share of audio among the first hits of both together, which is
+    a half where they mix fairly.
+    """
+    _, notes, audio = bench.rendered
+    heard, midi = means(audio), means(bench.note_examples(notes))
+    _, queries = label_embeddings(bench.embed_text, LABELS)
+    return {
+        "scores": mixing(heard @ queries.T, midi @ queries.T),
+        "baselines": {"fair": {"audio_share": 0.5}},
+        "settings": _rendering(bench) | {"top_k": MIXED_TOP_K},
+    }
+
+
+def mixing(audio: np.ndarray, midi: np.ndarray) -> dict[str, float]:
+    """Figures of `mixed_ranking` of scores `(pieces, queries)` each."""
+    difference = audio - midi
+    both = np.concatenate([audio, midi])
+    first = np.argsort(-both, axis=0, kind="stable")[: min(MIXED_TOP_K, len(both))]
+    return {
+        "offset": float(difference.mean()),
+        "offset_of_query": float(np.abs(difference.mean(0)).mean()),
+        "spread": float(difference.std()),
+        "score_spread": float(midi.std(0).mean()),
+        "audio_share": float((first < len(audio)).mean()),
+    }
 
 
 def recordings(bench: Bench) -> dict:

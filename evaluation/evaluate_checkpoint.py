@@ -26,7 +26,7 @@ from training.data.arguments import InstrumentArguments
 from training.data.corpus import PackedCorpus
 from training.data.rendering import make_instruments
 
-from .audio_protocols import audio_midi, recordings, robustness_audio, tagging_audio
+from .audio_protocols import audio_midi, mixed_ranking, recordings, robustness_audio, tagging_audio
 from .baselines import sentence_embedder
 from .bench import Bench, UnsuitableError
 from .corpora import corpus_sha256, load_corpus
@@ -48,7 +48,7 @@ PROTOCOLS = {
     for protocol in (
         paper, text_to_piece, works_held_out, free_queries, lexicon_held_out, prompts, tagging, tagging_without_cues,
         dance_and_form, emotion, probes, robustness_midi, corpus_map,
-        tagging_audio, audio_midi, recordings, robustness_audio,
+        tagging_audio, audio_midi, mixed_ranking, recordings, robustness_audio,
     )
 }  # fmt: skip
 RENDER_RATE = 44_100

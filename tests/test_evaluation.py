@@ -421,3 +421,12 @@ def test_a_readme_gets_a_new_table_and_nothing_else():
     )
     with pytest.raises(ValueError, match="no table"):
         render_model_card.with_table("# A", "| protocol |")
+
+
+def test_audio_that_scores_higher_throughout_takes_all_first_places():
+    midi = np.linspace(0, 0.1, 30)[:, None]
+    found = audio_protocols.mixing(midi + 0.2, midi)
+    assert found["offset"] == pytest.approx(0.2) and found["spread"] == pytest.approx(0, abs=1e-9)
+    assert found["audio_share"] == 1.0
+    fair = audio_protocols.mixing(midi, midi)
+    assert fair["offset"] == 0 and fair["audio_share"] == 0.5
