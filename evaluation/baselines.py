@@ -1,4 +1,4 @@
-"""What simple means reach: hand-made features with logistic regression, and search in captions made from those."""
+"""Baselines: hand-made features with logistic regression, and search in captions written from these."""
 
 import random
 
@@ -17,7 +17,7 @@ DURATION_EDGES = np.geomspace(0.03, 4, 9)
 GAP_EDGES = np.geomspace(0.01, 2, 9)
 PEDAL_EDGES = np.array([0, 0.05, 0.2, 0.5, 1, 2, 10])
 FEATURE_STRENGTH = 0.1  # inverse regularisation of every logistic regression on features
-FEWEST_KNOWN = 20  # pieces for which a fact holds, and for which it does not, before it is learnt
+MIN_KNOWN = 20  # pieces for which a fact holds, and for which it does not, before it is learnt
 WORDINGS = 5  # captions of one piece, so that word search meets several words for one thing
 
 
@@ -68,7 +68,7 @@ def tag_probabilities(train, labels, test) -> np.ndarray:
 
 
 def generated_captions(bench, pieces, unseen=()) -> list[str]:
-    """What can be said of music without any embedding: what its notes say, and the labels that its features predict.
+    """Facts of a piece without any embedding: from its notes, and the labels that its features predict.
 
     Args:
         bench (`Bench`): whose `train` rows with human or provenance labels teach the prediction.
@@ -77,14 +77,15 @@ def generated_captions(bench, pieces, unseen=()) -> list[str]:
     Returns:
         `list[str]`: some captions of each piece, one after the other.
     """
+    unseen = set(unseen)
     train = bench.corpus.select(lambda row: row["split"] == "train" and bench.signed_facts(row)[0])
-    train = [place for place in train if place not in set(unseen)]
+    train = [place for place in train if place not in unseen]
     facts, predicted = [], np.zeros((len(pieces), 0))
     if train:
         known = [bench.signed_facts(row) for row in bench.rows_at(train)]
         every = sorted(set().union(*(true for true, _ in known)))
         labels = np.array([[1 if f in true else 0 if f in false else np.nan for f in every] for true, false in known])
-        enough = ((labels == 1).sum(0) >= FEWEST_KNOWN) & ((labels == 0).sum(0) >= FEWEST_KNOWN)
+        enough = ((labels == 1).sum(0) >= MIN_KNOWN) & ((labels == 0).sum(0) >= MIN_KNOWN)
         facts = [fact for fact, kept in zip(every, enough, strict=True) if kept]
         if facts:
             predicted = tag_probabilities(bench.features_at(train), labels[:, enough], feature_matrix(pieces))

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from modeling_pianobind.notes_pianobind import read_midi
 from training.data.corpus import PackedCorpus
+from training.data.dataset_schema import row_id
 
 NOTE_ARRAYS = ("offsets", "onset", "duration", "pedal", "pitch", "velocity")
 
@@ -15,7 +16,7 @@ NOTE_ARRAYS = ("offsets", "onset", "duration", "pedal", "pitch", "velocity")
 def load_corpus(folder: str | Path) -> PackedCorpus:
     """Reads either kind of folder.
 
-    Rows of a dataset keep what is theirs: `captions`, and `audio` as the bytes of a file where it is a real recording.
+    Rows of a dataset keep `captions`, and `audio` as the bytes of a file if it is a real recording.
 
     Raises:
         FileNotFoundError: the folder is neither.
@@ -45,7 +46,7 @@ def _row(row: dict) -> dict:
     """A dataset's row -> a corpus row: nothing that is null, no content but recordings."""
     recording = row["audio"]["bytes"] if row["audio"] and row["audio_origin"] == "real" else None
     kept = {name: value for name, value in row.items() if value is not None and name not in ("midi", "audio")}
-    kept |= {"id": f"{row['piece_id']}@{row['start_seconds']:g}", "velocities": row["velocities"] or 0}
+    kept |= {"id": row_id(row), "velocities": row["velocities"] or 0}
     return kept | ({"audio": recording} if recording else {})
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_text
+from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_midi, embed_text
 from modeling_pianobind.embedding_pianobind import embed_files
 from modeling_pianobind.index.alignment import Example
 from training.data.arguments import InstrumentArguments
@@ -30,7 +30,6 @@ from .audio_protocols import audio_midi, recordings, robustness_audio, tagging_a
 from .baselines import sentence_embedder
 from .bench import Bench, UnsuitableError
 from .corpora import corpus_sha256, load_corpus
-from .embedding import embed_notes
 from .midi_protocols import (
     corpus_map,
     dance_and_form,
@@ -53,11 +52,12 @@ PROTOCOLS = {
     )
 }  # fmt: skip
 RENDER_RATE = 44_100
+BATCH_WINDOWS = 64
 ROOT = Path(__file__).parent.parent
 
 
 def tower(model, name: str, embed):
-    """An embedding function of a model; one that says so where the model lacks the tower."""
+    """An embedding function of a model; it raises if the model lacks the tower."""
     if getattr(model, f"{name}_model") is not None:
         return embed
 
@@ -74,7 +74,7 @@ def make_bench(given, model, processor) -> Bench:
     return Bench(
         corpus=load_corpus(given.dataset),
         embed_text=tower(model, "text", partial(embed_text, model, processor)),
-        embed_notes=tower(model, "midi", partial(embed_notes, model, processor, most_windows=given.most_windows)),
+        embed_notes=tower(model, "midi", partial(embed_midi, model, processor, batch_size=BATCH_WINDOWS)),
         audio_examples=tower(model, "audio", partial(_examples, model, processor, "audio", sampling_rate=rate)),
         note_examples=tower(model, "midi", partial(_examples, model, processor, "midi")),
         sampling_rate=rate,
@@ -110,7 +110,7 @@ def _instrument_name(instrument: InstrumentArguments) -> str:
 
 
 def subject(checkpoint: Path, corpus_folder: Path, corpus: PackedCorpus, split: str, dtype: str = "float32") -> dict:
-    """What is measured on what: names and checksums, and the sources of the corpus's `train` rows."""
+    """Names and checksums of checkpoint and corpus, and the sources of the `train` rows."""
     trained = Counter((row["source"], row["licence"]) for row in corpus.rows if row["split"] == "train")
     return {
         "checkpoint": checkpoint.resolve().name,
@@ -154,7 +154,7 @@ def open_results(path: Path, measured: dict) -> dict:
 
 
 def save_results(path: Path, results: dict) -> None:
-    """Writes results whole or not at all; a list of numbers stands on one line."""
+    """Writes results atomically; a list of numbers is on one line."""
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     text = re.sub(r"\[[\s\d.,eE+-]*\]", lambda numbers: " ".join(numbers[0].split()), text)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ def evaluate(bench: Bench, names: list[str], output: Path, measured: dict, stric
 
     Args:
         measured (`dict`): as `subject` gives it.
-        strict (`bool`): raise where a protocol does not suit the data; otherwise say so and go on.
+        strict (`bool`): raise if a protocol does not suit the data; otherwise print that and continue.
     Returns:
         `dict`: all results in `output`.
     """
@@ -211,7 +211,6 @@ def main(arguments=None) -> int:
     parser.add_argument(
         "--protocols", help=f"comma-separated; all that suit the data by default: {', '.join(PROTOCOLS)}"
     )
-    parser.add_argument("--most-windows", type=int, help="windows of a piece of MIDI, evenly spread (default: all)")
     parser.add_argument(
         "--soundfont", action="append", default=[], metavar="FILE[:PROGRAM]",
         help="instrument that training has not heard; give it again for more, against which robustness is measured",

@@ -5,7 +5,6 @@ import io
 import random
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -13,10 +12,9 @@ import soundfile
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-import modeling_pianobind
+from modeling_pianobind.service.examples import DEMO_QUERIES, EXAMPLES
 
-QUERIES = ("slow and sad", "fast ragtime", "a calm, dreamy piece", "loud and grand", "a waltz")
-EXAMPLES = sorted((Path(modeling_pianobind.__file__).parent / "examples").glob("*.mid"))
+FILES = sorted(EXAMPLES.glob("*.mid"))
 TIMEOUT_SECONDS = 120
 # The name of a request -> what sends it: a number, which varies it, -> its answer, and what that has to contain.
 Requests = dict[str, Callable[[int], tuple[str, str]]]
@@ -74,21 +72,21 @@ def app_requests(url: str) -> Requests:
         """Sends a file as a browser does: its name is the visitor's, whatever it says."""
         answer = httpx.post(f"{url}gradio_api/upload", files={"files": (name, content)}, timeout=TIMEOUT_SECONDS)
         if answer.status_code == 413:
-            return "refused: at most so much is taken"  # gradio has words of its own
+            return "refused: at most so much is taken"  # gradio's own message
         return handle(answer.raise_for_status().json()[0])
 
     def handle(path):
         return predict({"path": path, "meta": {"_type": "gradio.FileData"}}, api_name="/upload")
 
     def play(number):
-        answer = httpx.get(f"{url}audio/{number % len(EXAMPLES)}.flac", timeout=TIMEOUT_SECONDS)
+        answer = httpx.get(f"{url}audio/{number % len(FILES)}.flac", timeout=TIMEOUT_SECONDS)
         return answer.text if answer.status_code == 503 else answer.raise_for_status().headers["content-type"]
 
     found = "pb-card"
     return {
-        "search": lambda number: (predict(QUERIES[number % len(QUERIES)], 0.5, api_name="/search"), found),
+        "search": lambda number: (predict(DEMO_QUERIES[number % len(DEMO_QUERIES)], 0.5, api_name="/search"), found),
         "play": lambda number: (play(number), "audio/flac"),
-        "midi": lambda number: (predict(handle_file(EXAMPLES[number % len(EXAMPLES)]), api_name="/upload"), found),
+        "midi": lambda number: (predict(handle_file(FILES[number % len(FILES)]), api_name="/upload"), found),
         "too many words": lambda _: (predict("calm " * 500, 0.5, api_name="/search"), "characters"),
         "a file of the server": lambda _: (handle("/etc/passwd"), "refused"),
         **{kind: lambda _, file=file: (upload(*file[:2]), file[2] or found) for kind, file in make_files().items()},
@@ -107,9 +105,9 @@ def endpoint_requests(url: str) -> Requests:
     def encoded(content):
         return {"file": base64.b64encode(content).decode()}
 
-    found, midi = '"embeddings"', [path.read_bytes() for path in EXAMPLES]
+    found, midi = '"embeddings"', [path.read_bytes() for path in FILES]
     return {
-        "words": lambda number: (ask(QUERIES[number % len(QUERIES)]), found),
+        "words": lambda number: (ask(DEMO_QUERIES[number % len(DEMO_QUERIES)]), found),
         "midi": lambda number: (ask(midi[number % len(midi)]), found),
         "labels": lambda number: (
             ask(encoded(midi[number % len(midi)]), candidate_labels=["calm", "fast"]),

@@ -15,9 +15,9 @@ from .bench import Bench, UnsuitableError
 from .changes import excerpt, faster, transposed, without_cues
 from .scores import accuracy_scores, linear_probe, random_pairs, stability, tag_scores
 
-FEWEST_POSITIVES = 5  # pieces of a tag, or of a class of a probe
-FEWEST_SONGS = 2  # of a dance or form
-FEWEST_OF_SOURCE = 20  # labelled pieces of a source that make a protocol of their own
+MIN_POSITIVES = 5  # pieces of a tag, or of a class of a probe
+MIN_SONGS = 2  # of a dance or form
+MIN_OF_SOURCE = 20  # labelled pieces of a source for a separate protocol
 PROBE_PIECES = 200  # of each genre in training
 STABLE_PIECES, STABLE_SECONDS = 200, 30.0
 SEMITONES, TEMPO_RATIOS = (-6, -3, -1, 1, 3, 6), (0.8, 0.9, 1.1, 1.2)
@@ -35,9 +35,9 @@ def known_tags(rows) -> list[str]:
     """Tags that enough pieces have, and not all that have any."""
     counts = Counter(tag for row in rows for tag in tags_of(row))
     tagged = sum(1 for row in rows if tags_of(row))
-    tags = sorted(tag for tag, count in counts.items() if FEWEST_POSITIVES <= count < tagged)
+    tags = sorted(tag for tag, count in counts.items() if MIN_POSITIVES <= count < tagged)
     if not tags:
-        raise UnsuitableError(f"no genre or style tag has {FEWEST_POSITIVES} pieces of this split.")
+        raise UnsuitableError(f"no genre or style tag has {MIN_POSITIVES} pieces of this split.")
     return tags
 
 
@@ -51,8 +51,8 @@ def zero_shot_tagging(bench: Bench, places, embeddings, pieces=None) -> dict:
     to hold.
 
     Args:
-        places: corpus positions; embeddings (`np.ndarray` of shape `(places, dim)`): of what is seen of each.
-        pieces (`list[PianoNotes]`, *optional*): what the baseline sees of each; without them there is none.
+        places: corpus positions; embeddings (`np.ndarray` of shape `(places, dim)`): of each piece.
+        pieces (`list[PianoNotes]`, *optional*): input of the baseline; without them there is none.
     """
     tagged = [number for number, place in enumerate(places) if tags_of(bench.corpus.rows[place])]
     places = [places[number] for number in tagged]
@@ -71,7 +71,7 @@ def zero_shot_tagging(bench: Bench, places, embeddings, pieces=None) -> dict:
     return {
         "scores": tag_scores(embeddings[tagged] @ queries.T, labels, tags, songs, bench.bootstrap),
         "baselines": baselines,
-        "settings": {"fewest_pieces_of_a_tag": FEWEST_POSITIVES},
+        "settings": {"fewest_pieces_of_a_tag": MIN_POSITIVES},
     }
 
 
@@ -81,7 +81,7 @@ def tagging(bench: Bench) -> dict:
 
 
 def tagging_without_cues(bench: Bench) -> dict:
-    """The same where velocity is flat, pedal is gone and onsets are jittered: files no longer show their source."""
+    """The same with flat velocity, no pedal and jittered onsets, which hide a file's source."""
     twins = [without_cues(bench.corpus.notes(place), seed=place) for place in bench.places]
     return zero_shot_tagging(bench, bench.places, bench.embed_notes(twins), twins)
 
@@ -103,10 +103,10 @@ def dance_and_form(bench: Bench) -> dict:
         form: [song for song, has in zip(songs, named, strict=True) if form in has] for form in DANCES_AND_FORMS
     }
     found = [form for form, those in songs_of.items() if 0 < len(those) < len(rows)]
-    common = [f for f in found if len(songs_of[f]) >= FEWEST_POSITIVES and len(set(songs_of[f])) >= FEWEST_SONGS]
+    common = [f for f in found if len(songs_of[f]) >= MIN_POSITIVES and len(set(songs_of[f])) >= MIN_SONGS]
     rare = [form for form in found if form not in common]
     if not common:
-        raise UnsuitableError(f"no dance or form has {FEWEST_POSITIVES} pieces of this split whose title names it.")
+        raise UnsuitableError(f"no dance or form has {MIN_POSITIVES} pieces of this split whose title names it.")
     train = bench.corpus.select(lambda row: row["split"] == "train" and row.get("title"))
     learnt = [forms_of(row) for row in bench.rows_at(train)]
 
@@ -128,7 +128,7 @@ def dance_and_form(bench: Bench) -> dict:
     return {
         "scores": zero_shot(common) | {name: zero_shot(forms) for name, forms in parts.items()},
         "baselines": baselines,
-        "settings": {"fewest_pieces_of_a_form": FEWEST_POSITIVES, "fewest_songs_of_a_form": FEWEST_SONGS},
+        "settings": {"fewest_pieces_of_a_form": MIN_POSITIVES, "fewest_songs_of_a_form": MIN_SONGS},
     }
 
 
@@ -136,7 +136,7 @@ def emotion(bench: Bench) -> dict:
     """Russell's four quadrants by text prompts, for each source that has them."""
     sets = emotion_sets(bench)
     if not sets:
-        raise UnsuitableError(f"no source has {FEWEST_OF_SOURCE} pieces with an emotion quadrant in this split.")
+        raise UnsuitableError(f"no source has {MIN_OF_SOURCE} pieces with an emotion quadrant in this split.")
     queries = quadrant_queries(bench, EMOTION_PROMPTS)
     scores, baselines = {}, {"chance": {}, FEATURES: {}}
     for name, (source, places) in sets.items():
@@ -194,7 +194,7 @@ def _labelled(bench: Bench, label, source: str) -> dict[str, tuple[str, list[int
     places = [place for place in bench.places if (row := bench.corpus.rows[place])["source"] == source and label(row)]
     published = [place for place in places if bench.corpus.rows[place].get("official_split") == bench.split]
     sets = {source: (source, places), f"{source}_published": (source, published)}
-    return {name: one for name, one in sets.items() if len(one[1]) >= FEWEST_OF_SOURCE}
+    return {name: one for name, one in sets.items() if len(one[1]) >= MIN_OF_SOURCE}
 
 
 def _train_places(bench: Bench, label, source: str) -> list[int]:
@@ -206,7 +206,7 @@ def _genre_task(bench: Bench) -> list[tuple]:
     measured, train = Counter(map(only_genre, bench.rows)), {}
     for place in bench.corpus.select(lambda row: row["split"] == "train" and only_genre(row)):
         train.setdefault(only_genre(bench.corpus.rows[place]), []).append(place)
-    kept = {genre for genre in train if min(measured[genre], len(train[genre])) >= FEWEST_POSITIVES}
+    kept = {genre for genre in train if min(measured[genre], len(train[genre])) >= MIN_POSITIVES}
     places = [place for place in bench.places if only_genre(bench.corpus.rows[place]) in kept]
     chosen = [place for genre in sorted(kept) for place in bench.some(train[genre], PROBE_PIECES)]
     return [("genre", chosen, places, only_genre)] if len(kept) > 1 else []
@@ -246,10 +246,10 @@ def robustness_midi(bench: Bench) -> dict:
 def corpus_map(bench: Bench) -> dict:
     """A t-SNE map of the pieces that have one genre, and the mean cosine between pieces of each two genres."""
     counts = Counter(filter(None, map(only_genre, bench.rows)))
-    genres = [genre for genre, count in counts.most_common() if count >= FEWEST_POSITIVES]
+    genres = [genre for genre, count in counts.most_common() if count >= MIN_POSITIVES]
     places = [place for place in bench.places if only_genre(bench.corpus.rows[place]) in genres]
-    if len(places) < FEWEST_OF_SOURCE:
-        raise UnsuitableError(f"fewer than {FEWEST_OF_SOURCE} pieces of this split have one genre.")
+    if len(places) < MIN_OF_SOURCE:
+        raise UnsuitableError(f"fewer than {MIN_OF_SOURCE} pieces of this split have one genre.")
     colours = np.array([genres.index(only_genre(row)) for row in bench.rows_at(places)])
     embeddings = bench.midi_at(places)
     perplexity = min(30.0, len(places) / 4)

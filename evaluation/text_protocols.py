@@ -11,7 +11,7 @@ from .midi_protocols import emotion_sets, known_tags, quadrant_queries, tag_matr
 from .scores import accuracy_scores, macro_area, paired_retrieval
 
 PAPER_PIECES, PAPER_SECONDS = 199, 20.0  # of the published evaluation (arXiv 2509.04215)
-FEWEST_NOTES = 6
+MIN_NOTES = 6
 CANDIDATES, DRAWS = 200, 5
 WORDINGS = 3
 # The same quadrants in words of music alone, and wordings that deny a label; nothing else in the project uses them.
@@ -35,7 +35,7 @@ def paper(bench: Bench) -> dict:
         notes = bench.corpus.notes(place)
         start = max(0.0, (notes.seconds - PAPER_SECONDS) / 2)
         centre = notes.crop(start, start + PAPER_SECONDS)
-        if len(centre) >= FEWEST_NOTES:
+        if len(centre) >= MIN_NOTES:
             centres[place] = (start, centre)
     places = bench.some(list(centres), PAPER_PIECES)
     if len(places) < 2:

@@ -1,13 +1,7 @@
-"""A checkpoint folder: what is wrong with a damaged one, and its text tower on numpy.
-
-A saved index and a cached folder are searched by text alone, so only the text tower has to run, once, on a few words.
-For BERT text towers numpy does that, without the seconds that importing torch and transformers takes;
-`TextTower.open` says None for all others, and the model itself is loaded.
-"""
+"""A checkpoint folder: its files, its fingerprint, and one clear line for a damaged one."""
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,16 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from .inputs_pianobind import readable_text
-
 WEIGHTS, CONFIG, PROCESSOR = "model.safetensors", "config.json", "processor_config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+BFLOAT16 = "-bfloat16"  # ends the fingerprint of an index whose embeddings were computed so
 FILES = (WEIGHTS, CONFIG, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG)
 COPY_AGAIN = "check its name, or copy it again"
 PROBE_MIDI = bytes.fromhex("4d546864 00000006 0000000101e0 4d54726b 0000000d 00903c40 8360803c40 00ff2f00")  # a note
+PROBES = {  # inputs that `check_fit` embeds, by modality
+    "audio": lambda processor: [np.sin(np.arange(processor.feature_extractor.sampling_rate // 4), dtype=np.float32)],
+    "midi": lambda processor: [PROBE_MIDI],
+    "text": lambda processor: ["piano"],
+}
 NO_EMBEDDING = "its weights give embeddings that are no unit vectors"
-LONGEST_REASON = 300  # characters; a damaged value may be of any length
-MAX_TEXT_TOKENS = 128  # as in the processor, whose module costs seconds to import; a test compares the two
+MAX_REASON_CHARACTERS = 300  # a damaged value may be of any length
+MAX_TEXT_TOKENS = 128  # default of processors without a limit
 
 
 def default_checkpoint() -> str:
@@ -43,7 +41,7 @@ def read_json(path) -> dict:
     try:
         content = json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested without end
-        raise ValueError(f"{path}: is damaged ({_reason(error)}); {COPY_AGAIN}.") from error
+        raise ValueError(f"{path}: is damaged ({reason_of(error)}); {COPY_AGAIN}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: is damaged (it holds no JSON object); {COPY_AGAIN}.")
     return content
@@ -51,7 +49,7 @@ def read_json(path) -> dict:
 
 @contextmanager
 def loading(name):
-    """Turns whatever libraries raise while they load a damaged checkpoint into one line that names it.
+    """Turns any error of a library that loads a damaged checkpoint into one line that names the checkpoint.
 
     Raises:
         ValueError: the line.
@@ -80,7 +78,7 @@ def loading(name):
 
 def cannot_load(error: Exception | str) -> str:
     """What a library says of a checkpoint that it cannot load, for a line that begins with its name."""
-    return f"cannot be loaded as a PianoBind checkpoint ({_reason(error)})"
+    return f"cannot be loaded as a PianoBind checkpoint ({reason_of(error)})"
 
 
 def check_fit(name, model, processor) -> None:
@@ -91,28 +89,26 @@ def check_fit(name, model, processor) -> None:
     """
     import torch
 
-    inputs = {}
     with loading(name), torch.inference_mode():
         check_match(model, processor)
-        if model.midi_model is not None:
-            inputs["midi"] = [PROBE_MIDI]
-        if model.text_model is not None:
-            inputs["text"] = ["piano"]
-        if model.audio_model is not None:
-            rate = processor.feature_extractor.sampling_rate
-            inputs |= {"audio": [np.sin(np.arange(rate // 4), dtype=np.float32)], "sampling_rate": rate}
-        output = model(**processor(**inputs, return_tensors="pt"))
-        embeds = [output[f"{one}_embeds"] for one in ("audio", "midi", "text") if one in inputs]
+        probes = {
+            modality: probe(processor)
+            for modality, probe in PROBES.items()
+            if getattr(model, f"{modality}_model") is not None
+        }
+        rate = processor.feature_extractor.sampling_rate if "audio" in probes else None
+        output = model(**processor(**probes, sampling_rate=rate, return_tensors="pt"))
+        embeds = [output[f"{modality}_embeds"] for modality in probes]
         finite = all(weights.isfinite().all() for weights in model.parameters())
-        if not finite or not all(abs(float(one.norm()) - 1) < 1e-3 for one in embeds):  # not so of NaN
+        if not finite or not all(abs(float(embed.norm()) - 1) < 1e-3 for embed in embeds):  # not so of NaN
             raise ValueError(NO_EMBEDDING)
 
 
 def check_match(model, processor) -> None:
-    """Refuses another model's processor, as far as sizes tell; an exported model (`OnnxModel`) knows none.
+    """Refuses a processor of another model, by sizes; an exported model (`OnnxModel`) has none to compare.
 
     Raises:
-        ValueError: what the one makes and the other reads.
+        ValueError: the processor's outputs and the model's inputs differ.
     """
     config, extractor, tokenizer = model.config, processor.feature_extractor, processor.tokenizer
     audio, midi, text = (getattr(config, f"{tower}_config", None) for tower in ("audio", "midi", "text"))
@@ -131,19 +127,26 @@ def check_match(model, processor) -> None:
     raise ValueError(f"the processor makes {makes}, the model reads {reads}; load both from one checkpoint")
 
 
-def _reason(error) -> str:
-    """What a library says, on one line; its name where it says nothing."""
+def reason_of(error) -> str:
+    """A library's message on one line; the error's name if it has no message."""
     if isinstance(error, KeyError):
-        return f"it lacks {error}"[:LONGEST_REASON]
-    return " ".join(str(error).split())[:LONGEST_REASON].rstrip(".:") or type(error).__name__
+        return f"it lacks {error}"[:MAX_REASON_CHARACTERS]
+    return " ".join(str(error).split())[:MAX_REASON_CHARACTERS].rstrip(".:") or type(error).__name__
 
 
 def model_fingerprint(model) -> str:
-    """Tells the weights of one model from another's; equals `TextTower.fingerprint` of the saved model."""
-    return _fingerprint((name, tensor.detach().float().cpu().numpy()) for name, tensor in model.state_dict().items())
+    """Identifies a model's weights; equals `TextTower.fingerprint` of the saved model."""
+    return weights_fingerprint(
+        (name, tensor.detach().float().cpu().numpy()) for name, tensor in model.state_dict().items()
+    )
 
 
-def _fingerprint(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
+def computed_fingerprint(fingerprint: str, bfloat16: bool) -> str:
+    """Identifies what made an index: the weights, and whether they computed in bfloat16."""
+    return f"{fingerprint}{BFLOAT16}" if bfloat16 else fingerprint
+
+
+def weights_fingerprint(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
     """SHA-256 of named weights as float32, so that half precision on disk does not matter."""
 
     def digest(tensor):
@@ -154,145 +157,8 @@ def _fingerprint(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
         return hashlib.sha256(b"".join(sorted(pool.map(digest, tensors)))).hexdigest()
 
 
-class TextTower:
-    """A saved checkpoint's fingerprint and BERT text tower, on numpy.
-
-    Use `TextTower.open`; `embed_text` equals that of the model to float32's precision.
-    """
-
-    def __init__(self, config, weights, tokenizer, source):
-        self.config, self.weights, self.tokenizer, self.source = config, weights, tokenizer, source
-
-    @classmethod
-    def open(cls, folder) -> "TextTower | None":
-        """Reads a checkpoint folder; None where only the model itself can embed text.
-
-        Raises:
-            OSError, ValueError: a file of the checkpoint cannot be read.
-        """
-        folder = Path(folder)
-        if not all((folder / name).is_file() for name in FILES):
-            return None
-        config, processor, tokens = (read_json(folder / name) for name in (CONFIG, PROCESSOR, TOKENIZER_CONFIG))
-        text = config.get("text_config")
-        limits = (
-            tokens.get("model_max_length") or MAX_TEXT_TOKENS,
-            processor.get("text_max_length") or MAX_TEXT_TOKENS,
-        )
-        padded = config.get("pool_text_padding") or processor.get("text_pad_to_max")
-        if config.get("model_type") != "pianobind" or padded or not _is_plain_bert(text) or not _are_counts(limits):
-            return None
-
-        from safetensors import SafetensorError, safe_open
-        from tokenizers import Tokenizer
-
-        try:
-            with safe_open(folder / WEIGHTS, framework="numpy") as file:
-                names = list(file.keys())
-                if any(file.get_slice(name).get_dtype() not in ("F32", "F16") for name in names):
-                    return None
-                weights = {name: file.get_tensor(name).astype(np.float32, copy=False) for name in names}
-        except SafetensorError as error:
-            reason = f"the weights are damaged ({_reason(error)})"
-            raise ValueError(f"{folder / WEIGHTS}: {reason}; {COPY_AGAIN}.") from error
-        try:
-            tokenizer = Tokenizer.from_file(os.fspath(folder / TOKENIZER))
-        except Exception as error:  # tokenizers raises nothing more special
-            raise ValueError(f"{folder / TOKENIZER}: is damaged ({_reason(error)}); {COPY_AGAIN}.") from error
-        tokenizer.enable_truncation(min(*limits, text["max_position_embeddings"]))
-        tokenizer.no_padding()
-        tower = cls(text, weights, tokenizer, folder)
-        with loading(folder), np.errstate(all="ignore"):
-            tower.embed_text(["piano"])
-        return tower
-
-    @property
-    def fingerprint(self) -> str:
-        return _fingerprint(self.weights.items())
-
-    def embed_text(self, texts: list[str]) -> np.ndarray:
-        """`(len(texts), dim)` float32, unit length.
-
-        Raises:
-            ValueError: a text holds no word, or half characters, see `readable_text`; or a weight is no number.
-        """
-        by_length = {}
-        for row, encoding in enumerate(self.tokenizer.encode_batch([readable_text(text) for text in texts])):
-            by_length.setdefault(len(encoding.ids), []).append((row, encoding.ids))
-        embeds = np.zeros((len(texts), len(self.weights["text_projection.weight"])), np.float32)
-        for group in by_length.values():  # texts of one length need no padding, and so no mask
-            rows, ids = zip(*group, strict=True)
-            pooled = self._hidden(np.array(ids)).mean(axis=1)
-            projected = pooled @ self.weights["text_projection.weight"].T
-            embeds[list(rows)] = projected / np.linalg.norm(projected, axis=1, keepdims=True)
-        if not (np.abs(np.linalg.norm(embeds, axis=1) - 1) < 1e-3).all():  # not so of NaN
-            raise ValueError(f"{self.source}: {cannot_load(NO_EMBEDDING)}; {COPY_AGAIN}.")
-        return embeds
-
-    def _hidden(self, ids: np.ndarray) -> np.ndarray:
-        """BERT's last hidden states `(batch, tokens, hidden)` of token ids `(batch, tokens)`. Source: 1810.04805."""
-        table = "embeddings.{}_embeddings.weight"
-        words, places, types = (self._weight(table.format(kind)) for kind in ("word", "position", "token_type"))
-        hidden = self._norm("embeddings", words[ids] + places[: ids.shape[1]] + types[0])
-        heads = self.config["num_attention_heads"]
-        for number in range(self.config["num_hidden_layers"]):
-            layer = f"encoder.layer.{number}"
-            q, k, v = (
-                _split_heads(self._linear(f"{layer}.attention.self.{part}", hidden), heads)
-                for part in ("query", "key", "value")
-            )  # (batch, heads, tokens, head size)
-            scores = q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1])
-            shares = np.exp(scores - scores.max(-1, keepdims=True))
-            mixed = (shares / shares.sum(-1, keepdims=True)) @ v
-            mixed = mixed.swapaxes(1, 2).reshape(hidden.shape)
-            hidden = self._norm(
-                f"{layer}.attention.output", self._linear(f"{layer}.attention.output.dense", mixed) + hidden
-            )
-            inner = _gelu(self._linear(f"{layer}.intermediate.dense", hidden))
-            hidden = self._norm(f"{layer}.output", self._linear(f"{layer}.output.dense", inner) + hidden)
-        return hidden
-
-    def _weight(self, name):
-        return self.weights[f"text_model.{name}"]
-
-    def _linear(self, name, x):
-        return x @ self._weight(f"{name}.weight").T + self._weight(f"{name}.bias")
-
-    def _norm(self, name, x):
-        centred = x - x.mean(-1, keepdims=True)
-        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + self.config["layer_norm_eps"])
-        return scaled * self._weight(f"{name}.LayerNorm.weight") + self._weight(f"{name}.LayerNorm.bias")
-
-
-def _is_plain_bert(config) -> bool:
-    """Whether a text tower's config is one that `TextTower` computes; the model itself judges all others."""
-    if not isinstance(config, dict) or config.get("model_type") != "bert" or config.get("hidden_act") != "gelu":
-        return False
-    counts = [config.get(name) for name in ("num_attention_heads", "num_hidden_layers", "max_position_embeddings")]
-    return _are_counts(counts) and isinstance(config.get("layer_norm_eps"), float) and not config.get("is_decoder")
-
-
-def _are_counts(values) -> bool:
-    return all(type(value) is int and value > 0 for value in values)
-
-
-def _split_heads(x, heads):
-    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
-
-
-def _gelu(x: np.ndarray) -> np.ndarray:
-    """`x` times the normal distribution's integral up to it.
-
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26 for erf; off by at most 1.5e-7.
-    """
-    z = np.abs(x) / math.sqrt(2)
-    t = 1 / (1 + 0.3275911 * z)
-    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    return x * 0.5 * (1 + np.sign(x) * (1 - series * np.exp(-z * z)))
-
-
 __all__ = [
-    "TextTower",
+    "MAX_TEXT_TOKENS",
     "cannot_load",
     "check_fit",
     "check_match",
@@ -300,4 +166,6 @@ __all__ = [
     "loading",
     "model_fingerprint",
     "read_json",
+    "reason_of",
+    "weights_fingerprint",
 ]

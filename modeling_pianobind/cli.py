@@ -1,7 +1,6 @@
 """The `pianobind` command: search, index, embed, describe, export, demo, app.
 
-torch and transformers are imported only where a file has to be embedded, so that `--help` and a search of a saved
-index answer at once.
+torch and transformers are imported only to embed files: `--help` and a search of a saved index start fast.
 """
 
 import argparse
@@ -15,15 +14,15 @@ import numpy as np
 
 from .app.command import add_arguments as add_app_arguments
 from .app.command import run as run_app
-from .index.embedding_index import DTYPES, EmbeddingIndex
-from .index.folder_index import check_searchable, open_index, update_index
+from .index.embedding_index import EmbeddingIndex
+from .index.folder_index import Collection, check_searchable, update_index
 from .index.shards import check_shard_target, is_index, list_shards, merge, shard_folder
 from .index.storage import check_target, write_embeddings
 from .inputs_pianobind import explain, list_files
 from .labels_pianobind import LABELS, label_embeddings, rank_labels
 from .service.checkpoint import Checkpoint
 from .service.errors import UserError, complain, user_errors
-from .service.examples import titles
+from .service.examples import DEMO_QUERIES, EXAMPLES, titles
 
 EPILOG = (
     "exit status: 0 if all went well; 2 if the arguments or a file were wrong: each is one line on stderr that names "
@@ -33,13 +32,7 @@ CACHE_NOTE = (
     "A folder's embeddings are cached below $PIANOBIND_CACHE (default: ~/.cache/pianobind, or $XDG_CACHE_HOME), so "
     "the folder itself is never written to. Only files whose content changed are embedded again."
 )
-DEMO_QUERIES = (
-    "slow, sad and quiet",
-    "fast ragtime with a steady left hand",
-    "a calm, dreamy piece with long pedal",
-    "loud, grand and dramatic",
-)
-DEMO_HITS, DEMO_REASONS = 3, 4
+DEMO_SEARCHES, DEMO_HITS, DEMO_REASONS = 4, 3, 4
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,13 +44,13 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line `argv` (the process's by default) and returns its exit status."""
-    for stream in (sys.stdout, sys.stderr):  # a file name need not be printable
+    for stream in (sys.stdout, sys.stderr):  # file names may hold unprintable characters
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
         args = _parse(argv)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what libraries say to programmers
+            warnings.simplefilter("ignore")  # warnings of libraries
             warnings.filterwarnings("always", module=r"modeling_pianobind\.")
             warnings.showwarning = lambda message, *rest, **more: complain(f"warning: {message}")
             status = args.run(args)
@@ -69,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader (`head`, say) has left; the interpreter would complain when it flushes stdout at its end.
+        # The reader (such as `head`) has closed the pipe; without this the interpreter fails to flush stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
@@ -77,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv):
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    # Before Python 3.13 argparse does not find an optional QUERY that stands behind an option.
+    # Before Python 3.13 argparse does not find an optional QUERY after an option.
     if len(rest) == 1 and not rest[0].startswith("-") and getattr(args, "query", "") is None:
         args.query = rest.pop()
     if rest:
@@ -95,18 +88,27 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name, run, summary, epilog=EPILOG):
-        one = commands.add_parser(name, help=summary, description=summary, epilog=epilog)
-        one.add_argument(
+        subparser = commands.add_parser(name, help=summary, description=summary, epilog=epilog)
+        subparser.add_argument(
             "--checkpoint", metavar="FOLDER|HUB_ID", help="the model (default: the one that comes with the package)"
         )
-        one.add_argument(
+        subparser.add_argument(
             "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps (default: cuda if there is one, else cpu)"
         )
-        one.set_defaults(run=run)
-        return one
+        subparser.set_defaults(run=run)
+        return subparser
 
-    def transcribing(one):
-        one.add_argument(
+    def computing(subparser, *more):
+        subparser.add_argument(
+            "--dtype",
+            choices=("auto", "float32", "bfloat16", *more),
+            default="float32",
+            help="what the towers compute in; auto: bfloat16, faster and less exact, where the processor multiplies "
+            "it (default: float32)",
+        )
+
+    def transcribing(subparser):
+        subparser.add_argument(
             "--transcribe",
             action="store_true",
             help="let the MIDI tower see a transcription of each recording as well (extra [transcribe]; takes long)",
@@ -129,6 +131,7 @@ def _parser() -> Parser:
     search.add_argument("--top-k", metavar="N", type=_count, default=10, help="how many hits (default: 10)")
     search.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     transcribing(search)
+    computing(search)
 
     index = command("index", run_index, "Embed a folder and save the index.")
     index.add_argument("path", metavar="PATH", nargs="?", help="a folder (through all levels)")
@@ -139,11 +142,11 @@ def _parser() -> Parser:
         help="where to save it; an index that is there is brought up to date",
     )
     index.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        default="float32",
-        help="int8 adds a copy that a search of many pieces reads faster; the hits' scores stay the same",
+        "--int8",
+        action="store_true",
+        help="add int8 codes, which a search of many pieces reads faster; the hits' scores stay the same",
     )
+    computing(index, "int8")
     index.add_argument(
         "--shard",
         metavar="I/N",
@@ -168,12 +171,14 @@ def _parser() -> Parser:
         help=".npz (arrays `paths`, `embeddings`) or .parquet (columns `path`, `embedding`)",
     )
     transcribing(embed)
+    computing(embed)
 
     describe = command("describe", run_describe, "Say which words fit a file best (zero-shot).")
     describe.add_argument("path", metavar="FILE", help="a MIDI file or a recording")
     describe.add_argument("--labels", metavar="A,B,C", help="words to choose from, with commas between them")
     describe.add_argument("--top-k", metavar="N", type=_count, default=8, help="how many words (default: 8)")
     transcribing(describe)
+    computing(describe)
 
     export = command("export", run_export, "Write the model as ONNX files (extra [onnx]), checked against PyTorch.")
     export.add_argument("--onnx", metavar="FOLDER", required=True, help="where to write them")
@@ -191,6 +196,7 @@ def _parser() -> Parser:
     app = command("app", run_app, "Search, see and play a corpus on a page in the browser.", f"{CACHE_NOTE} {EPILOG}")
     add_app_arguments(app)
     transcribing(app)
+    computing(app)
     return parser
 
 
@@ -214,12 +220,12 @@ def run_search(args) -> int:
     if args.query is not None and not args.query.strip():
         raise UserError("the query is empty; describe the music in at least one word")
     check_searchable(args.path)
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
-    # A saved index is opened before the query is embedded, which may take long; a folder is embedded after it.
-    opened = open_index(args.path, checkpoint, by_words=args.like is None) if is_index(args.path) else None
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
+    # Opens a saved index before the query is embedded, which may take long; a folder is embedded after the query.
+    collection = Collection(args.path, checkpoint, by_words=args.like is None)
     words = None if args.query is None else checkpoint.embed_text([args.query])[0]
     example = checkpoint.embed_file(args.like) if args.like is not None else None
-    index, failures = opened or open_index(args.path, checkpoint)
+    index, failures = collection.open()
     with user_errors(args.path):
         by_words = example is None
         hits = index.search(words, args.top_k)[0] if by_words else index.search_like(example, args.top_k, words)
@@ -251,9 +257,12 @@ def run_index(args) -> int:
         return 0
     launched = int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.shard is None
     shard = (int(os.environ["RANK"]) + 1, int(os.environ["WORLD_SIZE"])) if launched else args.shard
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
+    if args.dtype == "int8":
+        complain("warning: `--dtype int8` is now called `--int8`.")
+        args.dtype, args.int8 = "float32", True
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
     check_searchable(args.path)
-    with user_errors(output, writing=True):  # before the work rather than after it
+    with user_errors(output, writing=True):  # fails before the work
         if shard is not None:
             check_shard_target(folder, shard[1])
             output = shard_folder(folder, *shard)
@@ -270,7 +279,7 @@ def run_index(args) -> int:
 
     def save(index):
         with user_errors(output, writing=True):
-            index.save(output, args.dtype)
+            index.save(output, "int8" if args.int8 else "float32")
 
     index = update_index(os.path.abspath(args.path), previous, checkpoint, save, shard)
     save(index)
@@ -280,7 +289,7 @@ def run_index(args) -> int:
             if list_shards(folder, shard[1]):
                 print(f"{folder}: all {shard[1]} shards are there")
     status = _report([failure.message for failure in index.failures])
-    # A launcher kills the other processes when one ends with an error; a bad file must not stop them.
+    # A launcher kills all processes when one fails; a bad file must not stop the others.
     return 0 if launched else status
 
 
@@ -297,7 +306,7 @@ def run_embed(args) -> int:
         paths = list_files(args.path) if os.path.isdir(args.path) else [args.path]
     if not paths:
         raise UserError(f"{args.path}: there is no MIDI file or recording in it; give a folder with music")
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
     embeds, failures = {}, []
     with user_errors(args.path):
         for position, file in checkpoint.embed_files(paths):
@@ -320,7 +329,7 @@ def run_describe(args) -> int:
         labels = [label.strip() for label in args.labels.split(",") if label.strip()]
         if not labels:
             raise UserError("--labels is empty; give words with commas between them, such as calm,fast,jazz")
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
     embedding = checkpoint.embed_file(args.path).embedding
     for label, score in rank_labels(embedding, *label_embeddings(checkpoint.embed_text, labels), args.top_k):
         print(f"{score:6.3f}  {label}")
@@ -328,13 +337,13 @@ def run_describe(args) -> int:
 
 
 def run_export(args) -> int:
-    """Writes the towers as ONNX files, and says how they compare with PyTorch's."""
+    """Writes the towers as ONNX files and prints their differences to PyTorch."""
     if args.pairs is not None and not args.int8:
         raise UserError("--pairs are for measuring what int8 costs; give --int8 as well")
     checkpoint = Checkpoint(args.checkpoint, args.device)
     from .onnx_export import export_onnx, measure_int8, read_pairs
 
-    texts, files = list(LABELS), sorted((Path(__file__).parent / "examples").glob("*.mid"))
+    texts, files = list(LABELS), sorted(EXAMPLES.glob("*.mid"))
     if args.pairs is not None:
         with user_errors(args.pairs):
             texts, files = read_pairs(args.pairs)
@@ -356,15 +365,15 @@ def run_export(args) -> int:
 
 
 def run_demo(args) -> int:
-    """Searches the bundled corpus, and gives the words that fit each hit best as the reason."""
-    folder = Path(__file__).parent / "examples"
+    """Searches the bundled corpus and prints the best labels of each hit."""
+    folder, queries = EXAMPLES, DEMO_QUERIES[:DEMO_SEARCHES]
     check_searchable(folder)
     checkpoint = Checkpoint(args.checkpoint, args.device)
-    index, failures = open_index(folder, checkpoint)
+    index, failures = Collection(folder, checkpoint).open()
     names, labels = titles(folder), label_embeddings(checkpoint.embed_text)
     embeds = dict(zip(index.paths, index.embeddings, strict=True))
     print(f"{len(index)} piano pieces in {folder}")
-    for query, hits in zip(DEMO_QUERIES, index.search(checkpoint.embed_text(DEMO_QUERIES), DEMO_HITS), strict=True):
+    for query, hits in zip(queries, index.search(checkpoint.embed_text(queries), DEMO_HITS), strict=True):
         print(f'\n"{query}"')
         for rank, hit in enumerate(hits, 1):
             words = ", ".join(word for word, _ in rank_labels(embeds[hit.path], *labels, DEMO_REASONS))

@@ -7,7 +7,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from .inputs_pianobind import check_numbers
 
-MOST_LAYERS = 1_000  # a damaged number may say billions, and modules are made one by one
+MAX_LAYERS = 1_000  # a damaged number may say billions, and modules are made one by one
 PAIRS = ("audio_text", "midi_text", "audio_midi")
 
 
@@ -169,8 +169,8 @@ def _check_sizes(config, sizes, lists):
 
 def _check_depth(config):
     layers = [getattr(config, "num_hidden_layers", 0), *getattr(config, "resnet_layers", ())]
-    if max(layers) > MOST_LAYERS:
-        raise ValueError(f"a {config.model_type} tower has {max(layers):.3g} layers; at most {MOST_LAYERS} are made.")
+    if max(layers) > MAX_LAYERS:
+        raise ValueError(f"a {config.model_type} tower has {max(layers):.3g} layers; at most {MAX_LAYERS} are made.")
 
 
 def _check_options(config, position_types):

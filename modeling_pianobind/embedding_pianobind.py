@@ -4,35 +4,70 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from .checkpoint_pianobind import check_match
-from .inputs_pianobind import check_content, group_pieces, modality_of
+from .dtype_pianobind import computing
+from .inputs_pianobind import FORMATS, check_content, group_pieces, modality_of
 from .transcription_pianobind import load_transcriber, transcribed_midi
 
-MIDI_BATCHES_SORTED = 16  # batches among which MIDI windows are sorted by length
-# Of a recording that was transcribed as well, chosen on the `valid` split: music finds itself best by some of both.
-TOWER_WEIGHTS = {"audio": 0.25, "midi": 0.75}
-# How far reading may run ahead, so that memory does not grow with a recording: windows of audio, about 1 MB each, or
-# whole MIDI files.
+if TYPE_CHECKING:
+    from .modeling_pianobind import PianoBindModel
+    from .processing_pianobind import PianoBindProcessor
+
+# Bounds the memory of reading ahead: windows of audio of about 1 MB each, or whole MIDI files.
 QUEUE_CHUNKS = 16
+
+
+def _pad_rows(processor, windows: list) -> tuple[torch.Tensor, torch.Tensor]:
+    return processor.midi_processor.pad(windows)
+
+
+def _stack_features(processor, windows: list) -> tuple[torch.Tensor, torch.Tensor]:
+    features, masks = zip(*windows, strict=True)
+    return torch.stack(features), torch.stack(masks)
+
+
+@dataclass(frozen=True)
+class Tower:
+    """How the windows of a tower are embedded.
+
+    Attributes:
+        collate: takes the processor and windows, gives the tower's inputs and their mask.
+        weight (`float`): of this tower in the embedding of a recording that was transcribed. Chosen on the `valid`
+            split: music finds itself best by some of both.
+        batches_sorted (`int`): batches among which windows are sorted by length.
+        length (*optional*): gives the length of a window; None where all are of one length.
+    """
+
+    collate: Callable[..., tuple[torch.Tensor, torch.Tensor]]
+    weight: float
+    batches_sorted: int = 1
+    length: Callable[..., int] | None = None
+
+
+TOWERS = {
+    "audio": Tower(_stack_features, weight=0.25),
+    "midi": Tower(_pad_rows, weight=0.75, batches_sorted=16, length=len),
+}
 
 
 @dataclass
 class EmbeddedFile:
-    """A file's windows in the embedding space, or the reason why there are none.
+    """The windows of a file in the embedding space, or the error that prevented them.
 
     Attributes:
         windows (`np.ndarray` of shape `(windows, dim)`): float32, unit length.
         spans (`np.ndarray` of shape `(windows, 2)`): start and end of each window in seconds.
-        towers (`np.ndarray` of shape `(windows,)`): "audio" or "midi", whichever made the window's embedding; a
-            recording that was transcribed has windows of both.
+        towers (`np.ndarray` of shape `(windows,)`): the tower of each window, "audio" or "midi"; a transcribed
+            recording has windows of both.
         error (`ValueError`, `OSError` or None): why the file could not be read; its windows are then empty.
     """
 
@@ -46,7 +81,7 @@ class EmbeddedFile:
         """`(dim,)` float32, unit length: the mean over the windows of each tower, and of the towers by weight."""
         towers = np.unique(self.towers)
         means = unit_rows(np.stack([self.windows[self.towers == tower].mean(axis=0) for tower in towers]))
-        return unit_rows(np.average(means, axis=0, weights=[TOWER_WEIGHTS[tower] for tower in towers])[None])[0]
+        return unit_rows(np.average(means, axis=0, weights=[TOWERS[tower].weight for tower in towers])[None])[0]
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
@@ -56,26 +91,28 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
 
 
 def embed_files(
-    model,
-    processor,
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
     sources: Iterable,
     modality: str | None = None,
     sampling_rate: int | None = None,
     batch_size: int = 16,
     progress: bool | None = False,
     transcribe: bool = False,
+    dtype: str = "float32",
 ) -> Iterator[tuple[int, EmbeddedFile]]:
-    """Embeds files of any length, in whatever order they are done.
+    """Embeds files of any length; results come in the order of completion.
 
     Args:
-        model (`PianoBindModel`): runs where it is, in eval mode.
+        model (`PianoBindModel`): runs on its device, in eval mode.
         processor (`PianoBindProcessor`): cuts the files into windows.
-        sources: paths, or what the processor reads in their place.
+        sources: paths, or other inputs of the processor.
         modality (`str`, *optional*): "audio" or "midi"; by default each path's extension tells.
         sampling_rate (`int`, *optional*): of waveforms among `sources`, in Hz.
         batch_size (`int`): windows in one batch of the model.
         progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
         transcribe (`bool`): the MIDI tower sees each recording too, as transkun transcribes it.
+        dtype (`str`): what the towers compute in; see `embed_audio`.
     Yields:
         The place of a file in `sources`, and its `EmbeddedFile`.
     Raises:
@@ -85,38 +122,35 @@ def embed_files(
     check_match(model, processor)
     sources = list(sources)
     if transcribe:
-        load_transcriber()  # before the work rather than in the middle of it
-    limits = {"audio": batch_size, "midi": batch_size * MIDI_BATCHES_SORTED}
-    waiting = {"audio": [], "midi": []}  # windows that no batch has taken yet
+        load_transcriber()  # fails before the work
+    waiting = {tower: [] for tower in TOWERS}  # windows for the next batches
     files = [_Progress() for _ in sources]
 
     def read(source):
         kind, is_file = modality or modality_of(source), isinstance(source, (str, os.PathLike))
-        for tower in (kind, "midi") if transcribe else (kind,):
+        entry = FORMATS[kind]
+        for tower in (entry.tower, "midi") if transcribe else (entry.tower,):
             if getattr(model, f"{tower}_model") is None:
                 name = source if is_file else f"the given {kind}"
                 raise ValueError(f"{name}: the checkpoint has no {tower} tower; use one that has it, or leave it out.")
         if is_file:
             check_content(source, kind)
-        chunks = (
-            _audio_chunks(processor, source, sampling_rate) if kind == "audio" else _midi_chunks(processor, source)
-        )
-        return ((kind, *chunk) for chunk in chunks)
+        return ((entry.tower, *chunk) for chunk in entry.windows(processor, source, sampling_rate))
 
-    def embed(kind):
-        for position, number, embedding in _embed_windows(model, processor, kind, waiting[kind], batch_size):
+    def embed(tower):
+        for position, number, embedding in _embed_windows(model, processor, tower, waiting[tower], batch_size, dtype):
             files[position].keep(number, embedding)
             if files[position].complete:
                 yield position
-        waiting[kind].clear()
+        waiting[tower].clear()
 
-    def take(position, kind, windows, spans):
+    def take(position, tower, windows, spans):
         file = files[position]
-        waiting[kind].extend((position, len(file.spans) + row, window) for row, window in enumerate(windows))
+        waiting[tower].extend((position, len(file.spans) + row, window) for row, window in enumerate(windows))
         file.spans.extend(spans)
-        file.towers.extend([kind] * len(windows))
-        if len(waiting[kind]) >= limits[kind]:
-            yield from embed(kind)
+        file.towers.extend([tower] * len(windows))
+        if len(waiting[tower]) >= batch_size * TOWERS[tower].batches_sorted:
+            yield from embed(tower)
 
     def done(position):
         bar.update()
@@ -130,26 +164,26 @@ def embed_files(
                 yield from map(done, take(position, *chunk))
                 continue
             if transcribe and error is None and "audio" in file.towers:
-                # Not on the reading threads: transkun uses all cores by itself, and Ctrl-C has to reach it.
+                # On the main thread: transkun uses all cores, and Ctrl-C has to reach it.
                 try:
                     midi = transcribed_midi(sources[position], sampling_rate)
-                    for chunk in _midi_chunks(processor, midi):
+                    for chunk in FORMATS["midi"].windows(processor, midi):
                         yield from map(done, take(position, "midi", *chunk))
                 except (ValueError, OSError) as caught:
                     error = caught
             file.read, file.error = True, error
             if file.complete:
                 yield done(position)
-        for kind in waiting:
-            yield from map(done, embed(kind))
+        for tower in waiting:
+            yield from map(done, embed(tower))
 
 
 class _Progress:
-    """What is known of a file so far."""
+    """Progress of one file."""
 
     def __init__(self):
         self.spans, self.towers = [], []
-        self.windows, self.embedded = np.empty((0, 0), np.float32), 0  # rows of windows to come are there already
+        self.windows, self.embedded = np.empty((0, 0), np.float32), 0  # has spare rows for further windows
         self.read, self.error = False, None
 
     @property
@@ -159,8 +193,8 @@ class _Progress:
     def keep(self, number, embedding):
         """Takes a window's embedding.
 
-        All are in one array that doubles: small arrays, each made amid a batch's large tensors, would leave holes that
-        nothing fits in, and memory would grow by the hour.
+        One array that doubles holds all windows: small arrays allocated between a batch's large tensors would fragment
+        the memory, which would then grow by the hour.
         """
         if number >= len(self.windows):
             self.windows.resize((max(len(self.spans), 2 * len(self.windows)), len(embedding)), refcheck=False)
@@ -178,37 +212,17 @@ def _hidden(progress):
     return None if progress is None else not progress
 
 
-def _midi_chunks(processor, source):
-    """Yields a MIDI file's windows and spans, all at once: note rows are small."""
-    yield processor.midi_processor.windows(processor.midi_processor.read(source))
-
-
-def _audio_chunks(processor, source, sampling_rate):
-    """Yields a recording's windows (features and frame mask) and spans, one at a time.
-
-    A spectrogram needs 20 times its own memory while it is made; several at once are no faster.
-    """
-    extractor = processor.feature_extractor
-    for window in extractor.windows(source, sampling_rate):
-        (features,), (mask,) = extractor.batch([window])
-        yield [(features, mask)], [(window.start_seconds, window.end_seconds)]
-
-
-def _embed_windows(model, processor, kind, windows, batch_size):
+def _embed_windows(model, processor, tower: str, windows, batch_size: int, dtype: str):
     """Yields (file, number of the window, embedding) for windows of many files."""
-    if kind == "midi":  # windows of one length side by side waste the least padding
-        windows = sorted(windows, key=lambda window: len(window[2]))
+    kind = TOWERS[tower]
+    if kind.length is not None:  # batches of equal length need the least padding
+        windows = sorted(windows, key=lambda window: kind.length(window[2]))
     for start in range(0, len(windows), batch_size):
         batch = windows[start : start + batch_size]
-        with torch.inference_mode():
-            if kind == "midi":
-                ids, mask = processor.midi_processor.pad([rows for _, _, rows in batch])
-                embeds = model.get_midi_features(ids.to(model.device), mask.to(model.device))
-            else:
-                features = torch.stack([features for _, _, (features, _) in batch])
-                mask = torch.stack([mask for _, _, (_, mask) in batch])
-                embeds = model.get_audio_features(features.to(model.device, model.dtype), mask.to(model.device))
-            embeds = embeds.cpu().numpy()
+        with torch.inference_mode(), computing(dtype, model.device):
+            inputs, mask = kind.collate(processor, [window for _, _, window in batch])
+            inputs = inputs.to(model.device, model.dtype if inputs.is_floating_point() else inputs.dtype)
+            embeds = getattr(model, f"get_{tower}_features")(inputs, mask.to(model.device)).cpu().numpy()
         for (position, number, _), embedding in zip(batch, embeds, strict=True):
             yield position, number, embedding
 
@@ -242,7 +256,7 @@ def _read_ahead(read, sources) -> Iterator[tuple]:
                     put((position, chunk, None))
                     if stop.is_set():
                         return
-            except Exception as caught:  # handed to the caller's thread, which raises what is no reading error
+            except Exception as caught:  # passed to the caller's thread, which raises all but reading errors
                 error = caught
             put((position, None, error))
         put(None)
@@ -268,7 +282,7 @@ def _read_ahead(read, sources) -> Iterator[tuple]:
 
 @contextmanager
 def _evaluating(model):
-    """Eval mode, and back to what was: with dropout no file would get the same embedding twice."""
+    """Eval mode inside the block: with dropout, embeddings would be random."""
     training = model.training
     model.eval()
     try:
@@ -277,8 +291,8 @@ def _evaluating(model):
         model.train(training)
 
 
-def _embed_all(model, processor, sources, **settings) -> np.ndarray:
-    """`(len(sources), dim)`, in the order given; raises the error of the first file found that cannot be read."""
+def embed_all(model: "PianoBindModel", processor: "PianoBindProcessor", sources: list, **settings: Any) -> np.ndarray:
+    """`(len(sources), dim)`, in the order given, by the settings of `embed_files`; raises a file's error."""
     embeds = np.zeros((len(sources), model.config.projection_dim), np.float32)
     for position, file in embed_files(model, processor, sources, **settings):
         if file.error is not None:
@@ -287,16 +301,24 @@ def _embed_all(model, processor, sources, **settings) -> np.ndarray:
     return embeds
 
 
-def embed_example(model, processor, source, modality=None, sampling_rate=None, transcribe=False) -> EmbeddedFile:
+def embed_example(
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    source: Any,
+    modality: str | None = None,
+    sampling_rate: int | None = None,
+    transcribe: bool = False,
+    dtype: str = "float32",
+) -> EmbeddedFile:
     """Embeds one recording or MIDI file with its windows, for `EmbeddingIndex.search_like`.
 
     Args:
-        source: a path, or with `modality` ("audio" or "midi") whatever `embed_audio` or `embed_midi` takes one of.
-        model, processor, sampling_rate, transcribe: as in `embed_audio`.
+        source: a path, or with `modality` ("audio" or "midi") one input of `embed_audio` or `embed_midi`.
+        model, processor, sampling_rate, transcribe, dtype: as in `embed_audio`.
     Raises:
         ValueError, OSError, ImportError: as `embed_audio`.
     """
-    settings = {"modality": modality, "sampling_rate": sampling_rate, "transcribe": transcribe}
+    settings = {"modality": modality, "sampling_rate": sampling_rate, "transcribe": transcribe, "dtype": dtype}
     ((_, file),) = embed_files(model, processor, [source], **settings)
     if file.error is not None:
         raise file.error
@@ -304,7 +326,14 @@ def embed_example(model, processor, source, modality=None, sampling_rate=None, t
 
 
 def embed_audio(
-    model, processor, paths, sampling_rate=None, batch_size=16, progress=False, transcribe=False
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    paths: Any,
+    sampling_rate: int | None = None,
+    batch_size: int = 16,
+    progress: bool | None = False,
+    transcribe: bool = False,
+    dtype: str = "float32",
 ) -> np.ndarray:
     """Embeds recordings of any length: each is cut in windows, whose mean is normalised again.
 
@@ -316,37 +345,54 @@ def embed_audio(
         progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
         transcribe (`bool`): also transcribe each recording (extra `[transcribe]`; on one CPU core in a third to two
             thirds of the music's time); the MIDI tower's embedding of that counts three times the audio tower's.
+        dtype (`str`): what the towers compute in: "float32"; "bfloat16", faster and less exact; "auto" for bfloat16
+            where the device multiplies it. What comes out is float32.
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
     Raises:
-        ValueError, OSError: a file cannot be read; `EmbeddingIndex.build` goes on with the others instead.
+        ValueError, OSError: a file cannot be read; `EmbeddingIndex.build` continues with the others.
         ImportError: `transcribe` needs transkun, which is not installed.
     """
-    settings = {"sampling_rate": sampling_rate, "batch_size": batch_size, "progress": progress}
-    return _embed_all(model, processor, _listed(paths), modality="audio", transcribe=transcribe, **settings)
+    settings = {"sampling_rate": sampling_rate, "batch_size": batch_size, "progress": progress, "dtype": dtype}
+    return embed_all(model, processor, _listed(paths), modality="audio", transcribe=transcribe, **settings)
 
 
-def embed_midi(model, processor, paths, batch_size=16, progress=False) -> np.ndarray:
+def embed_midi(
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    paths: Any,
+    batch_size: int = 16,
+    progress: bool | None = False,
+    dtype: str = "float32",
+) -> np.ndarray:
     """Embeds MIDI of any length: each piece is cut in windows, whose mean is normalised again.
 
     Args:
         paths: paths of MIDI files, or bytes, symusic scores or `PianoNotes`.
-        model, processor, batch_size, progress: as in `embed_audio`.
+        model, processor, batch_size, progress, dtype: as in `embed_audio`.
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
     Raises:
         ValueError, OSError: a file cannot be read, or is no piano piece.
     """
-    settings = {"batch_size": batch_size, "progress": progress}
-    return _embed_all(model, processor, _listed(paths), modality="midi", **settings)
+    settings = {"batch_size": batch_size, "progress": progress, "dtype": dtype}
+    return embed_all(model, processor, _listed(paths), modality="midi", **settings)
 
 
-def embed_pieces(model, processor, paths, batch_size=16, progress=False, transcribe=False) -> np.ndarray:
-    """Embeds pieces, each the mean of its files: those of one folder with one stem (take.mid, take.mp3).
+def embed_pieces(
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    paths: Any,
+    batch_size: int = 16,
+    progress: bool | None = False,
+    transcribe: bool = False,
+    dtype: str = "float32",
+) -> np.ndarray:
+    """Embeds pieces: the mean over the files of one folder with one stem (take.mid, take.mp3).
 
     Args:
         paths: paths of MIDI files and recordings, told apart by their extensions.
-        model, processor, batch_size, progress, transcribe: as in `embed_audio`.
+        model, processor, batch_size, progress, transcribe, dtype: as in `embed_audio`.
     Returns:
         `np.ndarray` of shape `(pieces, dim)`: float32, unit length, in the order in which each piece's first file
         stands in `paths`.
@@ -355,19 +401,21 @@ def embed_pieces(model, processor, paths, batch_size=16, progress=False, transcr
         ImportError: `transcribe` needs transkun, which is not installed.
     """
     paths = _listed(paths)
-    settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe}
-    embeds = _embed_all(model, processor, paths, **settings)
+    settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe, "dtype": dtype}
+    embeds = embed_all(model, processor, paths, **settings)
     pieces = group_pieces(paths)
     row = {str(path): embed for path, embed in zip(paths, embeds, strict=True)}
     means = [np.mean([row[str(path)] for path in piece], axis=0) for piece in pieces]
     return unit_rows(np.stack(means)) if means else embeds
 
 
-def embed_text(model, processor, texts, batch_size=64) -> np.ndarray:
+def embed_text(
+    model: "PianoBindModel", processor: "PianoBindProcessor", texts: str | Iterable[str], batch_size: int = 64
+) -> np.ndarray:
     """Embeds descriptions.
 
     Args:
-        texts (`str` or `list[str]`): each of at least one word; what exceeds the text tower's limit is cut.
+        texts (`str` or `list[str]`): each of at least one word; longer texts are truncated.
         model, processor: as in `embed_audio`.
         batch_size (`int`): texts in one batch; the embeddings do not depend on it.
     Returns:
@@ -386,12 +434,14 @@ def embed_text(model, processor, texts, batch_size=64) -> np.ndarray:
 
 
 def _listed(sources) -> list:
-    """A single path, text or waveform is a list of one."""
+    """Wraps a single path, text or waveform in a list."""
     return [sources] if isinstance(sources, (str, bytes, os.PathLike, np.ndarray)) else list(sources)
 
 
 __all__ = [
+    "TOWERS",
     "EmbeddedFile",
+    "embed_all",
     "embed_audio",
     "embed_example",
     "embed_files",

@@ -20,11 +20,14 @@ from .inputs_pianobind import check_numbers
 
 BLOCK_SECONDS = 10.0  # decoded at a time, so that memory does not grow with the recording
 BLOCK_SAMPLES = 2**22  # of all channels together, which a header may say are a thousand
-LOWEST_RATE, HIGHEST_RATE = 2_000, 768_000  # in Hz; at a wrong rate, seconds of music would be resampled to weeks
-LARGEST_WINDOW = 2**25  # numbers of its spectrum: twenty times the usual
+MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = (
+    2_000,
+    768_000,
+)  # in Hz; at a wrong rate, seconds of music would be resampled to weeks
+MAX_WINDOW_NUMBERS = 2**25  # numbers of its spectrum: twenty times the usual
 FILTER_GROUPS = 8
-LARGEST_SAMPLE = 2.0**32  # integers of 32 bits may have been written as floats; the power of far more is infinite
-SILENCE_AMPLITUDE = 10 ** (-70 / 20)  # of full scale; below it a window holds no music
+MAX_SAMPLE = 2.0**32  # integers of 32 bits may have been written as floats; the power of far more is infinite
+SILENCE_AMPLITUDE = 10 ** (-70 / 20)  # of full scale; windows below it are silent
 
 LOWEST_SETTINGS = {
     "feature_size": 1,
@@ -62,7 +65,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         min_frequency, max_frequency (`float`): edges of the mel bands in Hz.
         window_seconds, hop_seconds (`float`): length of a window, and time between the starts of two.
         top_db (`float`): dynamic range that is kept, in decibels.
-        amplitude_floor (`float`): smallest power that is told from zero.
+        amplitude_floor (`float`): smallest power that differs from zero.
         normalize (`str`): "unit" maps the kept range to 0..1; "none" keeps decibels of the power, as the published
             PianoBind does.
         window_norm (`bool`): divide the spectrum by the norm of the Hann window.
@@ -129,7 +132,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         if not isinstance(self.encoder_extractor, dict | None):
             raise ValueError(f"`encoder_extractor` is {reprlib.repr(self.encoder_extractor)}; it must be settings.")
         largest = max(self.window_samples, self.feature_size * self.fft_size, self._frames * self.fft_size)
-        if self.sampling_rate > HIGHEST_RATE or largest > LARGEST_WINDOW:
+        if self.sampling_rate > MAX_SAMPLING_RATE or largest > MAX_WINDOW_NUMBERS:
             raise ValueError(
                 f"a window of {self.window_seconds} s at {self.sampling_rate} Hz, with {self.feature_size} bands of "
                 f"transforms of {self.fft_size} samples {self.hop_length} apart, is too large to compute; shorten it."
@@ -147,7 +150,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         return {key: value for key, value in super().to_dict().items() if not key.startswith("_cached")}
 
     def windows(self, audio, sampling_rate: int | None = None) -> Iterator[AudioWindow]:
-        """Yields a recording's windows one by one, decoding and resampling as it goes.
+        """Yields a recording's windows; decodes and resamples by blocks.
 
         Args:
             audio (`str`, `Path`, `bytes`, array of shape `(samples,)` or `(channels, samples)`): a file, its content,
@@ -159,12 +162,12 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         """
         name = audio_name(audio)
         blocks = audio_blocks(audio, sampling_rate, self.sampling_rate)
-        heard = False
+        has_sound = False
         for window in _cut(blocks, self.sampling_rate, self.window_seconds, self.hop_seconds, name):
             if np.abs(window.samples).max() > SILENCE_AMPLITUDE:
-                heard = True
+                has_sound = True
                 yield window
-        if not heard:
+        if not has_sound:
             raise ValueError(f"{name}: the recording is silent (below -70 dB throughout); check how it was made.")
 
     def log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
@@ -238,8 +241,8 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
     def _constants(self, device):
         """The Hann window and the mel filters on a device, made once.
 
-        A mel band hears few of the transform's bins: filters come in groups of bands, each with the bins `low:high`
-        that it hears, as `(low, high, (bins, bands))`; one product of all bins and bands takes five times as long.
+        A mel band covers few of the transform's bins: filters come in groups of bands with the bins `low:high` that
+        they cover, as `(low, high, (bins, bands))`; one product of all bins and bands takes five times as long.
         """
         if device not in self._cached:
             if self.filter_precision == "float32":
@@ -257,8 +260,8 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
                 filters = torch.from_numpy(filters).float()
             groups = []
             for bands in filters.tensor_split(FILTER_GROUPS, dim=1):
-                heard = bands.any(dim=1).nonzero()
-                low, high = (int(heard[0]), int(heard[-1]) + 1) if len(heard) else (0, 1)
+                bins = bands.any(dim=1).nonzero()
+                low, high = (int(bins[0]), int(bins[-1]) + 1) if len(bins) else (0, 1)
                 groups.append((low, high, bands[low:high].contiguous().to(device)))
             self._cached[device] = torch.hann_window(self.fft_size, device=device), groups
         return self._cached[device]
@@ -308,16 +311,16 @@ def _file_blocks(path: Path, sampling_rate: int) -> Iterator[np.ndarray]:
 
 
 def _decoded_blocks(handle, name: str, sampling_rate: int) -> Iterator[np.ndarray]:
-    """Mono float32 blocks of an opened file at `sampling_rate`; `name` stands in the error messages."""
+    """Mono float32 blocks of an opened file at `sampling_rate`; `name` is used in error messages."""
     if not handle.read(1):
         raise ValueError(f"{name}: the file is empty; copy or export it again.")
     handle.seek(0)
     try:
         with soundfile.SoundFile(handle) as sound:
-            if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
+            if not MIN_SAMPLING_RATE <= sound.samplerate <= MAX_SAMPLING_RATE:
                 raise ValueError(
-                    f"{name}: says that it has {sound.samplerate} samples a second, and {LOWEST_RATE} to "
-                    f"{HIGHEST_RATE} are taken; its header is damaged, export it again."
+                    f"{name}: says that it has {sound.samplerate} samples a second, and {MIN_SAMPLING_RATE} to "
+                    f"{MAX_SAMPLING_RATE} are taken; its header is damaged, export it again."
                 )
             resampler = soxr.ResampleStream(sound.samplerate, sampling_rate, 1, dtype="float32")
             block_frames = max(1, min(round(BLOCK_SECONDS * sound.samplerate), BLOCK_SAMPLES // sound.channels))
@@ -358,7 +361,7 @@ def _cut(blocks, sampling_rate, window_seconds, hop_seconds, name) -> Iterator[A
         peak = np.abs(block).max(initial=0.0)
         if not np.isfinite(peak):
             raise ValueError(f"{name}: it holds samples that are not finite numbers; decode it again.")
-        if peak > LARGEST_SAMPLE:
+        if peak > MAX_SAMPLE:
             raise ValueError(f"{name}: it holds samples of {peak:.1g}, where full scale is 1; export it again.")
         held = np.concatenate([held, block])
         while len(held) >= window:
@@ -367,7 +370,7 @@ def _cut(blocks, sampling_rate, window_seconds, hop_seconds, name) -> Iterator[A
             held, start = held[hop:], start + hop
     if not start and not len(held):
         raise ValueError(f"{name}: the recording holds no sample; record or export it again.")
-    if start + len(held) > reached:  # what no full window has reached
+    if start + len(held) > reached:  # the rest after the last full window
         yield AudioWindow(held, start / sampling_rate, (start + len(held)) / sampling_rate)
 
 

@@ -1,15 +1,44 @@
-"""How many are served at once: the page and the endpoint refuse what is too much, so that memory stays bounded."""
+"""Limits of the page and the endpoint: size of requests, and requests at once, so that memory stays bounded."""
 
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on one user's requests.
+
+    Attributes:
+        file_megabytes (`float`): size of a file.
+        midi_share (`float`): limit of MIDI files as a share of it: their notes take far more memory.
+        minutes (`float`): length of a piece.
+        notes (`int`): of a MIDI file.
+        characters (`int`): of a description; the text tower reads far fewer.
+        running, waiting (`int`): requests that are worked on at once, and that may wait for their turn.
+        patience_seconds (`float`): how long one may wait.
+    """
+
+    file_megabytes: float = 20.0
+    midi_share: float = 0.1
+    minutes: float = 15.0
+    notes: int = 20_000
+    characters: int = 500
+    running: int = 2
+    waiting: int = 16
+    patience_seconds: float = 20.0
+
+    @property
+    def midi_megabytes(self) -> float:
+        return self.file_megabytes * self.midi_share
 
 
 class BusyError(TimeoutError):
-    """Too many ask at once; the message is for the one who was refused."""
+    """Too many requests at once; the message is for the user."""
 
 
 class Gate:
-    """Lets some requests run and some more wait for their turn; refuses all others at once.
+    """Runs some requests, lets some more wait for their turn, and refuses all others.
 
     Args:
         running, waiting (`int`): requests that are worked on at once, and that may wait for their turn.
@@ -41,4 +70,4 @@ class Gate:
             self._places.release()
 
 
-__all__ = ["BusyError", "Gate"]
+__all__ = ["BusyError", "Gate", "Limits"]

@@ -1,53 +1,109 @@
-"""Files that the package reads: which ones, what they really are, and what to say about one that cannot be read."""
+"""Input files: formats, readers, signatures, and error lines for files that cannot be read."""
 
 import hashlib
 import os
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 
-MIDI_EXTENSIONS = (".mid", ".midi")
-AUDIO_EXTENSIONS = (".wav", ".flac", ".mp3", ".ogg")
-LARGEST_NUMBER = 1e31  # transformers writes 1e30 for a tokenizer without limit
+MAX_NUMBER = 1e31  # transformers writes 1e30 for a tokenizer without limit
 MAX_CHARACTERS = 20_000  # of a text; far more than a text tower reads, and megabytes take a tokenizer seconds
 
 
+def _midi_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list, list]]:
+    """A MIDI file's windows and spans, all at once: note rows are small."""
+    yield processor.midi_processor.windows(processor.midi_processor.read(source))
+
+
+def _audio_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list, list]]:
+    """A recording's windows (features and frame mask) and spans, one at a time.
+
+    A spectrogram needs 20 times its own memory while it is made; several at once are no faster.
+    """
+    extractor = processor.feature_extractor
+    for window in extractor.windows(source, sampling_rate):
+        (features,), (mask,) = extractor.batch([window])
+        yield [(features, mask)], [(window.start_seconds, window.end_seconds)]
+
+
+@dataclass(frozen=True)
+class Format:
+    """Files of one kind; a new kind is an entry in `FORMATS` and its reader.
+
+    Attributes:
+        extensions (`tuple[str, ...]`): in lower case, with the dot.
+        tower (`str`): which tower of the model embeds them.
+        windows: takes a processor, a path (or other input of the processor) and the sampling rate of waveforms; yields
+            lists of windows with the list of their spans in seconds.
+    """
+
+    extensions: tuple[str, ...]
+    tower: str
+    windows: Callable[..., Iterator[tuple[list, list]]]
+
+
+FORMATS = {
+    "midi": Format((".mid", ".midi"), "midi", _midi_windows),
+    "audio": Format((".wav", ".flac", ".mp3", ".ogg"), "audio", _audio_windows),
+}
+MIDI_EXTENSIONS, AUDIO_EXTENSIONS = FORMATS["midi"].extensions, FORMATS["audio"].extensions
+EXTENSIONS = {extension: modality for modality, entry in FORMATS.items() for extension in entry.extensions}
+MODALITIES = ("text", *FORMATS)
+MP3_STARTS = (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xfa")
+# (first bytes, bytes 8 to 12) -> kind of the content, and its modality if the package reads it
+SIGNATURES = {
+    (b"MThd", b""): ("a MIDI file", "midi"),
+    (b"RIFF", b"RMID"): ("a RIFF MIDI (.rmi) file", None),
+    (b"RIFF", b"WAVE"): ("a WAV file", "audio"),
+    (b"fLaC", b""): ("a FLAC file", "audio"),
+    (b"OggS", b""): ("an Ogg file", "audio"),
+    **dict.fromkeys(((first, b"") for first in MP3_STARTS), ("an MP3 file", "audio")),
+    (b"PK\x03\x04", b""): ("a ZIP archive", None),
+}
+
+
 def modality_of(path) -> str:
-    """ "midi" or "audio", by the file's extension in any case.
+    """The modality of a file, a key of `FORMATS`, by its extension in any case.
 
     Raises:
-        ValueError: the extension is neither a MIDI file's nor a recording's.
+        ValueError: no format has this extension.
     """
     extension = Path(path).suffix.lower()
-    if extension in MIDI_EXTENSIONS:
-        return "midi"
-    if extension in AUDIO_EXTENSIONS:
-        return "audio"
-    known = " ".join((*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS))
+    if extension in EXTENSIONS:
+        return EXTENSIONS[extension]
+    known = " ".join(EXTENSIONS)
     raise ValueError(f"{path}: its extension {extension or '(none)'} is not one of {known}; rename or convert it.")
 
 
+def _signature(head: bytes) -> tuple[str, str | None]:
+    for (first, later), meaning in SIGNATURES.items():
+        if head.startswith(first) and head[8:12].startswith(later):
+            return meaning
+    return "", None
+
+
 def content_kind(head: bytes) -> str:
-    """Names the kind of a file by its first 12 bytes, for error messages; "" where it is none of the known ones."""
-    if head[:4] == b"RIFF":
-        return {b"RMID": "a RIFF MIDI (.rmi) file", b"WAVE": "a WAV file"}.get(head[8:12], "")
-    if head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] in (b"\xfb", b"\xf3", b"\xf2", b"\xfa")):
-        return "an MP3 file"
-    kinds = {b"MThd": "a MIDI file", b"fLaC": "a FLAC file", b"OggS": "an Ogg file", b"PK\x03\x04": "a ZIP archive"}
-    return kinds.get(head[:4], "")
+    """Names the kind of a file by its first 12 bytes, for error messages; "" if unknown."""
+    return _signature(head)[0]
+
+
+def content_modality(head: bytes) -> str | None:
+    """The modality of a file by its first 12 bytes; None if unknown."""
+    return _signature(head)[1]
 
 
 def check_content(path, modality: str) -> None:
-    """Refuses a file whose extension says MIDI while its content is a recording, or the other way round.
+    """Refuses a file whose content is known to be of another modality than its extension says.
 
     Raises:
         ValueError: they differ.
         OSError: the file cannot be opened.
     """
     with open(path, "rb") as handle:
-        kind = content_kind(handle.read(12))
-    if kind and (kind == "a MIDI file") != (modality == "midi"):
+        kind, actual = _signature(handle.read(12))
+    if kind and actual != modality:
         raise ValueError(
             f"{path}: its name ends in {Path(path).suffix}, but its content is {kind}; "
             "give it the extension of its content, or export it again."
@@ -55,7 +111,7 @@ def check_content(path, modality: str) -> None:
 
 
 def readable_text(text) -> str:
-    """A description as tokenizers take it; what exceeds `MAX_CHARACTERS` is cut off.
+    """A description that a tokenizer can read, truncated to `MAX_CHARACTERS`.
 
     Raises:
         ValueError: it is no string, holds no word, or holds half characters (lone surrogates).
@@ -74,18 +130,18 @@ def readable_text(text) -> str:
 
 
 def check_numbers(settings, lowest: dict[str, float]) -> None:
-    """Refuses settings that are no numbers in reason, as saved settings that were damaged may be.
+    """Refuses settings that are not numbers in the valid range, such as those of a damaged file.
 
     Args:
-        settings: what has them as attributes.
+        settings: an object with the settings as attributes.
         lowest: their names and the lowest value of each; of an integer, the setting has to be one too.
     Raises:
-        ValueError: one is of another type, too low, or beyond all reason.
+        ValueError: one is of another type or out of range.
     """
     for name, least in lowest.items():
         value, whole = getattr(settings, name), isinstance(least, int)
         right = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-        if not right or not least <= value <= LARGEST_NUMBER:
+        if not right or not least <= value <= MAX_NUMBER:
             kind = "a whole number" if whole else "a number"
             raise ValueError(f"`{name}` is {reprlib.repr(value)}; it must be {kind} of at least {least:g}.")
 
@@ -97,22 +153,22 @@ def list_files(folder) -> list[str]:
         NotADirectoryError, FileNotFoundError, PermissionError: the folder itself cannot be listed.
     """
     os.listdir(folder)  # `os.walk` would pass over the error
-    found = []
+    paths = []
     for parent, folders, names in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in (*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS):
-                found.append(os.path.join(parent, name))
-    return sorted(found)
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:
+                paths.append(os.path.join(parent, name))
+    return sorted(paths)
 
 
 def piece_of(path) -> str:
-    """What names a piece: files of one folder with one stem (take.mid, take.mp3) are the same piece."""
+    """The name of a piece: files of one folder with one stem (take.mid, take.mp3) are the same piece."""
     return os.path.splitext(os.fspath(path))[0]
 
 
 def group_pieces(paths: Iterable) -> list[list]:
-    """Paths by piece, the pieces in the order in which their first file stands."""
+    """Paths grouped by piece, in the order of each piece's first file."""
     pieces = {}
     for path in paths:
         pieces.setdefault(piece_of(path), []).append(path)
@@ -126,7 +182,7 @@ def content_hash(path) -> str:
 
 
 def explain(path, error: Exception) -> str:
-    """One line for a file that could not be read: the file, what is wrong, what to do."""
+    """One line for a file that could not be read: the file, the problem, the remedy."""
     if isinstance(error, FileNotFoundError):
         return f"{path}: does not exist; check the path."
     if isinstance(error, PermissionError):
@@ -142,11 +198,16 @@ def explain(path, error: Exception) -> str:
 
 __all__ = [
     "AUDIO_EXTENSIONS",
+    "EXTENSIONS",
+    "FORMATS",
     "MIDI_EXTENSIONS",
+    "MODALITIES",
+    "Format",
     "check_content",
     "check_numbers",
     "content_hash",
     "content_kind",
+    "content_modality",
     "explain",
     "group_pieces",
     "list_files",

@@ -1,16 +1,16 @@
 """PianoBind: piano audio, piano MIDI and text in one embedding space."""
 
+import inspect
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from .assembly_pianobind import load_tower, without_pooler
-from .audio_encoder_pianobind import PianoBindEncoderTower
+from .audio_encoder_pianobind import PianoBindEncoderTower, audio_encoder_of
 from .configuration_pianobind import PianoBindAudioConfig, PianoBindConfig
 from .towers_pianobind import PianoBindAudioModel, PianoBindMidiModel, PianoBindPreTrainedModel, masked_mean
 
@@ -105,6 +105,8 @@ class PianoBindModel(PianoBindPreTrainedModel):
     def from_encoders(cls, audio=None, midi=None, text=None, **overrides) -> "PianoBindModel":
         """Puts pretrained encoders together; the projections between them are new and have to be trained.
 
+        A tower of a PianoBind checkpoint with the same `projection_dim` brings its projection.
+
         Args:
             audio (`str` or `Path`, *optional*): Hub id or folder of a PianoBind checkpoint, or of AST, Wav2Vec2,
                 HuBERT, WavLM, Whisper or CLAP.
@@ -114,19 +116,24 @@ class PianoBindModel(PianoBindPreTrainedModel):
         Returns:
             `PianoBindModel` in eval mode; `PianoBindProcessor.from_encoders` makes the processor that belongs to it.
         """
-        towers = {}
+        towers, projections = {}, {}
         for modality, source in (("audio", audio), ("midi", midi), ("text", text)):
             if source is None:
                 continue
             towers[modality], whole = load_tower(modality, source, cls)
             overrides[f"{modality}_config"] = towers[modality].config
-            if modality == "text" and whole is not None:
-                overrides.setdefault("pool_text_padding", whole.pool_text_padding)
+            if whole is not None:
+                projections[modality] = getattr(whole, f"{modality}_projection").weight
+                if modality == "text":
+                    overrides.setdefault("pool_text_padding", whole.config.pool_text_padding)
         if not towers:
             raise ValueError("nothing to put together: name an encoder for `audio`, `midi` or `text`.")
         model = cls(PianoBindConfig(**overrides))
         for modality, tower in towers.items():
             setattr(model, f"{modality}_model", tower)
+            own = getattr(model, f"{modality}_projection").weight
+            if modality in projections and projections[modality].shape == own.shape:
+                own.data.copy_(projections[modality].data)
         return model.eval()
 
     def get_input_embeddings(self):
@@ -294,6 +301,46 @@ def _mean_of_windows(embeds, piece, pieces: int):
     if len(embeds) == pieces:
         return embeds
     return F.normalize(embeds.new_zeros(pieces, embeds.shape[1]).index_add(0, piece, embeds), dim=-1)
+
+
+def load_tower(modality: str, source, whole_class):
+    """Loads one modality's pretrained encoder.
+
+    Args:
+        modality (`str`): "audio", "midi" or "text".
+        source (`str` or `Path`): Hub id or folder of an encoder, or of a whole PianoBind checkpoint.
+        whole_class: `PianoBindModel`.
+    Returns:
+        The tower, and the whole checkpoint that it comes from, or None.
+    Raises:
+        ValueError: there is no encoder for this modality in it.
+    """
+    config = AutoConfig.from_pretrained(source)
+    float32 = {"dtype": torch.float32}  # training starts from full precision, whatever is on disk
+    if config.model_type == "pianobind":
+        whole = whole_class.from_pretrained(source, **float32)
+        return whole._tower(modality), whole
+    own_class = {"audio": PianoBindAudioModel, "midi": PianoBindMidiModel}.get(modality)
+    if own_class is not None and config.model_type == own_class.config_class.model_type:
+        return own_class.from_pretrained(source, **float32), None
+    if modality == "midi" or config.model_type.startswith("pianobind"):
+        raise ValueError(
+            f"{source} holds a {config.model_type!r} model; the {modality} tower needs a PianoBind checkpoint with one"
+            + (", or MIDI-BERT converted by `convert_original_checkpoint`." if modality == "midi" else ".")
+        )
+    if modality == "audio":
+        encoder = audio_encoder_of(AutoModel.from_pretrained(source, **float32))
+        return PianoBindEncoderTower(encoder.config, encoder), None
+    if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "hidden_size"):
+        raise ValueError(f"{source} holds a {config.model_type!r} model, not a text encoder; give one such as BERT.")
+    return AutoModel.from_pretrained(source, **float32, **without_pooler(config)), None
+
+
+def without_pooler(config) -> dict:
+    """What to tell a text encoder's class, so that it leaves out BERT's pooler, whose weights no loss would reach."""
+    model_class = AutoModel._model_mapping[type(config)]
+    takes = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if takes else {}
 
 
 __all__ = ["PianoBindModel", "PianoBindOutput", "contrastive_loss"]

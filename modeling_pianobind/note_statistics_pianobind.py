@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 LOWEST_PITCH_CLASS = 9  # the lowest key is A
-LARGEST_INTERVAL = 12
+MAX_INTERVAL = 12
 TIE_STEP = 1e-5  # of correlation, far above what rounding makes of one
 FRAME_SECONDS, RHYTHM_SECONDS, MAX_LAG_SECONDS = 0.02, 20.0, 5.0
 LOW_KEY = 31  # E3 and above are not
@@ -30,7 +30,7 @@ def histogram(places: torch.Tensor, weights: torch.Tensor, size: int) -> torch.T
     return counts / weights.sum(1, keepdim=True).clamp(min=1)
 
 
-def key_strengths(pitch_classes: torch.Tensor) -> torch.Tensor:
+def key_correlations(pitch_classes: torch.Tensor) -> torch.Tensor:
     """Correlation of `pitch_classes (windows, 12)` with all keys: `(windows, 2, 12)`, major and minor on C to B."""
     profiles = torch.tensor(KEY_PROFILES, device=pitch_classes.device)
     turns = torch.arange(12, device=pitch_classes.device)
@@ -88,8 +88,8 @@ def rhythm(keys, heard, seconds) -> torch.Tensor:
     """How a window's onsets repeat, `(windows, RHYTHM_SIZE)`: what tells a waltz from a march.
 
     The autocorrelation of onsets at fixed lags, the same at fractions and multiples of the beat (the period that
-    repeats most clearly near `BEAT_SECONDS`), so that duple and triple metre differ at any tempo, and the times between
-    successive onsets in beats, where swing and dotted rhythms show.
+    repeats most clearly near `BEAT_SECONDS`), so that duple and triple metre differ at any tempo, and the times
+    between successive onsets in beats, where swing and dotted rhythms show.
     """
     correlation = periodicity(onset_envelopes(keys, heard, seconds))
     lags = torch.logspace(*np.log10([0.12, MAX_LAG_SECONDS - 0.1]), FIXED_LAGS, device=keys.device)
@@ -119,12 +119,14 @@ class NoteStatistics(nn.Module):
         self.field_sizes = tuple(config.field_sizes)
         self.time_field = config.time_field
         self.has_rhythm = config.rhythm_statistics
-        size = sum(self.field_sizes) + 2 * (2 * LARGEST_INTERVAL + 1) + 12 + 2 + 2
+        size = sum(self.field_sizes) + 2 * (2 * MAX_INTERVAL + 1) + 12 + 2 + 2
         self.norm = nn.LayerNorm(size + (RHYTHM_SIZE if self.has_rhythm else 0))
         self.up_proj = nn.Linear(self.norm.normalized_shape[0], config.hidden_size)
         self.down_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     @torch.no_grad()
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
     def measure(self, midi_ids, midi_attention_mask, seconds):
         """Statistics of windows.
 
@@ -144,13 +146,13 @@ class NoteStatistics(nn.Module):
         per_field = histogram(places, heard.repeat_interleave(len(sizes), 1), sum(self.field_sizes)) * len(sizes)
 
         keys = midi_ids[..., 0]
-        step = (keys[:, 1:] - keys[:, :-1]).clamp(-LARGEST_INTERVAL, LARGEST_INTERVAL) + LARGEST_INTERVAL
+        step = (keys[:, 1:] - keys[:, :-1]).clamp(-MAX_INTERVAL, MAX_INTERVAL) + MAX_INTERVAL
         together = (midi_ids[:, 1:, self.time_field] == 0).long()
-        span = 2 * LARGEST_INTERVAL + 1
+        span = 2 * MAX_INTERVAL + 1
         intervals = histogram(step + span * together, heard[:, 1:] * heard[:, :-1], 2 * span)
 
         pitch_classes = histogram((keys + LOWEST_PITCH_CLASS) % 12, heard, 12)
-        strengths = key_strengths(pitch_classes)
+        strengths = key_correlations(pitch_classes)
         tonic = tonics(strengths)
         from_tonic = pitch_classes.gather(1, (tonic + torch.arange(12, device=tonic.device)) % 12)
 
@@ -169,4 +171,4 @@ class NoteStatistics(nn.Module):
         return self.down_proj(F.gelu(self.up_proj(statistics)))[:, None]
 
 
-__all__ = ["NoteStatistics", "histogram", "key_strengths", "tonics"]
+__all__ = ["NoteStatistics", "histogram", "key_correlations", "tonics"]

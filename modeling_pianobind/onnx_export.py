@@ -1,10 +1,12 @@
-"""The towers as ONNX files, and what int8 costs the text and MIDI towers (extra `[onnx]`)."""
+"""Export of the towers to ONNX, and the loss of int8 quantisation (extra `[onnx]`)."""
 
 import json
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,18 +15,60 @@ import torch
 from torch import nn
 
 from .embedding_pianobind import embed_midi, embed_text
+from .metric.ranking import embedding_retrieval_metrics
 
-INPUTS = {
-    "text": ("input_ids", "attention_mask"),
-    "midi": ("midi_ids", "midi_attention_mask"),
-    "audio": ("input_features", "audio_attention_mask"),
-}
-INT8_TOWERS = ("text", "midi")
 REPORT = "export.json"
-TOLERANCE = 1e-4  # largest difference to PyTorch that an export may have
-CHECKED_SHAPES = ((1, 9), (3, 40), (2, 101))  # (batch, length), none of them the one that is traced
+TOLERANCE = 1e-4  # largest allowed difference to PyTorch
+CHECKED_SHAPES = ((1, 9), (3, 40), (2, 101))  # (batch, length), different from the traced one
 TRACED_SHAPE = (2, 49)
-RECALL_AT = 10
+
+
+def _token_ids(config, batch: int, length: int, random: torch.Generator) -> torch.Tensor:
+    return torch.randint(0, config.vocab_size, (batch, length), generator=random)
+
+
+def _note_rows(config, batch: int, length: int, random: torch.Generator) -> torch.Tensor:
+    fields = [torch.randint(0, size - 2, (batch, length), generator=random) for size in config.field_sizes]
+    return torch.stack(fields, dim=-1)
+
+
+def _mel_frames(config, batch: int, length: int, random: torch.Generator) -> torch.Tensor:
+    return torch.rand(batch, length, config.num_mel_bins, generator=random)
+
+
+@dataclass(frozen=True)
+class ExportedTower:
+    """How a tower is exported.
+
+    Attributes:
+        inputs (`tuple[str, str]`): names of its inputs in the ONNX file: the windows and their mask.
+        example: takes the tower's config, a batch, a length and a generator, gives random windows.
+        is_default: takes the model's config, says whether the tower is of the default family.
+        has_int8 (`bool`): whether an int8 file is worth it.
+    """
+
+    inputs: tuple[str, str]
+    example: Callable[..., torch.Tensor]
+    is_default: Callable[..., bool]
+    has_int8: bool = True
+
+
+TOWERS = {
+    "text": ExportedTower(("input_ids", "attention_mask"), _token_ids, lambda config: not config.pool_text_padding),
+    "midi": ExportedTower(
+        ("midi_ids", "midi_attention_mask"),
+        _note_rows,
+        lambda config: config.midi_config.position_embedding_type == "rotary" and not config.midi_config.pool_padding,
+    ),
+    "audio": ExportedTower(
+        ("input_features", "audio_attention_mask"),
+        _mel_frames,
+        lambda config: (
+            config.audio_config.model_type == "pianobind_audio" and config.audio_config.architecture == "transformer"
+        ),
+        has_int8=False,
+    ),
+}
 
 
 class TowerEmbedding(nn.Module):
@@ -47,8 +91,8 @@ class OnnxModel:
     `embed_text(OnnxModel(folder), processor, ["calm"])`; likewise `embed_midi`, `embed_audio` and `describe`.
 
     Args:
-        folder: what `export_onnx` wrote.
-        int8 (`bool`): use the int8 towers where there are any.
+        folder: output of `export_onnx`.
+        int8 (`bool`): use int8 towers if available.
     Raises:
         ImportError: the extra is not installed.
         ValueError: the folder is no export.
@@ -67,7 +111,7 @@ class OnnxModel:
                 f"{folder}: its {REPORT} cannot be read ({error}); export the checkpoint again."
             ) from error
         self._int8 = set(report["int8"]) if int8 else set()
-        for modality in INPUTS:
+        for modality in TOWERS:
             file = _file(folder, modality, int8=modality in self._int8)
             session = None
             if modality in report["towers"]:
@@ -95,13 +139,13 @@ class OnnxModel:
             raise ValueError(f"this export has no {modality} tower; export a checkpoint that has it.")
         if modality not in self._int8:
             return self._embed(modality, tensors)
-        # An int8 tower scales activations by all that it is given at once: a row has to be alone, without padding.
+        # An int8 tower scales activations by its whole input: rows are passed one by one, without padding.
         lengths = tensors[-1].ne(0).long().mul(torch.arange(1, tensors[-1].shape[1] + 1)).amax(dim=1).tolist()
         rows = [[tensor[row : row + 1, :length] for tensor in tensors] for row, length in enumerate(lengths)]
         return torch.cat([self._embed(modality, row) for row in rows])
 
     def _embed(self, modality, tensors):
-        feed = {name: tensor.numpy() for name, tensor in zip(INPUTS[modality], tensors, strict=True)}
+        feed = {name: tensor.numpy() for name, tensor in zip(TOWERS[modality].inputs, tensors, strict=True)}
         return torch.from_numpy(getattr(self, f"{modality}_model").run(None, feed)[0])
 
 
@@ -113,12 +157,12 @@ def export_onnx(model, folder, int8: bool = False) -> dict:
 
     Args:
         model (`PianoBindModel`): of the default family.
-        folder: made where it is missing.
+        folder: created if missing.
         int8 (`bool`): also `text.int8.onnx` and `midi.int8.onnx`, whose weights are quantised, and activations as
             they come (dynamic quantisation).
     Returns:
-        `dict`, also saved as `export.json`: `projection_dim`, and in `towers` and `int8` what was written, with its
-        size in bytes and, of a tower, its largest difference to PyTorch.
+        `dict`, also saved as `export.json`: `projection_dim`, and for each file in `towers` and `int8` its size in
+        bytes; for a tower also its largest difference to PyTorch.
     Raises:
         ImportError: the extra is not installed.
         ValueError: a tower cannot be exported, or differs from PyTorch by more than 1e-4.
@@ -127,7 +171,7 @@ def export_onnx(model, folder, int8: bool = False) -> dict:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         _extra(name)
     model = model.eval().to("cpu", torch.float32)
-    towers = [modality for modality in INPUTS if getattr(model, f"{modality}_model") is not None]
+    towers = [modality for modality in TOWERS if getattr(model, f"{modality}_model") is not None]
     for modality in towers:
         _check_exportable(model, modality)
     folder = Path(folder)
@@ -137,7 +181,7 @@ def export_onnx(model, folder, int8: bool = False) -> dict:
         file = _file(folder, modality)
         difference = _export_tower(TowerEmbedding(model, modality), file)
         report["towers"][modality] = {"bytes": file.stat().st_size, "largest_difference": difference}
-        if int8 and modality in INT8_TOWERS:
+        if int8 and TOWERS[modality].has_int8:
             report["int8"][modality] = {"bytes": _quantise(file, _file(folder, modality, int8=True))}
     temporary = folder / f".{REPORT}.{os.getpid()}"
     temporary.write_text(json.dumps(report, indent=1))
@@ -147,7 +191,7 @@ def export_onnx(model, folder, int8: bool = False) -> dict:
 
 def _export_tower(tower: TowerEmbedding, file: Path) -> float:
     """Writes one tower and returns its largest difference to PyTorch."""
-    names = INPUTS[tower.modality]
+    names = TOWERS[tower.modality].inputs
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     temporary = file.with_name(f".{os.getpid()}.{file.name}")
     try:
@@ -183,22 +227,15 @@ def _difference(tower: TowerEmbedding, file: Path) -> float:
         inputs = _example(tower, *shape)
         with torch.inference_mode():
             expected = tower(*inputs).numpy()
-        feed = {name: tensor.numpy() for name, tensor in zip(INPUTS[tower.modality], inputs, strict=True)}
+        feed = {name: tensor.numpy() for name, tensor in zip(TOWERS[tower.modality].inputs, inputs, strict=True)}
         largest = max(largest, float(np.abs(session.run(None, feed)[0] - expected).max()))
     return largest
 
 
 def _example(tower: TowerEmbedding, batch: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Random inputs of a tower; every row but the first ends in padding."""
-    random = torch.Generator().manual_seed(0)
     config = getattr(tower.model.config, f"{tower.modality}_config")
-    if tower.modality == "text":
-        inputs = torch.randint(0, config.vocab_size, (batch, length), generator=random)
-    elif tower.modality == "midi":
-        fields = [torch.randint(0, size - 2, (batch, length), generator=random) for size in config.field_sizes]
-        inputs = torch.stack(fields, dim=-1)
-    else:
-        inputs = torch.rand(batch, length, config.num_mel_bins, generator=random)
+    inputs = TOWERS[tower.modality].example(config, batch, length, torch.Generator().manual_seed(0))
     mask = torch.ones(batch, length, dtype=torch.long)
     mask[1:, -(length // 3) :] = 0
     return inputs, mask
@@ -209,7 +246,7 @@ def _quantise(source: Path, target: Path) -> int:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = _extra("onnx").load(source)
-    del model.graph.value_info[:]  # the exporter's shapes of inner values, which do not survive the rewriting
+    del model.graph.value_info[:]  # shapes of inner values, which quantisation invalidates
     temporary = target.with_name(f".{os.getpid()}.{target.name}")
     try:
         with _quiet():
@@ -221,10 +258,10 @@ def _quantise(source: Path, target: Path) -> int:
 
 
 def measure_int8(folder, processor, texts: list[str], midi_files: list, paired: bool = False) -> dict:
-    """What int8 costs, on texts and MIDI files.
+    """Measures the loss of int8 on texts and MIDI files.
 
     Args:
-        folder: what `export_onnx` wrote with `int8=True`.
+        folder: output of `export_onnx` with `int8=True`.
         processor (`PianoBindProcessor`): the checkpoint's.
         paired (`bool`): text `i` describes file `i`.
     Returns:
@@ -238,19 +275,17 @@ def measure_int8(folder, processor, texts: list[str], midi_files: list, paired: 
         model = OnnxModel(folder, int8)
         embeds[name] = {"text": embed_text(model, processor, texts), "midi": embed_midi(model, processor, midi_files)}
     result = {"texts": len(texts), "midi_files": len(midi_files), "cosine": {}}
-    for tower in INT8_TOWERS:
+    for tower in (modality for modality, kind in TOWERS.items() if kind.has_int8):
         cosines = (embeds["float"][tower] * embeds["int8"][tower]).sum(axis=1)
         result["cosine"][tower] = {"mean": float(cosines.mean()), "least": float(cosines.min())}
     if paired:
-        result["recall@10"] = {name: _recall(part["text"] @ part["midi"].T) for name, part in embeds.items()}
+        result["recall@10"] = {
+            name: embedding_retrieval_metrics(
+                part["text"], part["midi"], range(len(texts)), top_k=(10,), bootstrap_samples=0
+            )["recall@10"]
+            for name, part in embeds.items()
+        }
     return result
-
-
-def _recall(scores: np.ndarray) -> float:
-    """The share of rows whose own column is among the ten highest; a tie counts as half ahead of it."""
-    own = np.diag(scores)[:, None]
-    ahead = (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) - 1) / 2
-    return float((ahead < RECALL_AT).mean())
 
 
 def read_pairs(path) -> tuple[list[str], list[Path]]:
@@ -280,13 +315,7 @@ def read_pairs(path) -> tuple[list[str], list[Path]]:
 
 
 def _check_exportable(model, modality: str) -> None:
-    config = getattr(model.config, f"{modality}_config")
-    ours = {
-        "text": not model.config.pool_text_padding,
-        "midi": getattr(config, "position_embedding_type", "") == "rotary" and not getattr(config, "pool_padding", 0),
-        "audio": config.model_type == "pianobind_audio" and config.architecture == "transformer",
-    }
-    if not ours[modality]:
+    if not TOWERS[modality].is_default(model.config):
         raise ValueError(
             f"the {modality} tower is not of PianoBind's default family, and only that is exported; "
             "export a checkpoint such as the package's own."
@@ -308,7 +337,7 @@ def _extra(name: str):
 
 @contextmanager
 def _quiet():
-    """Exporter and quantiser report their progress as warnings and log lines; errors are raised all the same."""
+    """Silences warnings and log lines of exporter and quantiser; errors are still raised."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,16 +1,28 @@
 """PianoBindProcessor: recordings, MIDI and text -> one batch that the model takes as it is."""
 
+import json
 import reprlib
+from pathlib import Path
 
 import numpy as np
-from transformers import BatchFeature, FeatureExtractionMixin, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoTokenizer,
+    BatchFeature,
+    FeatureExtractionMixin,
+    ProcessorMixin,
+)
+from transformers.utils import cached_file
 
-from .checkpoint_pianobind import loading
+from .checkpoint_pianobind import MAX_TEXT_TOKENS, loading
+from .encoder_extractor_pianobind import extractor_settings, longest_seconds
+from .feature_extraction_pianobind import PianoBindFeatureExtractor
 from .inputs_pianobind import check_numbers, readable_text
 from .midi_pianobind import PianoBindMidiProcessor
-from .processor_assembly_pianobind import processor_parts
 
-MAX_TEXT_TOKENS = 128
+WINDOW_SECONDS = 20.0  # for encoders without a limit of their own
+TEXT_SETTINGS = ("text_max_length", "text_pad_to_max", "text_pad_id")
 
 
 class PianoBindProcessor(ProcessorMixin):
@@ -20,7 +32,7 @@ class PianoBindProcessor(ProcessorMixin):
         feature_extractor (`PianoBindFeatureExtractor`): for audio.
         tokenizer (`PreTrainedTokenizerBase`): for text.
         midi_processor (`PianoBindMidiProcessor` or `dict`, *optional*): for MIDI.
-        text_max_length (`int`): a text's tokens beyond so many are cut.
+        text_max_length (`int`): longer texts are truncated to this many tokens.
         text_pad_to_max (`bool`): pad every text to `text_max_length`, as the published PianoBind does, instead of to
             the longest of the batch.
         text_pad_id (`int`, *optional*): the id of padding; the tokenizer's own by default.
@@ -52,7 +64,7 @@ class PianoBindProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """Loads a checkpoint's processor; what is wrong with a damaged one is one line, a ValueError."""
+        """Loads a checkpoint's processor; a damaged one raises a ValueError of one line."""
         with loading(pretrained_model_name_or_path):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
@@ -62,7 +74,7 @@ class PianoBindProcessor(ProcessorMixin):
         return cls(**processor_parts(audio, midi, text))
 
     def __call__(self, audio=None, midi=None, text=None, sampling_rate=None, return_tensors=None) -> BatchFeature:
-        """Makes one batch of whatever is given.
+        """Makes one batch of the given modalities.
 
         Args:
             audio: one or a list of paths or waveforms; see `PianoBindFeatureExtractor.__call__`.
@@ -86,7 +98,7 @@ class PianoBindProcessor(ProcessorMixin):
 
     def tokenize(self, text, return_tensors=None) -> BatchFeature:
         """Text -> `input_ids` and `attention_mask`, each `(batch, tokens)`."""
-        texts = [readable_text(one) for one in ([text] if isinstance(text, str) else text)]
+        texts = [readable_text(each) for each in ([text] if isinstance(text, str) else text)]
         tokens = self.tokenizer(
             texts,
             padding="max_length" if self.text_pad_to_max else True,
@@ -108,6 +120,57 @@ class PianoBindProcessor(ProcessorMixin):
             "input_ids",
             "attention_mask",
         ]
+
+
+def processor_parts(audio, midi, text) -> dict:
+    """What `PianoBindProcessor` is made of for towers loaded from these places.
+
+    Args:
+        audio, midi (`str` or `Path`, *optional*): as in `PianoBindModel.from_encoders`; ours by default.
+        text (`str` or `Path`): whose tokenizer is taken.
+    Raises:
+        ValueError: no text encoder is given, or a place has no settings of its processor.
+    """
+    if text is None:
+        raise ValueError(
+            "a processor needs a tokenizer: name the text encoder, or any that its tokenizer is to be of."
+        )
+    parts = {"feature_extractor": PianoBindFeatureExtractor(), "midi_processor": PianoBindMidiProcessor()}
+    if audio is not None:
+        if AutoConfig.from_pretrained(audio).model_type.startswith("pianobind"):
+            parts["feature_extractor"] = PianoBindFeatureExtractor.from_dict(_settings(audio, "feature_extractor"))
+        else:
+            parts["feature_extractor"] = _extractor_around(AutoFeatureExtractor.from_pretrained(audio))
+    if midi is not None:
+        parts["midi_processor"] = PianoBindMidiProcessor.from_dict(_settings(midi, "midi_processor"))
+    parts["tokenizer"] = AutoTokenizer.from_pretrained(text)
+    saved = _read(text, "processor_config.json") or {}
+    parts.update({key: saved[key] for key in TEXT_SETTINGS if key in saved})
+    return parts
+
+
+def _extractor_around(extractor) -> PianoBindFeatureExtractor:
+    limit = longest_seconds(extractor) or WINDOW_SECONDS
+    return PianoBindFeatureExtractor(
+        sampling_rate=extractor.sampling_rate,
+        window_seconds=limit,
+        hop_seconds=limit / 2,
+        encoder_extractor=extractor_settings(extractor),
+    )
+
+
+def _settings(source, part: str) -> dict:
+    """Saved settings of one part of a processor: from a whole processor, or from the file of a single tower."""
+    whole, alone = _read(source, "processor_config.json"), _read(source, "preprocessor_config.json")
+    settings = (whole or {}).get(part) or alone
+    if settings is None:
+        raise ValueError(f"{source} has no settings of its {part}; save the checkpoint together with its processor.")
+    return settings
+
+
+def _read(source, name: str) -> dict | None:
+    path = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 __all__ = ["PianoBindProcessor"]

@@ -1,24 +1,26 @@
-"""One argument for any modality: words, files, their content or waveforms, as pipelines and encoders get them."""
+"""One argument for any modality: text, files, their content or waveforms; for pipelines and sentence-transformers."""
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .embedding_pianobind import embed_audio, embed_midi, embed_text
-from .inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, check_content, content_kind, modality_of
+from .embedding_pianobind import embed_all, embed_text
+from .inputs_pianobind import EXTENSIONS, MODALITIES, check_content, content_modality, modality_of
 
-MODALITIES = ("text", "audio", "midi")
+if TYPE_CHECKING:
+    from .modeling_pianobind import PianoBindModel
+    from .processing_pianobind import PianoBindProcessor
 
 
 @dataclass
 class Source:
-    """What is to be embedded.
+    """One input with its modality.
 
     Attributes:
         modality (`str`): "text", "audio" or "midi".
-        content: what `embed_text`, `embed_audio` or `embed_midi` takes for one item.
+        content: one input of `embed_text`, `embed_audio` or `embed_midi`.
         sampling_rate (`int`, *optional*): of a waveform, in Hz.
     """
 
@@ -27,15 +29,15 @@ class Source:
     sampling_rate: int | None = None
 
 
-def source_of(value) -> Source:
-    """Tells what a caller means by one value.
+def source_of(value: Any) -> Source:
+    """Finds the modality of a value.
 
     Args:
         value: a `Path`; a `str`, which is a file if it ends in .mid .midi .wav .flac .mp3 .ogg and words otherwise;
             the content of a file (`bytes`); a dictionary with one of the keys "text", "audio" and "midi"; or one with
             "array" (or "raw") and "sampling_rate", which is a waveform `(samples,)` or `(channels, samples)`.
     Raises:
-        ValueError: it is none of these; or a file's content is not what its name says.
+        ValueError: it is none of these, or a file's content does not match its name.
         OSError: the file cannot be opened.
     """
     if isinstance(value, Source):
@@ -43,9 +45,8 @@ def source_of(value) -> Source:
     if isinstance(value, dict):
         return _source_of_dict(value)
     if isinstance(value, (bytes, bytearray)):
-        is_midi = content_kind(bytes(value[:12])) == "a MIDI file"
-        return Source("midi" if is_midi else "audio", bytes(value))
-    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith(_EXTENSIONS)):
+        return Source(content_modality(bytes(value[:12])) or "audio", bytes(value))  # decoders know more audio
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.lower().endswith(tuple(EXTENSIONS))):
         modality = modality_of(value)
         check_content(value, modality)
         return Source(modality, value)
@@ -55,9 +56,6 @@ def source_of(value) -> Source:
         f"a value of type {type(value).__name__} is neither words nor a file; pass a str, a path, bytes, "
         '{"text": ...}, {"midi": ...}, {"audio": ...} or {"array": ..., "sampling_rate": ...}.'
     )
-
-
-_EXTENSIONS = (*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS)
 
 
 def _source_of_dict(value: dict) -> Source:
@@ -77,8 +75,10 @@ def _source_of_dict(value: dict) -> Source:
     return Source(named[0], content, rate)
 
 
-def embed_sources(model, processor, sources, batch_size: int = 16) -> np.ndarray:
-    """Embeds what `source_of` made, of any modalities.
+def embed_sources(
+    model: "PianoBindModel", processor: "PianoBindProcessor", sources: list[Source], batch_size: int = 16
+) -> np.ndarray:
+    """Embeds sources of any modalities.
 
     Args:
         model (`PianoBindModel`), processor (`PianoBindProcessor`): of one checkpoint.
@@ -97,10 +97,9 @@ def embed_sources(model, processor, sources, batch_size: int = 16) -> np.ndarray
         contents = [sources[row].content for row in rows]
         if modality == "text":
             embeds[rows] = embed_text(model, processor, contents, batch_size)
-        elif modality == "midi":
-            embeds[rows] = embed_midi(model, processor, contents, batch_size)
         else:
-            embeds[rows] = embed_audio(model, processor, contents, rate, batch_size)
+            settings = {"modality": modality, "sampling_rate": rate, "batch_size": batch_size}
+            embeds[rows] = embed_all(model, processor, contents, **settings)
     return embeds
 
 

@@ -26,13 +26,13 @@ def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.einsum("bl,blw->bw", weights, hidden) / weights.sum(1, keepdim=True).clamp(min=1)
 
 
-def rotary_turns(seconds: torch.Tensor, head_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary_embeddings(seconds: torch.Tensor, head_size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """What rotary positions multiply with; half of them turn with the place in the sequence, half with real time.
 
     Args:
         seconds (`torch.Tensor` of shape `(batch, length)`): time of each place.
     Returns:
-        Cosines and signed sines for `rotate`, each `(batch, 1, length, head_size)`.
+        Cosines and signed sines for `apply_rotary`, each `(batch, 1, length, head_size)`.
     Source: RoFormer (arXiv 2104.09864, section 3.2); differs in that half of the dimensions see seconds.
     """
     index = torch.arange(seconds.shape[1], device=seconds.device, dtype=torch.float32).expand_as(seconds)
@@ -45,7 +45,7 @@ def rotary_turns(seconds: torch.Tensor, head_size: int) -> tuple[torch.Tensor, t
     return torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
 
 
-def rotate(x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def apply_rotary(x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Rotates `x (batch, heads, length, head_size)` pairwise: dimension `i` with `i + head_size / 2`."""
     cosine, sine = turns
     return x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * sine
@@ -86,7 +86,7 @@ class PianoBindAttention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )  # (batch, heads, length, head_size)
         if self.distance_embedding is None:
-            mixed = attend(rotate(q, turns), rotate(k, turns), v, attention_mask)
+            mixed = attend(apply_rotary(q, turns), apply_rotary(k, turns), v, attention_mask)
         else:
             mixed = relative_key_query_attention(q, k, v, self.distance_embedding.weight, attention_mask)
         return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
@@ -135,7 +135,7 @@ class PianoBindTransformer(nn.Module):
         attention_mask = (mask != 0)[:, None, None]  # (batch, 1, 1, length): every place sees all that are not padding
         turns = None
         if seconds is not None:
-            turns = tuple(turn.to(hidden.dtype) for turn in rotary_turns(seconds, self.head_size))
+            turns = tuple(turn.to(hidden.dtype) for turn in rotary_embeddings(seconds, self.head_size))
         for layer in self.layers:
             hidden = layer(hidden, attention_mask, turns)
         return hidden if self.final_norm is None else self.final_norm(hidden)
@@ -255,13 +255,22 @@ class PianoBindMidiModel(PianoBindPreTrainedModel):
         return torch.einsum("bt,btw->bw", notes, hidden) / notes.sum(1, keepdim=True).clamp(min=1)
 
 
-def _patch_stem(config) -> nn.Sequential:
-    """Patches of `patch_frames` whole frames -> tokens: plain matrix products, faster than strided convolutions."""
-    return nn.Sequential(
-        nn.Linear(config.patch_frames * config.num_mel_bins, 2 * config.hidden_size),
-        nn.GELU(),
-        nn.Linear(2 * config.hidden_size, config.hidden_size),
-    )
+class PatchStem(nn.Module):
+    """Mel frames -> tokens of `patch_frames` frames: plain matrix products, faster than strided convolutions.
+
+    All frames share the first layer, so that a pitch is learnt once and not for each place in a patch.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.patch_frames = config.patch_frames
+        self.frame_proj = nn.Linear(config.num_mel_bins, config.hidden_size // 2)
+        self.patch_proj = nn.Linear(config.patch_frames * (config.hidden_size // 2), config.hidden_size)
+
+    def forward(self, features):
+        """`(windows, frames, num_mel_bins)` -> `(windows, tokens, hidden_size)`; the last patch is filled with 0."""
+        frames = F.gelu(self.frame_proj(F.pad(features, (0, 0, 0, -features.shape[1] % self.patch_frames))))
+        return self.patch_proj(frames.unflatten(1, (-1, self.patch_frames)).flatten(2))
 
 
 class PianoBindAudioModel(PianoBindPreTrainedModel):
@@ -284,11 +293,15 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
                 config.resnet_output_size,
             )
         else:
-            self.stem = _patch_stem(config) if config.patch_frames else nn.ModuleList(
-                nn.Conv1d(
-                    config.hidden_size if place else config.num_mel_bins, config.hidden_size, 3, stride, padding=1
+            self.stem = (
+                PatchStem(config)
+                if config.patch_frames
+                else nn.ModuleList(
+                    nn.Conv1d(
+                        config.hidden_size if place else config.num_mel_bins, config.hidden_size, 3, stride, padding=1
+                    )
+                    for place, stride in enumerate(config.stem_strides)
                 )
-                for place, stride in enumerate(config.stem_strides)
             )
             self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
             self.encoder = PianoBindTransformer(config)
@@ -311,8 +324,7 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
         heard = (audio_attention_mask != 0)[..., None].to(input_features.dtype)
         hidden = input_features * heard
         if self.config.patch_frames:
-            missing = -hidden.shape[1] % self.stride
-            hidden = self.stem(F.pad(hidden, (0, 0, 0, missing)).unflatten(1, (-1, self.stride)).flatten(2))
+            hidden = self.stem(hidden)
         else:
             hidden = hidden.transpose(1, 2)
             for convolution in self.stem:

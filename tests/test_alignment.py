@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modeling_pianobind import EmbeddingIndex
-from modeling_pianobind.index.alignment import BESIDE, Example, alignment
+from modeling_pianobind.index.alignment import UNMATCHED_SHARE, Example, alignment
 from modeling_pianobind.index.table import FileTable
 
 
@@ -27,10 +27,10 @@ def index_of(**pieces):
 def test_values_by_hand():
     assert alignment(example(0, 1), example(0, 1)) == pytest.approx(1.0)
     # No diagonal of both windows fits: 0 is gained beside the mean of 4 cosines, 2 of them 1.
-    beside = BESIDE * 0.5
+    beside = UNMATCHED_SHARE * 0.5
     assert alignment(example(0, 1), example(1, 0)) == pytest.approx(beside + (0 - 2 * beside) / 2)
     # 2 windows within 4: their sum is 2, and of the mean 2 of 8.
-    beside = BESIDE * 0.25
+    beside = UNMATCHED_SHARE * 0.25
     assert alignment(example(1, 2), example(0, 1, 2, 3)) == pytest.approx(beside + (2 - 2 * beside) / np.sqrt(2 * 4))
     # The other way round all 4 windows of the example count.
     assert alignment(example(0, 1, 2, 3), example(1, 2)) == pytest.approx(beside + (2 - 2 * beside) / 4)
@@ -56,7 +56,7 @@ def at(starts, *rows):
 
 def test_a_window_left_out_shifts_nothing():
     # 3 of the 4 windows lie beside their own; the mean of the 12 cosines is 3 of 12.
-    beside = BESIDE * 0.25
+    beside = UNMATCHED_SHARE * 0.25
     scored = alignment(at([0, 10, 30], 0, 1, 3), example(0, 1, 2, 3))
     assert scored == pytest.approx(beside + (3 - 3 * beside) / np.sqrt(3 * 4))
     assert (
@@ -114,7 +114,7 @@ class TestSearch:
         assert [(hit.path, hit.score) for hit in index.search_like(example(1), 2)] == [("y", 1.0), ("x", 0.0)]
 
     def test_only_the_closest_are_aligned_and_all_can_be_asked_for(self, monkeypatch):
-        monkeypatch.setattr("modeling_pianobind.index.embedding_index.ALIGNED_PIECES", 2)
+        monkeypatch.setattr("modeling_pianobind.index.embedding_index.RERANKED_PIECES", 2)
         index = index_of(a=example(0, 1), b=example(1, 0), c=example(4), d=example(5))
         assert [hit.path for hit in index.search_like(example(0, 1), 1)] == ["a"]
         assert [hit.path for hit in index.search_like(example(0, 1), 9)] == ["a", "b", "c", "d"]
@@ -137,6 +137,6 @@ class TestSearch:
     @pytest.mark.parametrize("value", [np.nan, np.inf, 9.0])
     def test_damaged_windows_are_refused(self, value):
         index = index_of(a=example(0, 1))
-        index._parts[0].table.windows[:] = value
+        index.shards[0].table.windows[:] = value
         with pytest.raises(ValueError, match="damaged"):
             index.search_like(example(0, 1))

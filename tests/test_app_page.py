@@ -13,10 +13,11 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from modeling_pianobind.app.library import Library
-from modeling_pianobind.app.limits import Limits
-from modeling_pianobind.app.page import PHRASES, Handlers, launch
+from modeling_pianobind.app.page import Handlers, launch
 from modeling_pianobind.app.synthesis import AdditivePiano
+from modeling_pianobind.gate_pianobind import Limits
 from modeling_pianobind.service.checkpoint import Checkpoint
+from modeling_pianobind.service.examples import DEMO_QUERIES
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -156,7 +157,7 @@ class TestBrowser:
         )
         page.locator("#example [data-ask=clear]").click()
         page.wait_for_selector("#example .pb-card", state="detached")
-        assert page.input_value("#words textarea") == PHRASES[0]
+        assert page.input_value("#words textarea") == DEMO_QUERIES[0]
 
     def test_what_sounds_stops_when_its_card_goes(self, page):
         player = page.locator("#results .pb-player").first

@@ -358,6 +358,13 @@ def test_a_bad_configuration_is_one_line_that_names_its_key(tmp_path, capsys, ch
     assert build_dataset.main([str(config)]) == 2
     error = capsys.readouterr().err
     assert message in error and str(config) in error and error.count("\n") == 1
+
+
+def test_a_key_of_an_earlier_version_works_and_says_its_present_name(tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"sources": [{"path": "."}], "output": str(tmp_path / "out"), "fewest_notes": 9}))
+    assert BuildArguments.from_yaml(config).min_notes == 9
+    assert capsys.readouterr().err == f"{config}: the key `fewest_notes` is now called `min_notes`; rename it.\n"
     assert not (tmp_path / "out").exists()
 
 

@@ -351,10 +351,10 @@ class TestDemo:
             write_midi(examples / name, seed=seed)
         rows = [{"file": "first.mid", "title": "Opus 1", "creator": "Somebody"}, {"file": "second.mid"}]
         (examples / "examples.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        monkeypatch.setattr(cli, "__file__", str(tmp_path / "package" / "cli.py"))
+        monkeypatch.setattr(cli, "EXAMPLES", examples)
         status, out, err = pianobind("demo")
         assert (status, err) == (0, "")
-        assert out.count('\n"') == len(cli.DEMO_QUERIES)
+        assert out.count('\n"') == cli.DEMO_SEARCHES
         assert "Opus 1, Somebody\n" in out and "second.mid\n" in out
 
 

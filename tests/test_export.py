@@ -81,13 +81,6 @@ def test_int8_embeddings_do_not_depend_on_what_stands_beside_them(exported, tiny
         np.testing.assert_array_equal(together, alone)
 
 
-def test_recall_counts_ties_as_half_ahead():
-    assert onnx_export._recall(np.eye(30)) == 1.0
-    assert onnx_export._recall(-np.eye(11)) == 0.0  # ten ahead of each
-    assert onnx_export._recall(np.zeros((20, 20))) == 1.0  # 9.5 ahead
-    assert onnx_export._recall(np.zeros((21, 21))) == 0.0
-
-
 def test_an_export_that_differs_is_not_left_behind(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.onnx.export", lambda tower, inputs, file, **settings: file.write_bytes(b"towers"))
     monkeypatch.setattr(onnx_export, "_difference", lambda tower, file: 2e-4)

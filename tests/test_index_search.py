@@ -6,7 +6,6 @@ import threading
 import numpy as np
 import pyarrow.parquet
 import pytest
-import torch
 
 from modeling_pianobind import EmbeddingIndex
 from modeling_pianobind.index import search
@@ -97,14 +96,16 @@ class TestExactness:
 
 class TestInt8:
     @pytest.mark.parametrize("asked", [1, 40])
-    @pytest.mark.parametrize("with_torch", [True, False])
+    @pytest.mark.parametrize("with_usearch", [True, False])
     def test_it_finds_nearly_all_with_exact_scores(
-        self, index, saved, queries, small_blocks, monkeypatch, asked, with_torch
+        self, index, saved, queries, small_blocks, monkeypatch, asked, with_usearch
     ):
-        if not with_torch:
-            monkeypatch.setattr(search, "sys", type("NoTorch", (), {"modules": {}}))
+        if with_usearch:
+            pytest.importorskip("usearch")
+        else:
+            monkeypatch.setattr(search, "_usearch", lambda: None)
         loaded = EmbeddingIndex.load(saved["int8"])
-        assert loaded._parts[0].codes.dtype == np.int8
+        assert loaded.shards[0].codes.dtype == np.int8
         common = 0
         for start in range(0, len(queries), asked):
             some = queries[start : start + asked]
@@ -123,7 +124,7 @@ class TestInt8:
             "_exact_scores",
             lambda embeds, rows, query: (read.append(len(rows)), exact(embeds, rows, query))[1],
         )
-        monkeypatch.setattr(loaded._parts[0], "embeds", loaded._parts[0].embeds.view(CountingArray))
+        monkeypatch.setattr(loaded.shards[0], "embeds", loaded.shards[0].embeds.view(CountingArray))
         CountingArray.rows = 0
         loaded.search(queries[:1], 10)
         assert len(read) == 1 and read[0] < 100 and CountingArray.rows <= 4 * read[0]
@@ -161,7 +162,7 @@ class TestOpening:
             )[1],
         )
         loaded = EmbeddingIndex.load(saved["float32"])
-        table = loaded._parts[0].table
+        table = loaded.shards[0].table
         for array in (loaded.embeddings, table.embeds, table.windows, table.spans):
             assert not array.flags.owndata and array.flags.aligned
         assert read == [] and len(loaded) == PIECES
@@ -271,10 +272,3 @@ class TestDamage:
         (large / "index.json").write_text(json.dumps(header | {"stored": stored}))
         with pytest.raises(ValueError, match="damaged"):
             EmbeddingIndex.load(large)
-
-
-def test_torch_has_the_kernel_that_int8_uses():
-    codes = torch.tensor(np.arange(-60, 68).reshape(2, 64), dtype=torch.int8)
-    ones = torch.ones(1, 64, dtype=torch.bfloat16)
-    scores = torch._weight_int8pack_mm(ones, codes, torch.ones(2, dtype=torch.bfloat16))
-    assert scores[0].tolist() == pytest.approx([-1824, 2272], rel=0.01)

@@ -24,7 +24,7 @@ from modeling_pianobind.app.synthesis import SAMPLING_RATE, AdditivePiano
 from modeling_pianobind.notes_pianobind import read_midi
 
 EXAMPLES = Path(modeling_pianobind.__file__).parent / "examples"
-LARGEST_CHECKPOINT_BYTES = 90_000_000
+MAX_CHECKPOINT_BYTES = 90_000_000
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_auto_classes_give_the_same_embeddings_as_the_class(model, processor, fi
 
 def test_the_checkpoint_is_small_on_disk_and_float32_in_memory(model):
     stored = sum(path.stat().st_size for path in Path(default_checkpoint()).iterdir())
-    assert stored <= LARGEST_CHECKPOINT_BYTES
+    assert stored <= MAX_CHECKPOINT_BYTES
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modeling_pianobind import PianoBindMidiConfig
-from modeling_pianobind.note_statistics_pianobind import NoteStatistics, histogram, key_strengths, tonics
+from modeling_pianobind.note_statistics_pianobind import NoteStatistics, histogram, key_correlations, tonics
 
 
 def test_a_histogram_leaves_out_what_has_no_weight():
@@ -17,7 +17,7 @@ def test_a_tonic_triad_is_found_in_its_key(tonic, mode):
     weights = torch.zeros(1, 12)
     for step, weight in ((0, 3.0), (3 if mode else 4, 2.0), (7, 2.0), (2, 1.0), (5, 1.0)):
         weights[0, (tonic + step) % 12] = weight
-    assert key_strengths(weights)[0].flatten().argmax().item() == 12 * mode + tonic
+    assert key_correlations(weights)[0].flatten().argmax().item() == 12 * mode + tonic
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_statistics_need_rows_in_real_time():
 def test_rounding_does_not_choose_between_keys_that_fit_equally_well():
     diminished = torch.zeros(1, 12)
     diminished[0, [1, 4, 7, 10]] = 0.25  # fits four keys of each mode alike
-    strengths = key_strengths(diminished)
+    strengths = key_correlations(diminished)
     best = strengths.amax(1).topk(4).values
     assert (best[:, 0] - best[:, 3]).item() < 1e-6
     noise = torch.rand(64, 2, 12, generator=torch.Generator().manual_seed(0)) * 1e-6

@@ -20,9 +20,9 @@ from modeling_pianobind import (
     embed_text,
 )
 from modeling_pianobind import embedding_pianobind as embedding
-from modeling_pianobind.checkpoint_pianobind import MAX_TEXT_TOKENS, TextTower, model_fingerprint
+from modeling_pianobind.checkpoint_pianobind import model_fingerprint
 from modeling_pianobind.labels_pianobind import LABELS
-from modeling_pianobind.processing_pianobind import MAX_TEXT_TOKENS as PROCESSOR_TEXT_TOKENS
+from modeling_pianobind.service.text_tower import TextTower
 
 from .conftest import make_config
 
@@ -183,8 +183,11 @@ class TestTextTower:
         (folder / "model.safetensors").unlink()
         assert TextTower.open(folder) is None
 
-    def test_both_ways_cut_texts_at_the_same_length(self):
-        assert MAX_TEXT_TOKENS == PROCESSOR_TEXT_TOKENS
+    def test_both_ways_cut_texts_at_the_same_length(self, tiny_checkpoint, tiny_model, tiny_processor):
+        texts = ["calm piano " * 200, "calm piano " * 300]
+        cut = TextTower.open(tiny_checkpoint).embed_text(texts)
+        np.testing.assert_allclose(cut, embed_text(tiny_model, tiny_processor, texts), atol=1e-5)
+        np.testing.assert_array_equal(*cut)
 
 
 @pytest.fixture

@@ -93,12 +93,12 @@ def test_a_run_on_rows_of_all_kinds_learns_from_every_pair_and_measures_all_dire
 ):
     arguments = make_arguments(
         tmp_path, tiny_checkpoint, mixed,
-        stage={"batch_size": 8, "struck_keys_weight": 1.0, "distillation_weight": 1.0},
+        stage={"batch_size": 8, "onset_weight": 1.0, "distillation_weight": 1.0},
         validation_steps=2, validation_split="train", recording_semitones=1,
     )  # fmt: skip
     training.train(arguments)
     lines = log_of(arguments.output)
-    losses = {"midi_text", "audio_text", "audio_midi", "struck_keys", "distillation"}
+    losses = {"midi_text", "audio_text", "audio_midi", "onset", "distillation"}
     assert losses <= lines[0].keys() and all(np.isfinite(lines[0][name]) for name in losses)
     directions = {key.split()[1] for key in lines[-1] if key.startswith("validation") and "recall" in key}
     assert directions == {

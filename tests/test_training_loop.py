@@ -19,7 +19,7 @@ from training import train as training
 from training.data.arguments import CorpusArguments, InstrumentArguments, StageArguments, TrainingArguments
 from training.data.augmentation import NoteAugmentation
 from training.data.corpus import PackedCorpus
-from training.loop import objective
+from training.loop import losses, objective
 from training.loop.optimization import freeze
 
 from .test_training_parts import ROWS, scale_notes
@@ -117,7 +117,7 @@ def test_a_fault_in_a_batch_stops_the_run_and_names_its_rows(arguments, monkeypa
     def fail(*_):
         raise RuntimeError("the matrix is unwell")
 
-    monkeypatch.setattr(objective, "caption_relations", fail)
+    monkeypatch.setattr(losses, "text_relations", fail)
     with pytest.raises(RuntimeError, match="unwell") as caught:
         training.train(arguments)
     assert "rows: piece" in caught.value.__notes__[0]
@@ -140,7 +140,7 @@ def test_eight_pairs_are_memorised_and_the_best_weights_kept(tmp_path, tiny_chec
     run = make_arguments(
         tmp_path, tiny_checkpoint, write_dataset(tmp_path / "data", rows),
         stage={"steps": 80, "batch_size": 8, "warmup_steps": 5, "learning_rate": 0.01, "text_learning_rate": 0.005},
-        train_text_tower=True, given_caption_share=1.0, average_decay=0.9, validation_steps=40,
+        train_text_tower=True, given_caption_share=1.0, ema_decay=0.9, validation_steps=40,
         validation_split="train",
     )  # fmt: skip
     training.train(run)

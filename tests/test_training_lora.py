@@ -27,7 +27,7 @@ def trained(tmp_path_factory, tiny_checkpoint):
     ]
     arguments = make_arguments(
         tmp_path, tiny_checkpoint, write_dataset(tmp_path / "data", rows), stage={"steps": 4, "learning_rate": 0.02},
-        lora_rank=2, lora_towers=TOWERS, average_decay=0.0,
+        lora_rank=2, lora_towers=TOWERS, ema_decay=0.0,
     )  # fmt: skip
     run = Run(arguments, make_accelerator(arguments))
     TrainingLoop(run).train()

@@ -16,7 +16,7 @@ from .training_data import dataset_row, make_arguments, write_dataset
 
 ROOT = Path(__file__).parent.parent
 ALL_LOSSES = {
-    "batch_size": 8, "label_weight": 1.0, "masked_note_weight": 1.0, "view_weight": 1.0, "struck_keys_weight": 1.0,
+    "batch_size": 8, "label_weight": 1.0, "masked_note_weight": 1.0, "view_weight": 1.0, "onset_weight": 1.0,
     "distillation_weight": 1.0, "caption_share": 0.75,
 }  # fmt: skip
 
@@ -37,7 +37,7 @@ def arguments(tmp_path, tiny_checkpoint):
 
 def gradients_of(arguments, chunk):
     """Losses and gradients of the first batch."""
-    arguments.gradient_cache_chunk = chunk
+    arguments.mini_batch_size = chunk
     run = Run(arguments, make_accelerator(arguments))
     run.optimizer(arguments.stages[0])
     run.set_modes()

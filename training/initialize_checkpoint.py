@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
+from transformers import AutoConfig
 
 from modeling_pianobind import PianoBindAudioConfig, PianoBindMidiConfig, PianoBindModel, PianoBindProcessor
 
@@ -43,7 +44,7 @@ def initialize(output, audio=None, midi=None, text=None, projection_dim: int = 3
         output (`str` or `Path`): a folder that is not there yet, or is empty.
         audio, midi, text (`str` or `Path`, *optional*): see `PianoBindModel.from_encoders`; "new" for a tower of the
             default family with random weights.
-        projection_dim (`int`): width of the shared embedding space; where it is the text tower's own, the text
+        projection_dim (`int`): width of the shared embedding space; if it equals the text tower's width, the text
             projection starts as the identity, so that words keep the meaning that they have.
         seed (`int`): of all weights that are new.
     Returns:
@@ -62,7 +63,8 @@ def initialize(output, audio=None, midi=None, text=None, projection_dim: int = 3
         midi, overrides["midi_config"] = None, PianoBindMidiConfig(**NEW_MIDI)
     processor = PianoBindProcessor.from_encoders(audio=audio, midi=midi, text=text)
     model = PianoBindModel.from_encoders(audio=audio, midi=midi, text=text, **overrides)
-    if text is not None and model.text_projection.in_features == projection_dim:
+    from_whole = text is not None and AutoConfig.from_pretrained(text).model_type == "pianobind"
+    if text is not None and not from_whole and model.text_projection.in_features == projection_dim:
         torch.nn.init.eye_(model.text_projection.weight)
     model.save_pretrained(output)
     processor.save_pretrained(output)

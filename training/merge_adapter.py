@@ -9,7 +9,7 @@ from peft import PeftConfig, PeftModel
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor
 
-from .common.whole_folder import whole_folder
+from .common.atomic_folder import atomic_folder
 
 
 def merge(adapter: str | Path, output: str | Path, base: str = "") -> None:
@@ -18,7 +18,7 @@ def merge(adapter: str | Path, output: str | Path, base: str = "") -> None:
     Args:
         adapter: folder or Hub id of an adapter that `training.train` wrote.
         output: a folder that is not there yet, or is empty.
-        base: folder or Hub id of the checkpoint that the adapter was trained on, where it has moved.
+        base: folder or Hub id of the checkpoint that the adapter was trained on, if it has moved.
     Raises:
         ValueError: `output` already holds something, or `adapter` is none.
     """
@@ -28,7 +28,7 @@ def merge(adapter: str | Path, output: str | Path, base: str = "") -> None:
     base = base or PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
     model = PianoBindModel.from_pretrained(base, dtype=torch.float32)
     merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    with whole_folder(output) as partial:
+    with atomic_folder(output) as partial:
         merged.save_pretrained(partial)
         PianoBindProcessor.from_pretrained(str(adapter)).save_pretrained(partial)
 

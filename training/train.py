@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from .common.whole_folder import whole_folder
+from .common.atomic_folder import atomic_folder
 from .common.yaml_arguments import describe
 from .data.arguments import TrainingArguments
 from .data.sources import TrainingCorpus
 from .loop.adapters import merged_state
 from .loop.batches import BatchCollator
-from .loop.optimization import rate_factor
+from .loop.optimization import lr_factor
 from .loop.run import Run, make_accelerator
 from .loop.run_folder import RunFolder, environment_of
 from .loop.run_state import Progress, keep_with_state
@@ -78,13 +78,13 @@ class TrainingLoop:
             if progress >= 1:
                 break
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * rate_factor(step, stage, progress)
+                group["lr"] = peak * lr_factor(step, stage, progress)
             try:
                 losses = run.gradients(batch, stage)
             except Exception as error:
                 error.add_note(f"in step {step} of stage {number + 1}; rows: {', '.join(batch['id'])}")
                 raise
-            norm = accelerator.clip_grad_norm_(run.model.parameters(), arguments.gradient_norm)
+            norm = accelerator.clip_grad_norm_(run.model.parameters(), arguments.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             run.average.update()
@@ -146,7 +146,7 @@ class TrainingLoop:
         run = self.run
         if not run.accelerator.is_main_process:
             return
-        with whole_folder(self.folder.path / name) as partial, run.average.applied():
+        with atomic_folder(self.folder.path / name) as partial, run.average.applied():
             if run.arguments.lora_rank:
                 run.model.model.save_pretrained(partial)
             else:  # halves on disk, but float32 in memory unless a caller asks otherwise

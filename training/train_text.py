@@ -1,9 +1,9 @@
 """Teaches the text tower what people type: `python -m training.train_text CHECKPOINT CORPUS --output FOLDER`.
 
 The MIDI tower stays as it is and embeds every piece of `train` once. Texts of four kinds (wordings of single facts,
-captions of several, the lexicon of queries, captions of known works) are each compared with thousands of pieces: a text
-should find pieces in the measure in which its facts hold for them. Text alone is trained, so a step costs half a second
-on a CPU core, and words need no piece of their own to be learnt.
+captions of several, the lexicon of queries, captions of known works) are each compared with thousands of pieces: a
+text should find pieces in the measure in which its facts hold for them. Text alone is trained, so a step costs half a
+second on a CPU core, and words need no piece of their own to be learnt.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from modeling_pianobind import PianoBindModel, PianoBindProcessor
 from modeling_pianobind.notes_pianobind import window_starts
 from modeling_pianobind.towers_pianobind import masked_mean
 
-from .common.whole_folder import whole_folder
+from .common.atomic_folder import atomic_folder
 from .data.captions import choose_facts, fact_wordings, write_caption
 from .data.lexicon import read_lexicon
 from .data.sources import TrainingCorpus
@@ -120,7 +120,9 @@ class TextTrainer:
             claims.append(({fact: 1.0}, {}))
         for _ in range(TEXTS["caption"]):
             piece = int(self.draws.choice(self.fact_pieces[rng.choice(facts)]))
-            chosen = choose_facts({vocabulary.facts[f] for f in np.flatnonzero(table.labels[piece])}, vocabulary.creators, rng)
+            chosen = choose_facts(
+                {vocabulary.facts[f] for f in np.flatnonzero(table.labels[piece])}, vocabulary.creators, rng
+            )
             texts.append(write_caption(chosen, vocabulary.creators, rng))
             claims.append(({vocabulary.number[fact]: 1.0 for fact in chosen}, {}))
         for query in rng.choices(self.queries, k=TEXTS["query"]):
@@ -177,7 +179,7 @@ class TextTrainer:
         logits = self.model.logit_scale(embeds @ self.table.embeddings[pieces].T)
         known = torch.isfinite(fits)
         forward = _divergence(logits, fits, known)
-        # how much better than others a text fits a piece: of itself a text of one fact fits more pieces than one of six
+        # how much better than others a text fits a piece: by itself, one of one fact fits more pieces than one of six
         share = fits - torch.logsumexp(fits, 1, keepdim=True)
         columns = torch.randperm(len(pieces))[:512]
         backward = _divergence(logits.T[columns], share.T[columns], known.T[columns])
@@ -241,7 +243,7 @@ def main(command_line: list[str] | None = None) -> int:
         print(f"train_text: {error}", file=sys.stderr)
         return 2
     result = trainer.train(given.minutes, given.steps, given.learning_rate)
-    with whole_folder(given.output) as partial:
+    with atomic_folder(given.output) as partial:
         trainer.model.half().save_pretrained(partial)
         trainer.processor.save_pretrained(partial)
         (partial / "text_training.json").write_text(json.dumps(result, indent=1))

@@ -1,14 +1,12 @@
-"""`pianobind app`: its arguments, and what it does with them."""
+"""The command `pianobind app`: arguments and start."""
 
 import os
-from pathlib import Path
 
+from ..gate_pianobind import Limits
 from ..index.folder_index import check_searchable
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
-from .limits import Limits
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
+from ..service.examples import EXAMPLES
 
 
 def add_arguments(parser) -> None:
@@ -52,7 +50,7 @@ def run(args) -> int:
     check_searchable(args.path)
     with user_errors(args.soundfont):
         instrument = Soundfont(args.soundfont) if args.soundfont else AdditivePiano()
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
     limits = Limits(file_megabytes=args.max_file_megabytes, minutes=args.max_minutes)
     library = Library(args.path, checkpoint, instrument, limits)
     for message in library.failures:

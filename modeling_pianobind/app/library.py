@@ -1,18 +1,18 @@
-"""The corpus behind the page: its pieces, their names and tags, and where they lie on a map."""
+"""The corpus of the page: pieces, names, tags, and positions on a map."""
 
 import os
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..gate_pianobind import Limits
 from ..index.alignment import Example
-from ..index.folder_index import open_index
+from ..index.folder_index import Collection
 from ..inputs_pianobind import MIDI_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError
 from ..service.examples import titles
-from .limits import Limits
 from .music import Midi, Recording, excerpt_around, flac, open_music
 from .piano_roll import draw_roll
 from .uploads import Uploads
@@ -30,8 +30,8 @@ class View:
         title, subtitle (`str`): plain text, to be escaped.
         seconds (`float` or None): of the piece; None where its file cannot be read.
         start_seconds, end_seconds (`float`): of the excerpt that is drawn and played.
-        window (`tuple[float, float]` or None): what fits the query best.
-        roll (`str`): SVG, or "" where there is none.
+        window (`tuple[float, float]` or None): the best matching window.
+        roll (`str`): SVG, or "" if there is none.
         tags (`list[tuple[str, float]]`): label, and how far it stands out: 1 for the label that fits best, 0 for the
             middle one of all labels.
         score (`float` or None): cosine with the query.
@@ -52,20 +52,20 @@ class View:
 
 
 class Library:
-    """A folder or saved index, ready to be searched, seen and heard.
+    """A folder or saved index for search, drawing and playback.
 
     Args:
         path: the folder or index.
         checkpoint (`Checkpoint`): embeds queries and uploads.
-        instrument: what plays notes, such as `AdditivePiano()`.
-        limits (`Limits`): on what visitors send.
+        instrument: renders notes, such as `AdditivePiano()`.
+        limits (`Limits`): on requests and uploads.
     Attributes:
         map_points (`np.ndarray` of shape `(pieces, 2)`): -1 to 1.
-        map_words (`dict[str, str]`): what lies at the left, right, top and bottom of the map.
+        map_words (`dict[str, str]`): labels of the map's left, right, top and bottom.
     """
 
     def __init__(self, path, checkpoint: Checkpoint, instrument, limits: Limits | None = None):
-        self.index, self.failures = open_index(path, checkpoint)
+        self.index, self.failures = Collection(path, checkpoint).open()
         if not len(self.index):
             raise UserError(f"{path}: there is no piece in it that can be read; give another folder or index")
         self.checkpoint, self.instrument, self.limits = checkpoint, instrument, limits or Limits()
@@ -83,13 +83,13 @@ class Library:
         """Title and subtitle of a piece."""
         return self._names[number]
 
-    def search(self, words: str, example: str = "", words_share: float = 0.5, top_k: int = 8) -> list[View]:
+    def search(self, words: str, example: str = "", text_weight: float = 0.5, top_k: int = 8) -> list[View]:
         """The pieces that fit best, best first; a piece that serves as the example is left out.
 
         Args:
             words (`str`): a description, or "".
             example (`str`): key of a piece or upload, or "".
-            words_share (`float`): 0 to 1, what the words weigh beside the example.
+            text_weight (`float`): 0 to 1, the weight of the words; the example has the rest.
         Raises:
             UserError: there is neither, or one of them cannot be taken.
         """
@@ -100,7 +100,7 @@ class Library:
             raise UserError("There is nothing to search for; describe the music, or drop a MIDI file or recording.")
         said = self.checkpoint.embed_text([words])[0] if words else None
         if example:
-            share = float(np.clip(words_share, 0.0, 1.0))
+            share = float(np.clip(text_weight, 0.0, 1.0))
             hits = self.index.search_like(self.example(example), top_k + 1, said, share)
         else:
             hits = self.index.search(said, top_k + 1)[0]
@@ -170,7 +170,7 @@ class Library:
 
 
 def _display_names(paths, known) -> list[tuple[str, str]]:
-    """Title and subtitle of each piece: from `examples.jsonl` where it knows them, else from the file's name."""
+    """Title and subtitle of each piece: from `examples.jsonl` if listed there, else from the file's name."""
     common = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
     names = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""The page itself, in gradio: what is asked, what answers. All else of `pianobind app` works without gradio."""
+"""The page in gradio: components and event handlers. The rest of `app` does not import gradio."""
 
 import atexit
 import os
@@ -18,17 +18,11 @@ from starlette.routing import Route
 from ..gate_pianobind import BusyError, Gate
 from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS
 from ..service.errors import UserError
+from ..service.examples import DEMO_QUERIES
 from .cards import card, corpus_map, escaped, example_card, results
 from .library import Library
 from .uploads import read_upload
 
-PHRASES = (
-    "slow, sad and quiet",
-    "fast ragtime with a steady left hand",
-    "a calm, dreamy piece with long pedal",
-    "loud, grand and dramatic",
-    "a light waltz in the high register",
-)
 UPLOADS_SWEPT_SECONDS = (60, 300)  # how often gradio's copies on disk are looked at, and the age that they may reach
 WORDS = {"label": "Describe the music", "placeholder": "slow, rainy, late at night"}
 STEERING = {"label": "More like this, but …", "placeholder": "calmer, slower, as a waltz"}
@@ -41,7 +35,7 @@ ASKING = """element.addEventListener("click", (event) => {
 
 def build_page(library: Library, page: "Handlers") -> gr.Blocks:
     """Makes the page of a library; `launch` starts it."""
-    first, limits = library.search(PHRASES[0]), library.limits
+    first, limits = library.search(DEMO_QUERIES[0]), library.limits
 
     with gr.Blocks(title="PianoBind", analytics_enabled=False, delete_cache=UPLOADS_SWEPT_SECONDS) as blocks:
         example = gr.State("")
@@ -49,7 +43,7 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=320):
                 words = gr.Textbox(
-                    PHRASES[0], **WORDS, max_length=limits.characters, submit_btn="Search", elem_id="words"
+                    DEMO_QUERIES[0], **WORDS, max_length=limits.characters, submit_btn="Search", elem_id="words"
                 )
                 phrases = gr.HTML(_phrases(), js_on_load=ASKING)
                 file = gr.File(
@@ -83,8 +77,8 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
                 outputs,
                 api_name=name,
                 api_visibility="public" if name else "private",
-                show_progress="hidden",  # it would lay a badge over each output; the page has a sign of its own
-                concurrency_limit=None,  # the gate refuses what is too much; gradio would let it wait without end
+                show_progress="hidden",  # hides gradio's badge on each output; the page has its own sign
+                concurrency_limit=None,  # the gate refuses excess requests; gradio would queue them without limit
             )
             for after in (answered.success, answered.failure):  # `then` does not come after a failure
                 after(None, js="() => pianobind.waiting(false)")
@@ -106,13 +100,13 @@ class Handlers:
     def phrase(self, event: gr.EventData):
         """One of the phrases was clicked."""
         number = str(getattr(event, "key", ""))
-        words = PHRASES[int(number)] if number in map(str, range(len(PHRASES))) else PHRASES[0]
+        words = DEMO_QUERIES[int(number)] if number in map(str, range(len(DEMO_QUERIES))) else DEMO_QUERIES[0]
         return self._answer(lambda: self._whole(words, ""))
 
     def like(self, event: gr.EventData):
         """A card's button was clicked: the piece becomes the example, or goes."""
         key = "" if getattr(event, "ask", "") == "clear" else str(getattr(event, "key", ""))
-        return self._answer(lambda: self._whole("" if key else PHRASES[0], key))
+        return self._answer(lambda: self._whole("" if key else DEMO_QUERIES[0], key))
 
     def show(self, event: gr.EventData):
         """A point of the map was clicked."""
@@ -136,7 +130,7 @@ class Handlers:
         return box, key, gr.Slider(value=0.5, visible=bool(key)), like, found, chart
 
     def _answer(self, work: Callable):
-        """Does `work` when its turn comes; what is wrong with the request is said in the page."""
+        """Runs `work` in its turn; errors of the request are shown in the page."""
         try:
             with self.gate.turn():
                 return work()
@@ -167,13 +161,13 @@ def launch(library: Library, host: str | None = None, port: int | None = None, b
         host (`str`, *optional*): address to listen on; "0.0.0.0" lets other machines in. By default what the
             environment says, as on a Space, else this machine alone.
         port (`int`, *optional*): the first free one from 7860 on by default.
-        blocking (`bool`): wait for Ctrl-C; otherwise the server runs on threads of its own.
+        blocking (`bool`): wait for Ctrl-C; otherwise the server runs in background threads.
     Returns:
         The page, whose `local_url` says where it is and whose `close()` stops it.
     Raises:
         OSError: the port is taken.
     """
-    if "GRADIO_TEMP_DIR" not in os.environ:  # uploads lie in a folder of our own, which goes when the program ends
+    if "GRADIO_TEMP_DIR" not in os.environ:  # uploads are in a temporary folder that is removed at exit
         os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="pianobind-")
         atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
     handlers, here = Handlers(library), Path(__file__).parent
@@ -183,7 +177,7 @@ def launch(library: Library, host: str | None = None, port: int | None = None, b
         server_port=port,
         share=False,
         prevent_thread_lock=True,
-        show_error=False,  # of errors that nobody foresaw: their text may name folders
+        show_error=False,  # unexpected errors, whose text may name folders
         quiet=True,
         footer_links=[],
         run_history=False,
@@ -232,7 +226,7 @@ def _title(pieces: int) -> str:
 def _phrases() -> str:
     buttons = "".join(
         f'<button type="button" data-ask="phrase" data-key="{number}">{escaped(phrase)}</button>'
-        for number, phrase in enumerate(PHRASES)
+        for number, phrase in enumerate(DEMO_QUERIES)
     )
     return f'<div class="pb-chips" role="group" aria-label="Phrases to try">{buttons}</div>'
 

@@ -1,18 +1,18 @@
 """Piano rolls as SVG: notes as bars, recordings as the strength of each key."""
 
 import base64
-import struct
-import zlib
+import io
 
 import numpy as np
 
 from ..notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNotes
 from .music import Excerpt, Midi, Recording
 
-WIDTH = 1000  # of the drawing, whatever its seconds; the page stretches it
+WIDTH = 1000  # of the drawing; the page stretches it
 LOUDNESS_BANDS = 6  # the page's colours for velocities
 MAX_NOTES_DRAWN = 6_000
-LEAST_KEYS, MARGIN_KEYS = 40, 3
+HEARD_COLOUR = (184, 92, 40)
+MIN_KEYS, MARGIN_KEYS = 40, 3
 KEYS = np.arange(LOWEST_KEY, HIGHEST_KEY + 1)
 ENERGY_RATE, ENERGY_FFT, ENERGY_COLUMNS, ENERGY_DECIBELS = 16_000, 8_192, 600, 36.0
 
@@ -22,8 +22,8 @@ def draw_roll(music: Midi | Recording, excerpt: Excerpt, window: tuple[float, fl
 
     Args:
         music (`Midi` or `Recording`): the piece.
-        excerpt (`Excerpt`): what to draw.
-        window (`tuple[float, float]`, *optional*): start and end in seconds of what is to be marked.
+        excerpt (`Excerpt`): the part to draw.
+        window (`tuple[float, float]`, *optional*): start and end in seconds of the marked window.
     Returns:
         `str`: an SVG element without any text in it.
     """
@@ -54,7 +54,7 @@ def _top(key: int) -> int:
 def _key_range(pitch: np.ndarray) -> tuple[int, int]:
     """The keys to draw: those played, with a margin, and not so few that a trill fills the picture."""
     lowest, highest = (int(pitch.min()), int(pitch.max())) if len(pitch) else (60, 60)
-    missing = max(0, LEAST_KEYS - (highest - lowest + 1 + 2 * MARGIN_KEYS))
+    missing = max(0, MIN_KEYS - (highest - lowest + 1 + 2 * MARGIN_KEYS))
     lowest, highest = lowest - MARGIN_KEYS - missing // 2, highest + MARGIN_KEYS + -(-missing // 2)
     return max(LOWEST_KEY, lowest), min(HIGHEST_KEY, highest)
 
@@ -65,7 +65,7 @@ def _note_paths(notes: PianoNotes, seconds: float) -> str:
     left = np.round(notes.onset * scale, 1)
     width = np.round(np.clip(notes.duration * scale, 1.5, WIDTH - left), 1)
     band = np.clip(notes.velocity * LOUDNESS_BANDS // 128, 0, LOUDNESS_BANDS - 1)
-    bars = np.unique(np.stack([band, left, width, notes.pitch], axis=1), axis=0)  # what lies on top of its like
+    bars = np.unique(np.stack([band, left, width, notes.pitch], axis=1), axis=0)  # without duplicates
     if len(bars) > MAX_NOTES_DRAWN:
         bars = bars[np.linspace(0, len(bars) - 1, MAX_NOTES_DRAWN).astype(int)]
     paths = []
@@ -85,7 +85,7 @@ def _mark(excerpt: Excerpt, window, top: int, height: int) -> str:
 
 
 def key_strengths(samples: np.ndarray) -> np.ndarray:
-    """How strongly each key sounds.
+    """Energy of each key over time.
 
     Args:
         samples (`np.ndarray` of shape `(samples,)`): at `ENERGY_RATE`.
@@ -109,20 +109,14 @@ def key_strengths(samples: np.ndarray) -> np.ndarray:
 
 def png(levels: np.ndarray) -> bytes:
     """`(rows, columns)` levels from 0 to 1, the bottom row first, as a PNG of 16 opacities of one colour."""
-    level = np.round(levels[::-1] * 15).astype(np.uint8)
-    rows, columns = level.shape
-    level = np.pad(level, ((0, 0), (0, columns % 2)))
-    packed = level[:, ::2] << 4 | level[:, 1::2]  # two pixels a byte
-    lines = b"".join(b"\0" + row.tobytes() for row in packed)
+    from PIL import Image
 
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", columns, rows, 4, 3, 0, 0, 0)
+    image = Image.fromarray(np.round(levels[::-1] * 15).astype(np.uint8), "P")
+    image.putpalette(bytes(HEARD_COLOUR) * 16)
     opacities = bytes(round(255 * (step / 15) ** 1.5) for step in range(16))
-    parts = [(b"IHDR", header), (b"PLTE", bytes((184, 92, 40)) * 16), (b"tRNS", opacities)]
-    parts += [(b"IDAT", zlib.compress(lines, 6)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in parts)
+    content = io.BytesIO()
+    image.save(content, "PNG", transparency=opacities, bits=4)
+    return content.getvalue()
 
 
 __all__ = ["draw_roll", "key_strengths", "png"]

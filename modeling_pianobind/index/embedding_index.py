@@ -4,32 +4,38 @@ Nothing here imports torch until files have to be embedded: searching a saved in
 """
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, content_hash, explain, list_files, piece_of
+from ..checkpoint_pianobind import BFLOAT16
 from .alignment import Example
-from .search import LONGEST, top_alike, top_pieces
-from .shards import in_shard, load_parts
-from .storage import Saved, damage, save_part
-from .table import FileTable, Part, is_midi
+from .build import FolderContent, embed_folder
+from .search import MAX_COSINE, rerank_by_alignment, top_pieces
+from .shards import load_shards
+from .storage import IndexMetadata, damage, save_shard
+from .table import Failure, FileTable, IndexShard
+
+if TYPE_CHECKING:
+    from ..modeling_pianobind import PianoBindModel
+    from ..processing_pianobind import PianoBindProcessor
 
 DTYPES = ("float32", "int8")
-ALIGNED_PIECES = 500  # that an example is compared with window by window
+RERANKED_PIECES = 500  # candidates whose windows are aligned with an example's
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A piece that a search found.
+    """A search result.
 
     Attributes:
         path (`str`): the piece's recording if it has one, else its MIDI file, or the id that it was added under.
         score (`float`): cosine between the query and the piece.
-        start_seconds, end_seconds (`float` or None): the window of that file that fits the query best; None where the
-            index knows no windows.
+        start_seconds, end_seconds (`float` or None): the best matching window of that file; None if the index has no
+            windows.
     """
 
     path: str
@@ -38,23 +44,14 @@ class Hit:
     end_seconds: float | None = None
 
 
-@dataclass
-class Failure:
-    """A file that could not be read: `message` is one line with the file, what is wrong and what to do."""
-
-    path: str
-    message: str
-    content_hash: str = ""
-
-
 class EmbeddingIndex:
     """Embeddings of pieces and of their windows.
 
     Files of one folder with one stem (take.mid, take.mp3) are one piece: the mean of their embeddings, normalised.
 
     Attributes:
-        fingerprint (`str`): of the checkpoint that made the embeddings; "" where that is unknown.
-        transcribed (`bool`): whether recordings were transcribed as well; see `embed_audio`.
+        fingerprint (`str`): of the checkpoint that made the embeddings; "" if unknown.
+        transcribed (`bool`): whether recordings were also transcribed; see `embed_audio`.
         failures (`list[Failure]`): the files that `build` could not read.
     """
 
@@ -68,47 +65,55 @@ class EmbeddingIndex:
         self.fingerprint = fingerprint
         self.transcribed = transcribed
         self.failures = list(failures or [])
-        self._set_parts([Part.of(table or FileTable())])
+        self._set_shards([IndexShard.of(table or FileTable())])
 
-    def _set_parts(self, parts: list[Part]):
-        self._parts, self._joined = parts, None
+    def _set_shards(self, shards: list[IndexShard]):
+        self.shards, self._joined = shards, None
 
     @property
     def _table(self) -> FileTable:
         """All files; of shards, read into memory."""
-        if len(self._parts) == 1:
-            return self._parts[0].table
-        return FileTable.from_rows([row for part in self._parts for row in part.table.rows()])
+        if len(self.shards) == 1:
+            return self.shards[0].table
+        return FileTable.from_rows([row for shard in self.shards for row in shard.table.rows()])
 
     def __len__(self) -> int:
-        return sum(map(len, self._parts))
+        return sum(map(len, self.shards))
 
     @property
     def dim(self) -> int | None:
         """Width of the embeddings; None while there are none."""
-        return next((part.embeds.shape[1] for part in self._parts if len(part)), None)
+        return next((shard.embeds.shape[1] for shard in self.shards if len(shard)), None)
 
     @property
     def paths(self) -> list[str]:
-        """What names each piece, in the order of `embeddings`."""
-        paths = [(list(part.table.paths), part.named_by) for part in self._parts]
+        """Path or id of each piece, in the order of `embeddings`."""
+        paths = [(list(shard.table.paths), shard.named_by) for shard in self.shards]
         return [names[row] for names, named_by in paths for row in named_by]
 
     @property
     def embeddings(self) -> np.ndarray:
-        """`(pieces, dim)` float32, unit length; of a saved index mapped from the disk, of shards joined in memory."""
+        """`(pieces, dim)` float32, unit length; memory-mapped for a saved index, joined in memory for shards."""
         if self._joined is None:
-            filled = [part.embeds for part in self._parts if len(part)]
-            self._joined = filled[0] if len(filled) == 1 else np.concatenate(filled or [self._parts[0].embeds])
+            filled = [shard.embeds for shard in self.shards if len(shard)]
+            self._joined = filled[0] if len(filled) == 1 else np.concatenate(filled or [self.shards[0].embeds])
         return self._joined
 
     @classmethod
     def build(
-        cls, model, processor, folder, previous=None, batch_size=16, progress=False, transcribe=False
+        cls,
+        model: "PianoBindModel",
+        processor: "PianoBindProcessor",
+        folder: str | os.PathLike,
+        previous: "EmbeddingIndex | None" = None,
+        batch_size: int = 16,
+        progress: bool | None = False,
+        transcribe: bool = False,
+        dtype: str = "float32",
     ) -> "EmbeddingIndex":
         """Embeds the MIDI files and recordings below a folder.
 
-        A file that cannot be read stops no other: it is noted in `failures`.
+        A file that cannot be read is listed in `failures`; the others are embedded.
 
         Args:
             model (`PianoBindModel`), processor (`PianoBindProcessor`): of one checkpoint.
@@ -117,20 +122,22 @@ class EmbeddingIndex:
                 model made it in the same way.
             batch_size (`int`): windows in one batch of the model.
             progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
-            transcribe (`bool`): as in `embed_audio`.
+            transcribe (`bool`), dtype (`str`): as in `embed_audio`.
         Raises:
             ValueError: there is no such file below the folder.
             OSError: the folder cannot be listed.
             ImportError: `transcribe` needs transkun, which is not installed.
         """
-        from ..checkpoint_pianobind import model_fingerprint
+        from ..checkpoint_pianobind import computed_fingerprint, model_fingerprint
+        from ..dtype_pianobind import uses_bfloat16
         from ..embedding_pianobind import embed_files
 
         def embed(paths):
-            settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe}
+            settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe, "dtype": dtype}
             return embed_files(model, processor, paths, **settings)
 
-        return cls.update(folder, previous, model_fingerprint(model), embed, transcribed=transcribe)
+        fingerprint = computed_fingerprint(model_fingerprint(model), uses_bfloat16(dtype, model.device))
+        return cls.update(folder, previous, fingerprint, embed, transcribed=transcribe)
 
     @classmethod
     def update(
@@ -138,105 +145,66 @@ class EmbeddingIndex:
         folder,
         previous: "EmbeddingIndex | None",
         fingerprint: str,
-        embed: Callable,
-        on_interrupt=None,
+        embed: Callable[[list[str]], Iterable],
+        on_interrupt: "Callable[[EmbeddingIndex], None] | None" = None,
         transcribed: bool = False,
         shard: tuple[int, int] | None = None,
     ) -> "EmbeddingIndex":
         """`build` for callers that load the model only when a file has changed.
 
         Args:
-            folder, previous: as in `build`.
-            fingerprint (`str`): of the checkpoint; what `previous` has of another one is not used.
-            embed: takes a list of paths, yields `(position, EmbeddedFile)`; called only if there is work.
+            folder, embed, shard: as in `build.embed_folder`.
+            previous (`EmbeddingIndex`, *optional*): counts only if the same checkpoint made it in the same way.
+            fingerprint (`str`): of the checkpoint.
             on_interrupt (*optional*): called with the index of what is done, when Ctrl-C stops the work.
-            transcribed (`bool`): whether `embed` transcribes; what `previous` has of the other way is not used.
-            shard (`tuple[int, int]`, *optional*): number, from 1, and count: embed only this share of the pieces.
+            transcribed (`bool`): whether `embed` transcribes recordings.
         """
-        paths = list_files(folder)
-        if not paths:
-            extensions = " ".join((*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS))
-            raise ValueError(f"{folder}: there is no {extensions} file in it; give a folder with music.")
-        if shard is not None:
-            paths = [path for path in paths if in_shard(piece_of(path), folder, *shard)]
-        if previous is None or (previous.fingerprint, previous.transcribed) != (fingerprint, transcribed):
-            previous = cls(fingerprint)
-        known = {(row[2], is_midi(row[0])): row for row in previous._table.rows()}
-        failed = {(failure.path, failure.content_hash): failure for failure in previous.failures}
 
-        rows, failures, hashes, times, changed = {}, [], {}, {}, []
-        with ThreadPoolExecutor() as pool:
-            for path, found in zip(paths, pool.map(_try_identify, paths), strict=True):
-                if isinstance(found, OSError):
-                    failures.append(Failure(path, explain(path, found)))
-                    continue
-                found, times[path] = found
-                if (found, is_midi(path)) in known:
-                    rows[path] = (path, piece_of(path), *known[found, is_midi(path)][2:])
-                elif (path, found) in failed:
-                    failures.append(failed[path, found])
-                else:
-                    hashes[path] = found
-                    changed.append(path)
+        def index(content: FolderContent) -> EmbeddingIndex:
+            return cls(fingerprint, FileTable.from_rows(content.rows), content.failures, transcribed)
 
-        def index():
-            ordered = [rows[path] for path in paths if path in rows]
-            by_path = sorted(failures, key=lambda failure: failure.path)
-            return cls(fingerprint, FileTable.from_rows(ordered), by_path, transcribed)
-
-        try:
-            for position, file in embed(changed) if changed else ():
-                path = changed[position]
-                is_same = _time_of(path) == times[path]
-                if file.error is not None:
-                    # What an OSError stopped may work the next time; what the content itself lacks will not.
-                    kept = hashes[path] if is_same and not isinstance(file.error, OSError) else ""
-                    failures.append(Failure(path, explain(path, file.error), kept))
-                elif not is_same:
-                    # Under the hash of what it held before, its embedding would be found for any copy of that.
-                    failures.append(Failure(path, f"{path}: changed or vanished while it was read; try it again."))
-                else:
-                    windows = file.windows.astype(np.float16)
-                    rows[path] = (path, piece_of(path), hashes[path], file.embedding, windows, file.spans)
-        except KeyboardInterrupt:
+        def hand_over(content: FolderContent) -> None:
             if on_interrupt is not None:
-                on_interrupt(index())
-            raise
-        return index()
+                on_interrupt(index(content))
 
-    def add(self, ids, embeddings) -> None:
-        """Adds pieces whose embeddings exist already.
+        known = FolderContent()
+        if previous is not None and (previous.fingerprint, previous.transcribed) == (fingerprint, transcribed):
+            known = FolderContent(previous._table.rows(), previous.failures)
+        return index(embed_folder(folder, known, embed, hand_over, shard))
+
+    def add(self, ids: Iterable[str | os.PathLike], embeddings: np.ndarray) -> None:
+        """Adds pieces by their embeddings.
 
         Args:
-            ids (`list[str]`): paths or other names, each of them new to the index.
-            embeddings (`np.ndarray` of shape `(len(ids), dim)`): brought to unit length.
+            ids (`list[str]`): paths or other names, each new to the index.
+            embeddings (`np.ndarray` of shape `(len(ids), dim)`): normalised here.
         Raises:
-            ValueError: shapes differ, a value is not finite, a row is 0 throughout, or an id stands twice.
+            ValueError: shapes differ, a value is not finite, a row is all zeros, or an id occurs twice.
         """
-        ids = [os.fspath(one) for one in ids]
+        ids = [os.fspath(piece) for piece in ids]
         embeds = self._checked(embeddings, "embeddings")
         if len(ids) != len(embeds):
-            raise ValueError(f"there are {len(ids)} ids and {len(embeds)} embeddings; give one embedding an id.")
+            raise ValueError(f"there are {len(ids)} ids and {len(embeds)} embeddings; give one embedding for each id.")
         taken = {*self._table.paths, *self._table.pieces}
-        for one in ids:
-            if one in taken:
-                raise ValueError(f"the id {one!r} stands twice; give each piece an id of its own.")
-            taken.add(one)
+        for piece in ids:
+            if piece in taken:
+                raise ValueError(f"the id {piece!r} stands twice; give each piece an id of its own.")
+            taken.add(piece)
         dim = embeds.shape[1]
         none = (np.zeros((0, dim), np.float16), np.zeros((0, 2)))
-        new = [(one, one, "", embed, *none) for one, embed in zip(ids, embeds, strict=True)]
-        self._set_parts([Part.of(FileTable.from_rows(self._table.rows() + new))])
+        new = [(piece, piece, "", embed, *none) for piece, embed in zip(ids, embeds, strict=True)]
+        self._set_shards([IndexShard.of(FileTable.from_rows(self._table.rows() + new))])
 
-    def search(self, query_embeddings, top_k: int = 10) -> list[list[Hit]]:
+    def search(self, query_embeddings: np.ndarray, top_k: int = 10) -> list[list[Hit]]:
         """Finds the pieces that are closest to each query.
 
         Args:
             query_embeddings (`np.ndarray` of shape `(queries, dim)` or `(dim,)`): of any modality.
-            top_k (`int`): hits for each query; all pieces where there are fewer.
+            top_k (`int`): hits for each query; all pieces if there are fewer.
         Returns:
             `list[list[Hit]]`: for each query its hits, best first; ties in the order of their paths.
         Raises:
-            ValueError: the width differs, a value is not finite, a query is 0 throughout, or `top_k` is below 1.
+            ValueError: the width differs, a value is not finite, a query is all zeros, or `top_k` is below 1.
         """
         if top_k < 1:
             raise ValueError(f"`top_k` is {top_k}; it must be at least 1.")
@@ -244,29 +212,38 @@ class EmbeddingIndex:
         if not len(self):
             return [[] for _ in queries]
         top_k = min(top_k, len(self))
-        found = [(part, top_pieces(part, queries, top_k)) for part in self._parts if len(part)]
+        results = [(shard, top_pieces(shard, queries, top_k)) for shard in self.shards if len(shard)]
         return [
-            self._hits(query, top_k, [(part, *of[row]) for part, of in found]) for row, query in enumerate(queries)
+            self._hits(query, top_k, [(shard, *of_query[row]) for shard, of_query in results])
+            for row, query in enumerate(queries)
         ]
 
     def example(self, piece: int) -> Example:
-        """A piece of the index, by its place in `paths`, to search by."""
-        for part in self._parts:
-            if piece < len(part):
-                return part.example(piece)
-            piece -= len(part)
+        """A piece of the index by its position in `paths`, for `search_like`."""
+        for shard in self.shards:
+            if piece < len(shard):
+                return shard.example(piece)
+            piece -= len(shard)
         raise IndexError(f"the index has {len(self)} pieces.")
 
-    def search_like(self, example, top_k: int = 10, words=None, words_share: float = 0.5) -> list[Hit]:
+    def search_like(
+        self,
+        example: Example,
+        top_k: int = 10,
+        words: np.ndarray | None = None,
+        text_weight: float = 0.5,
+        words_share: float | None = None,
+    ) -> list[Hit]:
         """Finds the pieces that resemble an example, the same piece in another form first.
 
-        The pieces whose mean is closest are compared once more, window by window in their order (`alignment`).
+        The closest pieces by mean embedding are reranked by the alignment of their windows (`alignment`).
 
         Args:
             example (`EmbeddedFile` or `Example`): as `embed_example` and `example` give it.
-            top_k (`int`): hits; all pieces where there are fewer.
+            top_k (`int`): hits; all pieces if there are fewer.
             words (`np.ndarray` of shape `(dim,)`, *optional*): embedding of a text that steers the example.
-            words_share (`float`): 0 to 1, what the words weigh beside the example.
+            text_weight (`float`): 0 to 1, the weight of the words; the example has the rest.
+            words_share (`float`, *optional*): deprecated name of `text_weight`, to be removed in 0.3.
         Returns:
             `list[Hit]`: best first; ties in the order of their paths.
         Raises:
@@ -274,34 +251,38 @@ class EmbeddingIndex:
         """
         if top_k < 1:
             raise ValueError(f"`top_k` is {top_k}; it must be at least 1.")
-        share = 0.0 if words is None else float(words_share)
-        steered = (1 - share) * example.embedding + (0 if words is None else share * words)
+        if words_share is not None:
+            warnings.warn("`words_share` is called `text_weight` now", FutureWarning, stacklevel=2)
+            text_weight = words_share
+        weight = 0.0 if words is None else float(text_weight)
+        steered = (1 - weight) * example.embedding + (0 if words is None else weight * words)
         query = self._checked(steered, "query embeddings")
-        parts = [part for part in self._parts if len(part)]
-        found = top_alike(parts, query, np.linalg.norm(steered), max(top_k, ALIGNED_PIECES), example, words, share)
-        if not all(abs(score) <= LONGEST for score, *_ in found):
-            raise ValueError(f"{parts[0].source}: the index is damaged (windows of no length 1); build it again.")
-        return [_hit(part, piece, path, -score, query[0]) for score, path, part, piece in found[:top_k]]
+        shards = [shard for shard in self.shards if len(shard)]
+        count = max(top_k, RERANKED_PIECES)
+        ranked = rerank_by_alignment(shards, query, np.linalg.norm(steered), count, example, words, weight)
+        if not all(abs(score) <= MAX_COSINE for score, *_ in ranked):
+            raise ValueError(f"{shards[0].source}: the index is damaged (windows of no length 1); build it again.")
+        return [_hit(shard, piece, path, -score, query[0]) for score, path, shard, piece in ranked[:top_k]]
 
-    def _hits(self, query, top_k, found) -> list[Hit]:
-        """The best of what was `found` in each part: numbers of its pieces and their scores."""
-        scores = np.concatenate([scores for _, _, scores in found])
-        # What let a row of an int8 index through was its copy: its own numbers may be none.
-        if len(scores) < top_k or np.abs(scores).max() > LONGEST:
+    def _hits(self, query, top_k, candidates) -> list[Hit]:
+        """The best of each shard's candidates: its pieces and their scores."""
+        scores = np.concatenate([scores for _, _, scores in candidates])
+        # Candidates of an int8 index were chosen by their codes: the float32 rows may be damaged.
+        if len(scores) < top_k or np.abs(scores).max() > MAX_COSINE:
             raise ValueError(
-                f"{found[0][0].source}: the index is damaged (embeddings of no length 1); build it again."
+                f"{candidates[0][0].source}: the index is damaged (embeddings of no length 1); build it again."
             )
         last = np.partition(scores, -top_k)[-top_k]
         best = [
-            (-score, part.path(piece), part, piece)
-            for part, pieces, scores in found
+            (-score, shard.path(piece), shard, piece)
+            for shard, pieces, scores in candidates
             for piece, score in zip(pieces[scores >= last], scores[scores >= last].tolist(), strict=True)
         ]
-        best.sort(key=lambda one: one[:2])
-        return [_hit(part, piece, path, -score, query) for score, path, part, piece in best[:top_k]]
+        best.sort(key=lambda candidate: candidate[:2])
+        return [_hit(shard, piece, path, -score, query) for score, path, shard, piece in best[:top_k]]
 
     def _checked(self, vectors, what: str) -> np.ndarray:
-        """`(n, dim)` float32 unit rows of what a caller gave."""
+        """A caller's vectors as `(n, dim)` float32 unit rows."""
         vectors = np.asarray(vectors, np.float32)
         vectors = vectors[None] if vectors.ndim == 1 else vectors
         if vectors.ndim != 2 or not vectors.shape[1]:
@@ -323,43 +304,46 @@ class EmbeddingIndex:
         same = all(list(getattr(mine, name)) == list(getattr(others, name)) for name in ("paths", "hashes"))
         return same and (self.failures, self.fingerprint) == (other.failures, other.fingerprint)
 
-    def save(self, path, dtype: str = "float32") -> None:
-        """Writes the index to a folder; an index that is there is replaced in one step, so that none is ever lost.
+    def save(self, path: str | os.PathLike, dtype: str = "float32") -> None:
+        """Writes the index to a folder; an existing index is replaced atomically.
 
         Args:
-            dtype (`str`): "float32"; or "int8", which adds a copy of the embeddings in a quarter of their size. A
-                search then reads that copy, and float32 only of the few rows that it lets through: hits have the same
-                scores, and the file is a quarter larger while the memory and time of a search are smaller.
+            dtype (`str`): "float32"; or "int8", which adds int8 codes of a quarter of the size. A search then
+                reads the codes, and float32 rows only of its candidates: scores stay the same, the file grows by a
+                quarter, and a search needs less memory and time.
         Raises:
-            ValueError: there is something else at `path`, or `dtype` is unknown.
+            ValueError: `path` holds something else, or `dtype` is unknown.
             OSError: it cannot be written.
         """
         if dtype not in DTYPES:
             raise ValueError(f"`dtype` is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
-        part = self._parts[0] if len(self._parts) == 1 else Part.of(self._table)
-        part = replace(part, codes=None, scales=None)
+        shard = self.shards[0] if len(self.shards) == 1 else IndexShard.of(self._table)
+        shard = replace(shard, codes=None, scales=None)
         if dtype == "int8":
-            part.quantize()
-        save_part(path, part, Saved(self.fingerprint, self.transcribed, [vars(failure) for failure in self.failures]))
+            shard.quantize()
+        failures = [vars(failure) for failure in self.failures]
+        save_shard(path, shard, IndexMetadata(self.fingerprint, self.transcribed, failures))
 
     @classmethod
-    def load(cls, path, model=None, verify: bool | None = None) -> "EmbeddingIndex":
-        """Opens a saved index, or one in shards; its numbers are mapped into memory and read when they are needed.
+    def load(
+        cls, path: str | os.PathLike, model: "PianoBindModel | None" = None, verify: bool | None = None
+    ) -> "EmbeddingIndex":
+        """Opens a saved index of any kind; its arrays are memory-mapped.
 
         Args:
             path: the folder.
-            model (`PianoBindModel`, *optional*): what will embed the queries, to be told if it is another one.
-            verify (`bool`, *optional*): whether to read all of it and compare checksums; by default only of files of
-                at most 32 MB, so that any index opens at once.
+            model (`PianoBindModel`, *optional*): embeds the queries; it must be the one that made the index.
+            verify (`bool`, *optional*): compare the checksums of all files; by default only of files up to 32 MB, so
+                that an index of any size opens quickly.
         Raises:
-            ValueError: it is no index, is damaged or cut off, lacks shards, or belongs to another checkpoint.
+            ValueError: it is not an index, is damaged, lacks shards, or belongs to another checkpoint.
             OSError: it cannot be read.
         """
-        parts, saved = load_parts(path, verify)
+        shards, saved = load_shards(path, verify)
         with damage(path):
             failures = [Failure(**failure) for failure in saved.failures]
         index = cls(saved.fingerprint, None, failures, saved.transcribed)
-        index._set_parts(parts)
+        index._set_shards(shards)
         if model is not None:
             from ..checkpoint_pianobind import model_fingerprint
 
@@ -367,14 +351,14 @@ class EmbeddingIndex:
         return index
 
     def check_fingerprint(self, fingerprint: str, path) -> None:
-        """Refuses a checkpoint that did not make this index."""
-        if self.fingerprint and self.fingerprint != fingerprint:
+        """Refuses a checkpoint that did not make this index; whether in bfloat16 or float32 does not matter."""
+        if self.fingerprint and self.fingerprint.removesuffix(BFLOAT16) != fingerprint.removesuffix(BFLOAT16):
             raise ValueError(
                 f"{path}: another checkpoint made this index; search with that one, or build the index again."
             )
 
     def check_transcribed(self, transcribe: bool, path) -> None:
-        """Refuses recordings embedded in another way than those of this index."""
+        """Refuses to mix recordings with and without transcription."""
         if self.transcribed != transcribe:
             made, wanted = ("with", "give it") if self.transcribed else ("without", "leave it out")
             raise ValueError(
@@ -382,30 +366,14 @@ class EmbeddingIndex:
             )
 
 
-def _hit(part: Part, piece, path, score, query) -> Hit:
-    windows, spans = part.table.windows_of(part.named_by[piece])
+def _hit(shard: IndexShard, piece, path, score, query) -> Hit:
+    windows, spans = shard.table.windows_of(shard.named_by[piece])
     if not len(windows):
         return Hit(path, score)
     start, end = spans[np.argmax(windows.astype(np.float32) @ query)]
     if not np.isfinite(start + end):
-        raise ValueError(f"{part.source}: the index is damaged (a window of {path} has no seconds); build it again.")
+        raise ValueError(f"{shard.source}: the index is damaged (a window of {path} has no seconds); build it again.")
     return Hit(path, score, float(start), float(end))
-
-
-def _try_identify(path):
-    """A file's hash, and the time of its last change before that was made; or why it cannot be read."""
-    try:
-        before = os.stat(path).st_mtime_ns
-        return content_hash(path), before
-    except OSError as error:
-        return error
-
-
-def _time_of(path) -> int | None:
-    try:
-        return os.stat(path).st_mtime_ns
-    except OSError:  # it has vanished since it was listed
-        return None
 
 
 __all__ = ["EmbeddingIndex", "Failure", "FileTable", "Hit"]

@@ -1,8 +1,9 @@
-"""The index of a folder's present content: cached, and brought up to date before each search."""
+"""The index of a folder's present content: cached, and updated before each search."""
 
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from ..inputs_pianobind import explain
@@ -12,48 +13,64 @@ from .embedding_index import EmbeddingIndex
 from .shards import is_index
 
 
+class Collection:
+    """A folder of music or a saved index; the only place that decides which of the two a path is.
+
+    A saved index is opened at once. `open` embeds a folder, which may take long.
+
+    Args:
+        path: the folder or index.
+        checkpoint (`Checkpoint`): embeds queries, and the folder's files.
+        by_words (`bool`): the query is text alone; it may search a saved index with or without transcription.
+    Raises:
+        UserError: the index is damaged or belongs to another checkpoint.
+    """
+
+    def __init__(self, path, checkpoint: Checkpoint, by_words: bool = False):
+        self.path, self.checkpoint = path, checkpoint
+        self.saved = self._load(by_words) if is_index(path) else None
+
+    def _load(self, by_words: bool) -> EmbeddingIndex:
+        with user_errors(self.path):
+            index = EmbeddingIndex.load(self.path)
+            if self.checkpoint.transcribe or not by_words:
+                index.check_transcribed(self.checkpoint.transcribe, self.path)
+            index.check_fingerprint(self.checkpoint.fingerprint, self.path)
+        return index
+
+    def open(self) -> tuple[EmbeddingIndex, list[str]]:
+        """Returns the index and an error line for each unreadable file; caches a folder's index."""
+        if self.saved is not None:
+            return self.saved, []
+        cache = _cache_folder(self.path, self.checkpoint)
+        previous = _cached(cache)
+
+        def save(index: EmbeddingIndex) -> None:
+            try:
+                index.save(cache)
+            except (OSError, ValueError) as error:
+                complain(f"warning: {explain(cache, error)} The embeddings are not cached; set PIANOBIND_CACHE.")
+
+        index = update_index(self.path, previous, self.checkpoint, save)
+        if previous is None or not index.same_files(previous):
+            save(index)
+        return index, [failure.message for failure in index.failures]
+
+
 def check_searchable(path) -> None:
-    """Refuses what is neither a folder nor an index, before anything slow begins."""
+    """Refuses a path that is neither a folder nor an index, before slow work starts."""
     if not os.path.exists(path):
         raise UserError(f"{path}: does not exist; check the path")
     if not os.path.isdir(path):
         raise UserError(f"{path}: is a file; give a folder or a saved index (and the file with --like)")
 
 
-def open_index(path, checkpoint: Checkpoint, by_words=False) -> tuple[EmbeddingIndex, list[str]]:
-    """A saved index, or the index of a folder's present content.
+def update_index(
+    folder, previous: EmbeddingIndex | None, checkpoint: Checkpoint, save: Callable, shard=None
+) -> EmbeddingIndex:
+    """Embeds the files of a folder, or of its shard, that changed since `previous`; Ctrl-C saves finished pieces."""
 
-    Args:
-        by_words (`bool`): the query is text alone, which may search a saved index whether transcribed or not.
-    Returns:
-        The index, and a line for each file that could not be read.
-    """
-    if is_index(path):
-        with user_errors(path):
-            index = EmbeddingIndex.load(path)
-            if checkpoint.transcribe or not by_words:
-                index.check_transcribed(checkpoint.transcribe, path)
-            index.check_fingerprint(checkpoint.fingerprint, path)
-        return index, []
-    cache = _cache_folder(path, checkpoint)
-    previous = _cached(cache)
-
-    def save(index):
-        try:
-            index.save(cache)
-        except (OSError, ValueError) as error:
-            complain(f"warning: {explain(cache, error)} The embeddings are not cached; set PIANOBIND_CACHE.")
-
-    index = update_index(path, previous, checkpoint, save)
-    if previous is None or not index.same_files(previous):
-        save(index)
-    return index, [failure.message for failure in index.failures]
-
-
-def update_index(folder, previous, checkpoint: Checkpoint, save, shard=None) -> EmbeddingIndex:
-    """Embeds what changed below a folder, or in a shard of it, since `previous`; Ctrl-C saves what is done."""
-
-    def keep(index):
+    def keep(index: EmbeddingIndex) -> None:
         if len(index):
             save(index)
             complain(f"stopped; the embeddings of {len(index)} pieces are kept, the same command goes on from there")
@@ -66,9 +83,9 @@ def update_index(folder, previous, checkpoint: Checkpoint, save, shard=None) -> 
 
 
 def _cache_folder(folder, checkpoint) -> Path:
-    """Where the index of a folder is cached, for this checkpoint with its window settings, transcribing or not.
+    """Cache folder of a folder's index, by checkpoint, window settings and transcription.
 
-    Not in the folder itself: music often lies where one may not write, or where files are synchronised.
+    It is not in the music folder, which is often read-only or synchronised.
     """
     root = os.environ.get("PIANOBIND_CACHE")
     if not root:
@@ -81,7 +98,7 @@ def _cache_folder(folder, checkpoint) -> Path:
 
 
 def _cached(cache) -> EmbeddingIndex | None:
-    """The cached index; a damaged one is thrown away, since it can be made again."""
+    """The cached index; a damaged one is deleted."""
     try:
         return EmbeddingIndex.load(cache)
     except OSError:
@@ -91,4 +108,4 @@ def _cached(cache) -> EmbeddingIndex | None:
         return None
 
 
-__all__ = ["check_searchable", "open_index", "update_index"]
+__all__ = ["Collection", "check_searchable", "update_index"]

@@ -1,45 +1,43 @@
-"""One process at a time writes to a folder."""
+"""One process at a time writes to a folder, on any system: a lock file, by `filelock`."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from filelock import FileLock, Timeout
 
 
 @contextmanager
 def folder_lock(folder, wait: bool = True) -> Iterator[bool]:
-    """Holds a lock on a folder, which the system lets go of when the process ends, however it ends.
+    """Holds the lock of a folder, which the system lets go of when the process ends, however it ends.
+
+    The lock file lies beside the folder, since a folder's content is published, moved and compared as it is.
 
     Args:
         wait (`bool`): until another process lets go of it.
     Yields:
-        Whether it is held: False where the system, or the file system, knows no locks.
+        Whether it is held: False where no lock file can be made, or the file system knows no locks.
     Raises:
         BlockingIOError: another process holds it, and `wait` is False.
-        OSError: there is no such folder.
     """
-    if fcntl is None:
+    folder = Path(os.path.abspath(folder))
+    file = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(file, timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BlockingIOError(f"{folder}: another process holds its lock") from error
+    except OSError:
         yield False
         return
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        yield _lock(handle, wait)
+        yield True
     finally:
-        os.close(handle)
-
-
-def _lock(handle, wait) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        raise
-    except OSError:
-        return False
-    return True
+        # Removed while it is held: whoever waits notices that its file is another one, and opens the new one.
+        with suppress(OSError):  # Windows removes it by itself, and not while it is open
+            file.unlink()
+        lock.release()
 
 
 __all__ = ["folder_lock"]

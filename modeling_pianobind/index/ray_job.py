@@ -2,8 +2,8 @@
 
     python -m modeling_pianobind.index.ray_job FOLDER --output INDEX --workers 8
 
-The folder, the checkpoint and the output lie where all machines of the cluster see them. `pianobind search INDEX`
-opens what it writes: parquet files of a row a file, and a header that is written last, when all of them are there.
+Folder, checkpoint and output are on a disk that all machines of the cluster share. `pianobind search INDEX` opens the
+output: parquet files with one row a music file, and a header that is written last.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from ..index.folder_index import check_searchable
 from ..inputs_pianobind import content_hash, explain, group_pieces, list_files, piece_of
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
-from .parquet import COLUMNS, write_list
-from .storage import Saved, check_target
+from .shards import PARQUET_COLUMNS, write_parquet_header
+from .storage import IndexMetadata, check_target
 
-PIECES_PER_BATCH = 64  # what a worker loses, and another does again, when it is killed
+PIECES_PER_BATCH = 64  # lost and repeated when a worker is killed
 
 
 class EmbedPieces:
-    """A worker of the job: holds the model, and turns batches of pieces into rows of parquet."""
+    """A Ray actor that holds the model and turns batches of pieces into rows of parquet."""
 
     def __init__(self, checkpoint, device=None, transcribe=False):
         self._checkpoint = Checkpoint(checkpoint, device, transcribe)
@@ -37,12 +37,12 @@ class EmbedPieces:
         for position, file in self._checkpoint.embed_files(paths, progress=False):
             path = paths[position]
             arrays = file.embedding if file.error is None else np.zeros(0), file.windows, file.spans
-            content = (one.astype(kind).tobytes() for one, kind in zip(arrays, ("<f4", "<f2", "<f8"), strict=True))
+            content = (array.astype(kind).tobytes() for array, kind in zip(arrays, ("<f4", "<f2", "<f8"), strict=True))
             error = "" if file.error is None else explain(path, file.error)
             digest = content_hash(path) if file.error is None else ""
             rows[position] = (os.fsencode(path), os.fsencode(piece_of(path)), digest, *content, error)
         columns = zip(*(rows[position] for position in range(len(paths))), strict=True)
-        return dict(zip(COLUMNS, map(list, columns), strict=True))
+        return dict(zip(PARQUET_COLUMNS, map(list, columns), strict=True))
 
 
 def embed_folder(
@@ -57,7 +57,7 @@ def embed_folder(
 ) -> list[str]:
     """Embeds a folder on the Ray cluster that this process is connected to, or on a local one.
 
-    A worker that dies is started again, and its batch done by whoever is free.
+    Ray restarts a worker that dies and repeats its batch.
 
     Args:
         folder: searched through all levels, on a disk that all workers see.
@@ -101,8 +101,8 @@ def embed_folder(
     )
     rows.write_parquet(str(output))
     failures = _failures(output)
-    saved = Saved(Checkpoint(name, device, transcribe).fingerprint, transcribe, failures)
-    write_list(output, saved)
+    saved = IndexMetadata(Checkpoint(name, device, transcribe).fingerprint, transcribe, failures)
+    write_parquet_header(output, saved)
     return [failure["message"] for failure in failures]
 
 
@@ -110,11 +110,11 @@ def _failures(output: Path) -> list[dict]:
     """The files that could not be read, in the order of their paths."""
     import pyarrow.parquet
 
-    found = []
+    failures = []
     for file in sorted(output.glob("*.parquet")):
         table = pyarrow.parquet.read_table(file, columns=["path", "error"], filters=[("error", "!=", "")])
-        found += [{"path": os.fsdecode(row["path"]), "message": row["error"]} for row in table.to_pylist()]
-    return sorted(found, key=lambda failure: failure["path"])
+        failures += [{"path": os.fsdecode(row["path"]), "message": row["error"]} for row in table.to_pylist()]
+    return sorted(failures, key=lambda failure: failure["path"])
 
 
 def main(argv=None) -> int:

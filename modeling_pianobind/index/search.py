@@ -1,33 +1,32 @@
-"""Exact search by brute force, in two steps: a fast product lets few rows through, and those get their exact score.
+"""Exact search by brute force in two steps: a fast product selects candidates, and each gets its exact score.
 
-However many queries are asked at once, and whichever storage the first step reads, a row that is found has the same
-score to the last bit.
+A piece's score is the same to the last bit however many queries are asked at once, and whether the first step reads
+float32 rows or their int8 codes. usearch (extra `[int8]`) compares int8 codes where it is installed, numpy elsewhere.
 """
 
-import sys
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
-from .alignment import alignment
-from .table import Part
+from .alignment import Example, alignment
+from .table import INT8_MAX, IndexShard
 
 SCORE_DECIMALS = 6  # cosines closer than this are ties: two copies of a file must not be ordered by rounding
 BLOCK_ROWS = 32_768  # the product of 64 queries with them fits the processor's cache
 FLOAT_MARGIN = np.float32(5e-5)  # above what float32 products in another order, and rounding, can differ by
 INT8_CANDIDATES = 4  # int8 lets this many times `top_k` rows through, so that its rounding loses none
-INT8_FEW_QUERIES = 4  # up to here torch's kernel, which reads int8, beats a matrix product with the rows as float32
-LONGEST = 1.1  # cosines end at 1; what lies above, or is not a number, was damaged on the disk
+INT8_MAX_QUERIES = 8  # up to here usearch, which reads int8, beats a matrix product with the rows as float32
+MAX_COSINE = 1.1  # larger values and NaN come from damaged files
+INT8_TIE = 1e-6  # distances closer than this are of equal codes
 CONVERTED_ROWS = 1_024  # int8 rows made float32 at once: they stay in the processor's cache
-INT8_WIDTH = 16  # rows whose width is no multiple of it crash the kernel
-INT8_SLACK_ROWS = 4_096  # torch's kernel reads beyond the rows that it is given, though never so far
 
 
-def top_pieces(part: Part, queries: np.ndarray, top_k: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Finds the best pieces of a part for each query.
+def top_pieces(shard: IndexShard, queries: np.ndarray, top_k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Finds the best pieces of a shard for each query.
 
     Args:
-        part (`Part`): of at least one piece.
+        shard (`IndexShard`): of at least one piece.
         queries (`np.ndarray` of shape `(queries, dim)`): float32, unit length.
         top_k (`int`): how many; all that tie with the last are returned too.
     Returns:
@@ -35,14 +34,18 @@ def top_pieces(part: Part, queries: np.ndarray, top_k: int) -> list[tuple[np.nda
     Raises:
         ValueError: the embeddings are no unit vectors.
     """
-    int8 = part.codes is not None
+    int8 = shard.codes is not None
+    candidates = _int8_candidates(shard, queries, top_k) if int8 and len(queries) <= INT8_MAX_QUERIES else None
+    if candidates is not None:
+        pairs = zip(candidates, queries, strict=True)
+        return [_best(*_exact_scores(shard.embeds, rows, query), top_k) for rows, query in pairs]
     wanted, margin = (top_k * INT8_CANDIDATES, 0) if int8 else (top_k, FLOAT_MARGIN)
     floors = np.full(len(queries), -np.inf, np.float32)
     kept = [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in queries]
-    for start, scores in _fast_scores(part, queries):
+    for start, scores in _fast_scores(shard, queries):
         best = scores.max(axis=1)
-        if not (best <= LONGEST).all():
-            raise ValueError(f"{part.source}: the index is damaged (embeddings of no length 1); build it again.")
+        if not (best <= MAX_COSINE).all():
+            raise ValueError(f"{shard.source}: the index is damaged (embeddings of no length 1); build it again.")
         for query in np.flatnonzero(best >= floors):
             new = np.flatnonzero(scores[query] >= floors[query])
             rows = np.concatenate([kept[query][0], start + new])
@@ -52,34 +55,36 @@ def top_pieces(part: Part, queries: np.ndarray, top_k: int) -> list[tuple[np.nda
                 rows, values = rows[values >= floors[query]], values[values >= floors[query]]
             kept[query] = rows, values
     return [
-        _best(*_exact_scores(part.embeds, rows, query), top_k) for (rows, _), query in zip(kept, queries, strict=True)
+        _best(*_exact_scores(shard.embeds, rows, query), top_k) for (rows, _), query in zip(kept, queries, strict=True)
     ]
 
 
-def top_alike(parts: list[Part], query, length: float, most: int, example, words, share: float) -> list[tuple]:
-    """Ranks the `most` pieces that are closest to a query by how well their windows fit an example's.
+def rerank_by_alignment(
+    shards: list[IndexShard], query, length: float, count: int, example: Example, words, text_weight: float
+) -> list[tuple]:
+    """Ranks the `count` pieces closest to a query by the alignment of their windows with an example's.
 
     Args:
-        parts (`list[Part]`): each of at least one piece.
-        query (`np.ndarray` of shape `(1, dim)`): `1 - share` of the example and `share` of the words, whose sum was of
-            `length` before it was brought to unit length.
+        shards (`list[IndexShard]`): each of at least one piece.
+        query (`np.ndarray` of shape `(1, dim)`): unit length; `1 - text_weight` of the example and `text_weight` of
+            the words, a sum whose length was `length`.
         example (`Example`), words (`np.ndarray` of shape `(dim,)` or None): what the query is made of.
     Returns:
-        `list[tuple]`: `(-score, path, part, number of the piece)`, best first. A score is the query's cosine, with
+        `list[tuple]`: `(-score, path, shard, number of the piece)`, best first. A score is the query's cosine, with
         the `alignment` of the windows in place of the example's cosine where both sides have windows.
     """
-    found = []
-    for part in parts:
-        pieces, scores = top_pieces(part, query, min(most, len(part)))[0]
-        found += [(-score, part.path(piece), part, piece) for piece, score in zip(pieces, scores, strict=True)]
-    found.sort(key=lambda one: one[:2])
-    for place, (_, path, part, piece) in enumerate(found[:most]):
-        other = part.example(piece)
+    candidates = []
+    for shard in shards:
+        pieces, scores = top_pieces(shard, query, min(count, len(shard)))[0]
+        candidates += [(-score, shard.path(piece), shard, piece) for piece, score in zip(pieces, scores, strict=True)]
+    candidates.sort(key=lambda candidate: candidate[:2])
+    for rank, (_, path, shard, piece) in enumerate(candidates[:count]):
+        other = shard.example(piece)
         if len(example.windows) and len(other.windows):
-            said = 0.0 if words is None else share * float(other.embedding @ words)
-            score = (said + (1 - share) * alignment(example, other)) / length
-            found[place] = (-round(float(score), SCORE_DECIMALS), path, part, piece)
-    return sorted(found[:most], key=lambda one: one[:2])
+            text_score = 0.0 if words is None else text_weight * float(other.embedding @ words)
+            score = (text_score + (1 - text_weight) * alignment(example, other)) / length
+            candidates[rank] = (-round(float(score), SCORE_DECIMALS), path, shard, piece)
+    return sorted(candidates[:count], key=lambda candidate: candidate[:2])
 
 
 def _best(rows, scores, top_k):
@@ -87,15 +92,14 @@ def _best(rows, scores, top_k):
     return rows[scores >= last], scores[scores >= last]
 
 
-def _fast_scores(part: Part, queries) -> Iterator[tuple[int, np.ndarray]]:
+def _fast_scores(shard: IndexShard, queries) -> Iterator[tuple[int, np.ndarray]]:
     """Yields the first row of a block and the block's scores `(queries, rows)`."""
-    for start in range(0, len(part), BLOCK_ROWS):
+    for start in range(0, len(shard), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
-        if part.codes is None:
-            yield start, _product(part.embeds[rows], queries)
+        if shard.codes is None:
+            yield start, _product(shard.embeds[rows], queries)
         else:
-            at_end = start + BLOCK_ROWS + INT8_SLACK_ROWS > len(part)
-            yield start, _int8_product(part.codes[rows], part.scales[rows], queries, at_end)
+            yield start, _int8_product(shard.codes[rows], shard.scales[rows], queries)
 
 
 def _product(embeds, queries) -> np.ndarray:
@@ -103,15 +107,33 @@ def _product(embeds, queries) -> np.ndarray:
     return np.vecdot(embeds, queries[0])[None] if len(queries) == 1 else queries @ embeds.T
 
 
-def _int8_product(codes, scales, queries, at_end: bool) -> np.ndarray:
-    torch = sys.modules.get("torch")  # importing it takes longer than it saves
-    if torch is not None and len(queries) <= INT8_FEW_QUERIES and codes.shape[1] % INT8_WIDTH == 0:
-        if at_end:  # the file may end here: the kernel gets a copy with space behind it
-            padded = np.zeros((len(codes) + INT8_SLACK_ROWS, codes.shape[1]), np.int8)
-            padded[: len(codes)] = codes
-            codes = padded[: len(codes)]
-        tensors = torch.from_numpy(queries).bfloat16(), torch.from_numpy(codes), torch.from_numpy(scales).bfloat16()
-        return torch._weight_int8pack_mm(*tensors).float().numpy()
+def _int8_candidates(shard: IndexShard, queries, top_k: int) -> list[np.ndarray] | None:
+    """Rows of the best codes for each query; None where usearch is missing or ties would be cut."""
+    search, count = _usearch(), min(top_k * INT8_CANDIDATES, len(shard))
+    if search is None:
+        return None
+    from usearch.index import MetricKind
+
+    # A cosine needs no scale, neither that of a row nor that of a query.
+    codes = np.rint(queries / (np.abs(queries).max(axis=1, keepdims=True) / INT8_MAX)).astype(np.int8)
+    matches = search(shard.codes, codes, count, MetricKind.Cos, exact=True)
+    rows, distances = (np.atleast_2d(values) for values in (matches.keys, matches.distances))
+    tied = count < len(shard) and (distances[:, -1] - distances[:, top_k - 1] < INT8_TIE).any()
+    if tied or not np.isfinite(distances).all():
+        return None
+    return list(rows.astype(np.int64))
+
+
+@lru_cache
+def _usearch():
+    try:
+        from usearch.index import search
+    except ImportError:
+        return None
+    return search
+
+
+def _int8_product(codes, scales, queries) -> np.ndarray:
     scores = np.empty((len(queries), len(codes)), np.float32)
     for start in range(0, len(codes), CONVERTED_ROWS):
         rows = slice(start, start + CONVERTED_ROWS)
@@ -127,4 +149,4 @@ def _exact_scores(embeds, rows, query) -> tuple[np.ndarray, np.ndarray]:
     return rows, np.round(scores.astype(np.float64), SCORE_DECIMALS)
 
 
-__all__ = ["SCORE_DECIMALS", "top_alike", "top_pieces"]
+__all__ = ["SCORE_DECIMALS", "rerank_by_alignment", "top_pieces"]

@@ -1,7 +1,7 @@
-"""An index in shards: each is made by a process or machine of its own, and a folder lists them as one index.
+"""An index in shards: several processes or machines make one each, and a folder lists them as one index.
 
-`FOLDER/shard-00001-of-00004` and its siblings are indices like any other; `FOLDER/index.json` names them, and is
-written once all of them are there. Nothing of a shard is copied or changed for that.
+`FOLDER/shard-00001-of-00004` and its siblings are complete indices; `FOLDER/index.json` names them and is written
+when all exist. Shards are neither copied nor changed.
 """
 
 import hashlib
@@ -9,17 +9,20 @@ import os
 import re
 from pathlib import Path
 
-from .parquet import load_parquet
-from .storage import AGAIN, HEADER, Saved, check_target, damage, load_part, read_header, write_header
-from .table import Part
+import numpy as np
 
+from .storage import AGAIN, HEADER, IndexMetadata, check_target, damage, load_shard, read_header, write_header
+from .table import FileTable, IndexShard
+
+# a row of a parquet file that a Ray job writes: one music file
+PARQUET_COLUMNS = ("path", "piece", "content_hash", "embedding", "windows", "spans", "error")
 SHARD_NAME = re.compile(r"shard-(\d{5})-of-(\d{5})")
 
 
 def in_shard(piece: str, folder, number: int, count: int) -> bool:
     """Whether a piece belongs to shard `number`, from 1, of `count`.
 
-    Its name below `folder` decides, so files that come or go move no other piece to another shard.
+    The hash of its name below `folder` decides: new or deleted files do not move other pieces to another shard.
     """
     name = Path(os.path.relpath(piece, folder)).as_posix()
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % count == number - 1
@@ -30,21 +33,21 @@ def shard_folder(folder, number: int, count: int) -> Path:
 
 
 def shards_of(folder) -> dict[int, list[int]]:
-    """The numbers of the finished shards in a folder, by the count that they belong to."""
-    found = {}
+    """Numbers of the finished shards in a folder, by the total count in their names."""
+    numbers = {}
     for entry in sorted(Path(folder).glob(f"shard-*-of-*/{HEADER}")):
         if match := SHARD_NAME.fullmatch(entry.parent.name):
-            found.setdefault(int(match[2]), []).append(int(match[1]))
-    return found
+            numbers.setdefault(int(match[2]), []).append(int(match[1]))
+    return numbers
 
 
 def is_index(path) -> bool:
-    """Whether a folder looks like a saved index, or some shards of one."""
+    """Whether a folder holds a saved index or shards of one."""
     return (Path(path) / HEADER).is_file() or bool(shards_of(path))
 
 
 def check_shard_target(folder, count: int) -> None:
-    """Refuses a place where a shard would touch anything else than its siblings.
+    """Refuses a folder in which a shard would touch anything but its siblings.
 
     Raises:
         ValueError: there is a whole index, an index of another count of shards, or something else.
@@ -52,13 +55,13 @@ def check_shard_target(folder, count: int) -> None:
     """
     folder = Path(folder)
     check_target(folder, sharded=True)
-    others = [one for one in shards_of(folder) if one != count]
+    others = [other for other in shards_of(folder) if other != count]
     if others:
         raise ValueError(f"{folder}: holds shards of {others[0]}, not of {count}; choose another folder.")
 
 
 def list_shards(folder, count: int) -> bool:
-    """Makes the shards in a folder one index if all are there; says whether they are."""
+    """Lists the shards of a folder as one index if all exist; returns whether they do."""
     if len(shards_of(folder).get(count, ())) < count:
         return False
     merge(folder, [shard_folder(folder, number, count) for number in range(1, count + 1)])
@@ -66,33 +69,33 @@ def list_shards(folder, count: int) -> bool:
 
 
 def merge(folder, shards: list) -> int:
-    """Makes indices one, by a list of them; they stay where they are.
+    """Lists indices as one; they stay where they are.
 
     Args:
         folder: for the list; a shard below it, or on the same disk, may move together with it.
         shards: folders of indices that one checkpoint made.
     Returns:
-        How many pieces they hold.
+        Number of pieces.
     Raises:
         ValueError: one is no index, or they do not belong together.
         OSError: one cannot be read, or the list cannot be written.
     """
     folder = Path(folder)
     check_target(folder, sharded=True)
-    opened = [load_part(shard) for shard in shards]
+    opened = [load_shard(shard) for shard in shards]
     saved = _together(folder, shards, opened)
-    _refuse_doubles(shards, [part for part, _ in opened])
+    _refuse_doubles(shards, [content for content, _ in opened])
     folder.mkdir(parents=True, exist_ok=True)
     names = [Path(os.path.relpath(os.path.abspath(shard), os.path.abspath(folder))).as_posix() for shard in shards]
-    write_header(folder, {"shards": names}, Saved(saved.fingerprint, saved.transcribed, []))
-    return sum(len(part) for part, _ in opened)
+    write_header(folder, {"shards": names}, IndexMetadata(saved.fingerprint, saved.transcribed, []))
+    return sum(len(content) for content, _ in opened)
 
 
-def load_parts(path, verify: bool | None = None) -> tuple[list[Part], Saved]:
-    """Opens an index of any kind: one of its own, one in shards, or one that a Ray job wrote as parquet files.
+def load_shards(path, verify: bool | None = None) -> tuple[list[IndexShard], IndexMetadata]:
+    """Opens an index; its format is decided here: a single index, shards, or the parquet files of a Ray job.
 
     Raises:
-        ValueError: it is no index, damaged, or lacks shards.
+        ValueError: it is not an index, is damaged, or lacks shards.
         OSError: it cannot be read.
     """
     path = Path(path)
@@ -105,11 +108,11 @@ def load_parts(path, verify: bool | None = None) -> tuple[list[Part], Saved]:
             )
     header = read_header(path)
     if "parquet" in header:
-        part, saved = load_parquet(path, header)
-        return [part], saved
+        content, saved = _load_parquet(path, header)
+        return [content], saved
     if "shards" not in header:
-        part, saved = load_part(path, verify)
-        return [part], saved
+        content, saved = load_shard(path, verify)
+        return [content], saved
     names = header["shards"]
     if (
         not isinstance(names, list)
@@ -121,15 +124,15 @@ def load_parts(path, verify: bool | None = None) -> tuple[list[Part], Saved]:
     for shard in shards:
         if not os.path.isfile(shard / HEADER):  # False for names that no file can have, too
             raise ValueError(f"{path}: the index is incomplete (its shard {shard} is missing); make that shard again.")
-    opened = [load_part(shard, verify) for shard in shards]
-    return [part for part, _ in opened], _together(path, shards, opened)
+    opened = [load_shard(shard, verify) for shard in shards]
+    return [content for content, _ in opened], _together(path, shards, opened)
 
 
 _MERGE = "make them one index with `pianobind index --merge`."
 
 
-def _together(path, shards, opened) -> Saved:
-    """What the shards' headers say of the whole; refuses those that one checkpoint did not make in one way."""
+def _together(path, shards, opened) -> IndexMetadata:
+    """Metadata of all shards; refuses shards of different checkpoints or settings."""
     first = opened[0][1]
     for shard, (_, saved) in zip(shards, opened, strict=True):
         if (saved.fingerprint, saved.transcribed) != (first.fingerprint, first.transcribed):
@@ -137,20 +140,68 @@ def _together(path, shards, opened) -> Saved:
                 f"{path}: its shards {shards[0]} and {shard} were made by different checkpoints, or one with "
                 f"--transcribe and one without; make one of them again."
             )
-    if len({part.embeds.shape[1] for part, _ in opened if len(part)}) > 1:
+    if len({content.embeds.shape[1] for content, _ in opened if len(content)}) > 1:
         raise ValueError(f"{path}: its shards have embeddings of different width; {AGAIN}.")
     with damage(path):
-        failures = sorted((failure for _, saved in opened for failure in saved.failures), key=lambda one: str(one))
-    return Saved(first.fingerprint, first.transcribed, failures)
+        failures = sorted((failure for _, saved in opened for failure in saved.failures), key=str)
+    return IndexMetadata(first.fingerprint, first.transcribed, failures)
 
 
-def _refuse_doubles(shards, parts) -> None:
+def _refuse_doubles(shards, contents) -> None:
     """A file in two indices would be found twice."""
     holder = {}
-    for shard, part in zip(shards, parts, strict=True):
-        for name in part.table.paths:
+    for shard, content in zip(shards, contents, strict=True):
+        for name in content.table.paths:
             if holder.setdefault(name, shard) != shard:
                 raise ValueError(f"{shard}: holds {name}, which {holder[name]} holds too; leave one of the two out.")
 
 
-__all__ = ["check_shard_target", "in_shard", "is_index", "list_shards", "load_parts", "merge", "shard_folder"]
+def write_parquet_header(folder, saved: IndexMetadata) -> None:
+    """Writes the header that makes the parquet files of a Ray job an index."""
+    files = sorted(Path(folder).glob("*.parquet"))
+    stored = [{"name": file.name, "bytes": file.stat().st_size} for file in files]
+    write_header(folder, {"parquet": stored}, saved)
+
+
+def _load_parquet(path, header) -> tuple[IndexShard, IndexMetadata]:
+    """Reads the parquet files of a Ray job into memory; `EmbeddingIndex.save` makes a memory-mapped index of them.
+
+    Raises:
+        ValueError: a file is missing, or was cut off or changed.
+    """
+    import pyarrow.parquet
+
+    rows = []
+    with damage(path):
+        stored = [(os.path.basename(entry["name"]), entry["bytes"]) for entry in header["parquet"]]
+    for name, size in stored:
+        if not os.path.isfile(path / name) or (path / name).stat().st_size != size:
+            raise ValueError(f"{path}: the index is incomplete ({name} is missing or was changed); {AGAIN}.")
+        with damage(path):
+            for batch in pyarrow.parquet.ParquetFile(path / name).iter_batches(columns=PARQUET_COLUMNS):
+                rows += [_row(row) for row in batch.to_pylist() if not row["error"]]
+    with damage(path):
+        content = IndexShard.of(FileTable.from_rows(sorted(rows, key=lambda row: row[0])))
+    content.source = str(path)
+    return content, IndexMetadata.of(header)
+
+
+def _row(row: dict) -> tuple:
+    """A row of `FileTable.from_rows`."""
+    embedding = np.frombuffer(row["embedding"], "<f4")
+    windows = np.frombuffer(row["windows"], "<f2").reshape(-1, len(embedding))
+    spans = np.frombuffer(row["spans"], "<f8").reshape(len(windows), 2)
+    return os.fsdecode(row["path"]), os.fsdecode(row["piece"]), row["content_hash"], embedding, windows, spans
+
+
+__all__ = [
+    "PARQUET_COLUMNS",
+    "check_shard_target",
+    "in_shard",
+    "is_index",
+    "list_shards",
+    "load_shards",
+    "merge",
+    "shard_folder",
+    "write_parquet_header",
+]

@@ -9,7 +9,16 @@ import numpy as np
 from ..inputs_pianobind import MIDI_EXTENSIONS
 from .alignment import Example
 
-INT8_LARGEST = 127
+INT8_MAX = 127
+
+
+@dataclass
+class Failure:
+    """A file that could not be read: `message` is one line with the file, the problem and the remedy."""
+
+    path: str
+    message: str
+    content_hash: str = ""
 
 
 @dataclass
@@ -54,16 +63,16 @@ class FileTable:
 
 
 @dataclass
-class Part:
+class IndexShard:
     """Files and their pieces: a whole index, or one of its shards.
 
     Attributes:
         table (`FileTable`): the files.
         embeds (`np.ndarray` of shape `(pieces, dim)`): float32, unit length; the mean of a piece's files, normalised.
-        named_by (`np.ndarray` of shape `(pieces,)`): row of the file that names a piece: its recording if it has one.
+        named_by (`np.ndarray` of shape `(pieces,)`): row of the file that a hit shows: the recording if any.
         codes (`np.ndarray` of shape `(pieces, dim)`, *optional*): `embeds` as int8, a quarter of the memory that a
-            search reads; `embeds` then scores only what `codes` let through.
-        scales (`np.ndarray` of shape `(pieces,)`, *optional*): float32, what a row of `codes` is multiplied with.
+            search reads; `embeds` then scores only the candidates.
+        scales (`np.ndarray` of shape `(pieces,)`, *optional*): float32, scale of each row of `codes`.
         source (`str`): the folder that it was read from.
     """
 
@@ -81,12 +90,12 @@ class Part:
         return self.table.paths[self.named_by[piece]]
 
     def example(self, piece: int) -> Example:
-        """A piece, and the windows of the file that names it."""
+        """A piece with the windows of the file that a hit shows."""
         return Example(self.embeds[piece], *self.table.windows_of(self.named_by[piece]))
 
     @classmethod
-    def of(cls, table: FileTable) -> "Part":
-        """Averages the files of each piece, and chooses the file that names it."""
+    def of(cls, table: FileTable) -> "IndexShard":
+        """Averages the files of each piece and chooses the path that a hit shows."""
         names, piece = np.unique(np.array(table.pieces, dtype=object), return_inverse=True)
         if len(names) == len(table.pieces):
             return cls(table, table.embeds, np.arange(len(table.paths)))
@@ -105,7 +114,7 @@ class Part:
         self.scales = np.empty(len(self.embeds), np.float32)
         for start in range(0, len(self), block_rows):
             rows = slice(start, start + block_rows)
-            scales = np.abs(self.embeds[rows]).max(axis=1) / np.float32(INT8_LARGEST)
+            scales = np.abs(self.embeds[rows]).max(axis=1) / np.float32(INT8_MAX)
             self.codes[rows] = np.rint(self.embeds[rows] / scales[:, None])
             self.scales[rows] = scales
 
@@ -114,4 +123,4 @@ def is_midi(path) -> bool:
     return os.path.splitext(path)[1].lower() in MIDI_EXTENSIONS
 
 
-__all__ = ["FileTable", "Part", "is_midi"]
+__all__ = ["Failure", "FileTable", "IndexShard", "is_midi"]

@@ -1,4 +1,4 @@
-"""A checkpoint that loads only what is used."""
+"""A checkpoint that is loaded when it is first used."""
 
 import os
 import re
@@ -8,32 +8,35 @@ from pathlib import Path
 
 from ..checkpoint_pianobind import (
     CONFIG,
-    TextTower,
     cannot_load,
     check_fit,
+    computed_fingerprint,
     default_checkpoint,
     loading,
     model_fingerprint,
     read_json,
 )
 from .errors import UserError, user_errors
+from .text_tower import TextTower
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Checkpoint:
-    """A checkpoint by name, of which nothing is loaded before it is needed.
+    """A checkpoint by name; its parts are loaded on first use.
 
     Args:
         name (`str`, *optional*): folder or Hub id; the default checkpoint if None.
-        device (`str`, *optional*): where the model runs; CUDA if there is one, else the CPU, if None.
-        transcribe (`bool`): transcribe recordings as well; see `embed_audio`.
+        device (`str`, *optional*): device of the model; None for CUDA if available, else the CPU.
+        transcribe (`bool`): also transcribe recordings; see `embed_audio`.
+        dtype (`str`): what the towers compute in; see `embed_audio`.
     """
 
-    def __init__(self, name=None, device=None, transcribe=False):
+    def __init__(self, name=None, device=None, transcribe=False, dtype="float32"):
         self.name = name or default_checkpoint()
         self.device = device
         self.transcribe = transcribe
+        self.dtype = dtype
         if device not in (None, "cpu"):
             _check_device(device)
         if os.path.isdir(self.name):
@@ -45,7 +48,7 @@ class Checkpoint:
 
     @cached_property
     def _text_tower(self) -> TextTower | None:
-        """The text tower alone, where that is enough and faster."""
+        """The numpy text tower; None if the model itself is needed."""
         if self.device not in (None, "cpu") or not os.path.isdir(self.name):
             return None
         with user_errors(self.name):
@@ -53,9 +56,12 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        if self._text_tower is not None:
-            return self._text_tower.fingerprint
-        return model_fingerprint(self.model)
+        weights = model_fingerprint(self.model) if self._text_tower is None else self._text_tower.fingerprint
+        if self.dtype == "float32":
+            return weights  # torch is not needed to know
+        from ..dtype_pianobind import uses_bfloat16
+
+        return computed_fingerprint(weights, uses_bfloat16(self.dtype, self.device or _best_device()))
 
     @cached_property
     def model(self):
@@ -110,17 +116,19 @@ class Checkpoint:
         with user_errors(path):
             if os.path.isdir(path):
                 raise IsADirectoryError
-            open(path, "rb").close()  # before the model takes its seconds to load
+            open(path, "rb").close()  # fails before the model is loaded, which takes seconds
         from ..embedding_pianobind import embed_example
 
         with user_errors(path):
-            return embed_example(self.model, self.processor, path, transcribe=self.transcribe)
+            return embed_example(self.model, self.processor, path, transcribe=self.transcribe, dtype=self.dtype)
 
     def embed_files(self, paths, progress=None):
         """Yields `(position, EmbeddedFile)`, with a progress bar on a terminal unless `progress` says otherwise."""
         from ..embedding_pianobind import embed_files
 
-        return embed_files(self.model, self.processor, paths, progress=progress, transcribe=self.transcribe)
+        return embed_files(
+            self.model, self.processor, paths, progress=progress, transcribe=self.transcribe, dtype=self.dtype
+        )
 
 
 def _check_device(device):
@@ -142,7 +150,7 @@ def _check_device(device):
 
 
 def _best_device() -> str:
-    """CUDA if there is one, the process's own under torchrun or accelerate launch; else the CPU."""
+    """CUDA if available (the process's own under torchrun or accelerate launch), else the CPU."""
     import torch
 
     if not torch.cuda.is_available():

@@ -1,7 +1,16 @@
-"""What the pieces of a folder are called, where an `examples.jsonl` beside them says so."""
+"""The example corpus of the package, queries that suit it, and the titles of a folder's pieces."""
 
 import json
 from pathlib import Path
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+DEMO_QUERIES = (
+    "slow, sad and quiet",
+    "fast ragtime with a steady left hand",
+    "a calm, dreamy piece with long pedal",
+    "loud, grand and dramatic",
+    "a light waltz in the high register",
+)
 
 
 def titles(folder) -> dict[str, tuple[str, str]]:
@@ -17,4 +26,4 @@ def titles(folder) -> dict[str, tuple[str, str]]:
     return {row["file"]: (row.get("title") or "", row.get("creator") or "") for row in rows}
 
 
-__all__ = ["titles"]
+__all__ = ["DEMO_QUERIES", "EXAMPLES", "titles"]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 LATEST_SECONDS = 0.05  # that an aimed kill may come after what it was aimed at
-MOST_SECONDS = 600
+MAX_SECONDS = 600
 IMPORTED = (
     "modeling_pianobind.embedding_pianobind",
     "modeling_pianobind.modeling_pianobind",
@@ -85,10 +85,10 @@ class Killer:
 
     def measure(self, arguments_of) -> None:
         """Does three whole runs, each with `arguments_of(name)`; kills are spread over as many seconds."""
-        self.start(arguments_of("first"), is_fresh=False).wait(MOST_SECONDS)  # while the server still imports
+        self.start(arguments_of("first"), is_fresh=False).wait(MAX_SECONDS)  # while the server still imports
         for is_fresh in (False, True):
             begun = time.monotonic()
-            assert self.start(arguments_of(f"timed-{is_fresh}"), is_fresh).wait(MOST_SECONDS) == 0
+            assert self.start(arguments_of(f"timed-{is_fresh}"), is_fresh).wait(MAX_SECONDS) == 0
             self.seconds[is_fresh] = time.monotonic() - begun
 
     @property
@@ -107,7 +107,7 @@ class Killer:
         self.number += 1
         run = self.start(arguments, is_fresh)
         if aim is not None:
-            until = time.monotonic() + MOST_SECONDS
+            until = time.monotonic() + MAX_SECONDS
             while run.poll() is None and time.monotonic() < until and not aim():
                 time.sleep(0.0005)
         try:

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from modeling_pianobind.index.folder_lock import folder_lock
-from training.common.whole_folder import temporary_folder
+from training.common.atomic_folder import temporary_folder
 from training.publish import main
 
 from ..hub_client import Client
@@ -105,7 +105,7 @@ def test_what_a_killed_push_left_among_temporary_files_is_removed(tmp_path, monk
     for folder in left[:2]:
         os.utime(folder, (0, 0))
     with folder_lock(left[1]), temporary_folder("pianobind-publish-") as own:
-        assert {*tmp_path.iterdir()} == {left[1], left[2], own}
+        assert {*tmp_path.glob("pianobind-*")} == {left[1], left[2], own}
     assert {*tmp_path.iterdir()} == {left[1], left[2]}
 
 
@@ -117,7 +117,7 @@ def kill_often(hub, push, checkpoint, tmp_path, kills):
     def phase(pid):
         if hub.network.carried > before:
             return "talking to the Hub"
-        return "writing the folder" if any(temporary.iterdir()) else "starting"
+        return "writing the folder" if any(temporary.glob("pianobind-*")) else "starting"
 
     aims = [
         lambda: hub.network.carried > before,
@@ -142,7 +142,7 @@ def kill_often(hub, push, checkpoint, tmp_path, kills):
         before = hub.network.carried
         killer.kill(command)
         assert hub.content(repo_id, revision) in allowed
-        for left in temporary.iterdir():
+        for left in temporary.glob("pianobind-*"):
             shutil.rmtree(left)
         if number % 2 or killer.killed == kills:
             assert push(command) == 0

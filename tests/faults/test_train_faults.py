@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from training import train as training
-from training.common.whole_folder import whole_folder
+from training.common.atomic_folder import atomic_folder
 from training.loop.run_folder import RunFolder
 
 from ..test_training_loop import log_of, write_config
@@ -230,8 +230,8 @@ def test_a_folder_that_may_only_be_read_is_one_line(arguments, disk, capsys):
 
 
 def test_two_processes_do_not_write_one_folder(tmp_path):
-    with whole_folder(tmp_path / "one") as first:
+    with atomic_folder(tmp_path / "one") as first:
         (first / "a").write_text("1")
-        with pytest.raises(ValueError, match="another process writes it"), whole_folder(tmp_path / "one"):
+        with pytest.raises(ValueError, match="another process writes it"), atomic_folder(tmp_path / "one"):
             pass
     assert (tmp_path / "one" / "a").read_text() == "1"

@@ -30,7 +30,7 @@ from .midi_cases import midi_case
 from .text_cases import text_case
 
 KINDS = ("midi", "midi_original", "audio", *FAMILIES, "text", "text_numpy", "index", "checkpoint")
-LARGEST_MESSAGE = 2_000
+MAX_MESSAGE_CHARACTERS = 2_000
 
 
 class Judge:
@@ -122,7 +122,7 @@ class Judge:
     def _clear(self, error, kind) -> str:
         """The message, if it is one of ours: it names the file and, after a semicolon or colon, what to do."""
         message = " ".join(str(error).split())
-        assert 20 < len(message) < LARGEST_MESSAGE, f"a message of {len(message)} characters: {message[:200]}"
+        assert 20 < len(message) < MAX_MESSAGE_CHARACTERS, f"a message of {len(message)} characters: {message[:200]}"
         assert re.search(r"[;:] \S", message), f"{type(error).__name__} says not what to do: {message}"
         named = dict.fromkeys(("audio", *FAMILIES), "the given recording: ")
         named |= dict.fromkeys(("midi", "midi_original"), "the given MIDI: ")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 # As in `judge`, whose imports take seconds; a test compares the two.
 KINDS = ("midi", "midi_original", "audio", "wav", "flac", "mp3", "ogg", "text", "text_numpy", "index", "checkpoint")
-MOST_SECONDS, MOST_MEGABYTES = 5.0, 1000.0
+MAX_SECONDS, MAX_MEGABYTES = 5.0, 1000.0
 PATIENCE_SECONDS = 120.0  # of the clock, for a machine that does other work as well
 
 
@@ -35,9 +35,9 @@ class Report:
         outcome = answer["outcome"]
         self.most_seconds = max(self.most_seconds, answer["seconds"])
         self.most_megabytes = max(self.most_megabytes, answer["megabytes"])
-        if answer["seconds"] > MOST_SECONDS:
+        if answer["seconds"] > MAX_SECONDS:
             outcome = f"SLOW {answer['seconds']:.1f} s"
-        elif answer["megabytes"] > MOST_MEGABYTES:
+        elif answer["megabytes"] > MAX_MEGABYTES:
             outcome = f"LARGE {answer['megabytes']:.0f} MB"
         self.counts[outcome.split(":")[0].split()[0]] += 1
         if outcome != "embedding" and not outcome.startswith("refused: "):

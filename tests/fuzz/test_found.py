@@ -20,7 +20,7 @@ from modeling_pianobind import (
     embed_midi,
     embed_text,
 )
-from modeling_pianobind.checkpoint_pianobind import TextTower, check_fit
+from modeling_pianobind.checkpoint_pianobind import check_fit
 from modeling_pianobind.cli import main
 from modeling_pianobind.compound_words_pianobind import compound_windows, read_compound_notes
 from modeling_pianobind.index.storage import check_target
@@ -28,6 +28,7 @@ from modeling_pianobind.inputs_pianobind import readable_text
 from modeling_pianobind.notes_pianobind import MAX_NOTES
 from modeling_pianobind.service.checkpoint import Checkpoint
 from modeling_pianobind.service.errors import UserError
+from modeling_pianobind.service.text_tower import TextTower
 
 
 def midi_file(events: bytes, tracks=1, length=None, division=480):
@@ -191,7 +192,7 @@ def test_a_huge_number_in_a_header_is_not_printed(tmp_path):
 def test_int8_rows_whose_own_numbers_are_damaged_are_noticed(tmp_path):
     index = EmbeddingIndex()
     index.add("abc", np.random.default_rng(0).normal(size=(3, 32)))
-    index._parts[0].quantize()
+    index.shards[0].quantize()
     index.embeddings[1, 5] = np.nan
     with pytest.raises(ValueError, match="embeddings of no length 1"):
         index.search(np.eye(1, 32), 3)

@@ -1,14 +1,36 @@
-"""YAML files <-> dataclasses whose fields are the documentation: what a run can be told, checked before it starts."""
+"""YAML files <-> dataclasses: fields with help texts, types checked by pydantic before a run starts."""
 
-import types
+import json
+import sys
 from dataclasses import MISSING, fields, is_dataclass
+from difflib import get_close_matches
 from typing import Self, get_args, get_origin
 
 import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+# keys of earlier versions -> their present names, wherever a class has the new one and lacks the old one
+RENAMED_KEYS = {
+    "average_decay": "ema_decay",
+    "fewest_notes": "min_notes",
+    "gradient_cache_chunk": "mini_batch_size",
+    "gradient_norm": "max_grad_norm",
+    "struck_keys_weight": "onset_weight",
+}
+UNKNOWN_KEY = "unexpected_keyword_argument"
+TYPE_NAMES = {
+    "int_type": "int",
+    "float_type": "float",
+    "string_type": "str",
+    "bool_type": "bool",
+    "list_type": "a list",
+    "dict_type": "keys and values",
+    "dataclass_type": "keys and values",
+}
 
 
 class YamlArguments:
-    """A dataclass that one YAML file holds, and whose `check` refuses values that cannot work."""
+    """A dataclass that is read from a YAML file; its `check` refuses invalid values."""
 
     @classmethod
     def from_yaml(cls, path) -> Self:
@@ -43,40 +65,65 @@ def read_yaml(cls, path):
 
 
 def parse(cls, values, place: str):
-    """A dict -> dataclass, with nested dataclasses and lists of them; types are checked.
+    """A dict -> dataclass, with nested dataclasses and lists of them; types are checked by pydantic.
 
     Raises:
         ValueError: a key is unknown, missing or of another type.
     """
-    if not isinstance(values, dict):
-        raise ValueError(f"{place}: here must be keys and values, not {values!r}.")
-    known = {item.name: item for item in fields(cls)}
-    if unknown := sorted(map(str, set(values) - set(known))):
-        raise ValueError(f"{place}: unknown key {', '.join(unknown)}; {cls.__name__} knows {', '.join(known)}.")
-    required = [name for name, item in known.items() if item.default is MISSING and item.default_factory is MISSING]
-    if missing := [name for name in required if name not in values]:
-        raise ValueError(f"{place}: {', '.join(missing)} is missing; it has no default.")
-    return cls(**{name: _typed(known[name].type, value, f"{place}: {name}") for name, value in values.items()})
+    nested = list(_dataclasses(cls))
+    for one in nested:  # strict: the text "3" is no number
+        one.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+    known = {item.name for one in nested for item in fields(one)}
+    values = _with_new_names(values, known, place)
+    try:
+        # By JSON, where pydantic's strict mode takes the keys and values of a dataclass.
+        return TypeAdapter(cls).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise ValueError(f"{place}: {_in_words(error, known)}") from error
 
 
-def _typed(kind, value, place):
-    if isinstance(kind, types.UnionType):  # a list, or what a single value is
-        kind = next(one for one in get_args(kind) if isinstance(value, list) == (get_origin(one) is list))
-    if get_origin(kind) is list:
-        if not isinstance(value, list):
-            raise ValueError(f"{place}: must be a list, not {value!r}.")
-        return [_typed(get_args(kind)[0], one, place) for one in value]
-    if get_origin(kind) is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{place}: must be keys and values, not {value!r}.")
-        return {str(key): _typed(get_args(kind)[1], one, f"{place}: {key}") for key, one in value.items()}
+def _dataclasses(kind):
+    """A dataclass and those of its fields, at any depth."""
     if is_dataclass(kind):
-        return parse(kind, value, place)
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{place}: must be {kind.__name__}, not {value!r}.")
-    return value
+        yield kind
+        for item in fields(kind):
+            yield from _dataclasses(item.type)
+    for inner in get_args(kind):
+        yield from _dataclasses(inner)
+
+
+def _with_new_names(values, known: set[str], place: str):
+    """Keys of earlier versions under their present names, with one line for each."""
+    if isinstance(values, list):
+        return [_with_new_names(value, known, place) for value in values]
+    if not isinstance(values, dict):
+        return values
+    renamed = {}
+    for key, value in values.items():
+        name = RENAMED_KEYS.get(key)
+        if name is not None and name in known and key not in known and name not in values:
+            print(f"{place}: the key `{key}` is now called `{name}`; rename it.", file=sys.stderr)
+            key = name
+        renamed[key] = _with_new_names(value, known, place)
+    return renamed
+
+
+def _in_words(error: ValidationError, known: set[str]) -> str:
+    """The first problem of pydantic's list; a key with a wrong name explains the missing one beside it.
+
+    pydantic names the branch of a union among the keys: `str` or `list[...]`.
+    """
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != UNKNOWN_KEY)
+    kind, value = problems[0]["type"], problems[0]["input"]
+    names = [str(name) for name in problems[0]["loc"] if name != "str" and not str(name).startswith("list[")]
+    if kind == UNKNOWN_KEY:
+        close = get_close_matches(names[-1], known, 1)
+        return f"unknown key {names[-1]}; " + (f"did you mean {close[0]}?" if close else "--help lists all keys.")
+    place = ": ".join(names)
+    if kind == "missing":
+        return f"{place} is missing; it has no default."
+    wanted = f"must be {TYPE_NAMES[kind]}" if kind in TYPE_NAMES else problems[0]["msg"]
+    return f"{place + ': ' if place else ''}{wanted}, not {value!r}."
 
 
 def describe(cls) -> str:

@@ -47,7 +47,7 @@ class StageArguments:
     distillation_weight: float = field(
         default=0.0, metadata={"help": "weight of the distance between a window's audio and MIDI embeddings"}
     )
-    struck_keys_weight: float = field(
+    onset_weight: float = field(
         default=0.0, metadata={"help": "weight of hearing which keys are struck and held, and when, in audio"}
     )
     audio_midi_queue: int = field(
@@ -66,6 +66,10 @@ class StageArguments:
     )
     masked_note_weight: float = field(default=0.0, metadata={"help": "weight of predicting masked notes"})
 
+    def weight(self, loss: str) -> float:
+        """How much a loss of `training.loop.losses` counts, by its name."""
+        return getattr(self, f"{loss}_weight")
+
     @property
     def compares_midi(self) -> bool:
         """Whether a loss needs the embeddings of the MIDI."""
@@ -81,7 +85,7 @@ class StageArguments:
     @property
     def hears_audio(self) -> bool:
         """Whether a loss needs the embeddings of audio."""
-        weights = self.audio_text_weight, self.audio_midi_weight, self.distillation_weight, self.struck_keys_weight
+        weights = self.audio_text_weight, self.audio_midi_weight, self.distillation_weight, self.onset_weight
         return any(weights)
 
 
@@ -121,8 +125,10 @@ class TrainingArguments(YamlArguments):
     instruments: list[InstrumentArguments] = field(default_factory=list, metadata={"help": "see InstrumentArguments"})
     mel_rendering: str = field(
         default="",
-        metadata={"help": "play windows as sums of single notes' spectrograms, several times as fast; the folder that "
-                  "keeps these"},
+        metadata={
+            "help": "play windows as sums of single notes' spectrograms, several times as fast; the folder that "
+            "keeps these"
+        },
     )
     augmentation: NoteAugmentation = field(default_factory=NoteAugmentation, metadata={"help": "see NoteAugmentation"})
     audio_augmentation: float = field(default=1.0, metadata={"help": "strength of rooms, noise, equalisers"})
@@ -143,12 +149,12 @@ class TrainingArguments(YamlArguments):
     train_text_tower: bool = field(
         default=False, metadata={"help": "without lora_rank: train the text tower's own weights, with no adapter"}
     )
-    gradient_cache_chunk: int = field(
+    mini_batch_size: int = field(
         default=0, metadata={"help": "embed so many rows at a time, to bound memory; the gradients stay; 0 for all"}
     )
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's, on matrices only"})
-    gradient_norm: float = field(default=1.0, metadata={"help": "gradients are clipped to this norm"})
-    average_decay: float = field(default=0.999, metadata={"help": "of the moving average of weights that is saved"})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "gradients are clipped to this norm"})
+    ema_decay: float = field(default=0.999, metadata={"help": "of the moving average of weights that is saved"})
     dropout: float = field(default=0.1, metadata={"help": "of the audio and MIDI towers; the text tower has none"})
     max_notes: int = field(
         default=256, metadata={"help": "windows with more notes end earlier; attention is quadratic"}
@@ -186,7 +192,7 @@ class TrainingArguments(YamlArguments):
             for key in ("caption_share", "audio_share", "view_share"):
                 if not 0 <= getattr(stage, key) <= 1:
                     refuse(key, f"is {getattr(stage, key)}; it must be from 0 to 1.")
-        for key in ("lora_rank", "text_lora_rank", "gradient_cache_chunk", "workers", "validation_steps"):
+        for key in ("lora_rank", "text_lora_rank", "mini_batch_size", "workers", "validation_steps"):
             if getattr(self, key) < 0:
                 refuse(key, f"is {getattr(self, key)}; it must not be negative.")
         if self.lora_rank and not self.lora_towers:

@@ -37,7 +37,7 @@ class BuildArguments(YamlArguments):
     title: str = field(default="Piano corpus", metadata={"help": "heading of the dataset card"})
     window_seconds: float = field(default=0.0, metadata={"help": "length of a row; 0 for whole pieces"})
     hop_seconds: float = field(default=0.0, metadata={"help": "from window to window; 0 for `window_seconds`"})
-    fewest_notes: int = field(default=6, metadata={"help": "a piece or window with fewer notes is left out"})
+    min_notes: int = field(default=6, metadata={"help": "a piece or window with fewer notes is left out"})
     min_seconds: float = field(default=3.0, metadata={"help": "a shorter piece is refused"})
     max_seconds: float = field(default=3600.0, metadata={"help": "a longer piece is refused; bounds memory"})
     pair_seconds: float = field(

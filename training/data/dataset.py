@@ -32,12 +32,12 @@ OTHER_TOUCH = NoteAugmentation(
     quantise_probability=0.05,
     drop_note_probability=0.6,
 )
-LARGEST_SHIFT_SECONDS = 1.0  # between the two views of a window
+MAX_SHIFT_SECONDS = 1.0  # between the two views of a window
 MAX_LATE_SECONDS = 0.5  # between a window of notes and its sound
 LEAD_SECONDS = 2.0  # music before the window, so that its first notes find strings that still ring
-FEWEST_NOTES = 6
+MIN_NOTES = 6
 SILENT_PEAK = 1e-3
-MOST_TRIES = 1000
+MAX_TRIES = 1000
 FULL_FACTS = 8  # what the caption of a row that is measured says at most
 
 
@@ -122,7 +122,7 @@ class WindowSampler:
         draws = generator
         if self.windows_per_piece > 1:
             draws = np.random.default_rng((self.seed, index // self.windows_per_piece, self.windows_per_piece))
-        for _ in range(MOST_TRIES):
+        for _ in range(MAX_TRIES):
             piece = part.draw(draws)
             try:
                 example = self.example(part.corpus, piece, generator, self._has_view(index))
@@ -132,8 +132,8 @@ class WindowSampler:
             if example is not None:
                 return example | {"number": index}
         raise ValueError(
-            f"{part.corpus.rows[piece]['id']} and {MOST_TRIES - 1} other rows drawn have no window with "
-            f"{FEWEST_NOTES} notes or with sound; check the corpus."
+            f"{part.corpus.rows[piece]['id']} and {MAX_TRIES - 1} other rows drawn have no window with "
+            f"{MIN_NOTES} notes or with sound; check the corpus."
         )
 
     def _has_view(self, index: int) -> bool:
@@ -175,11 +175,11 @@ class WindowSampler:
         start = generator.uniform(0, max(notes.seconds - 0.6 * seconds, 0.0))
         lead = min(start, LEAD_SECONDS)
         stretch_of_music = notes.crop(start - lead, start + seconds * self.augmentation.tempo_ratio * 1.05)
-        if len(stretch_of_music) < FEWEST_NOTES:
+        if len(stretch_of_music) < MIN_NOTES:
             return None
         notes = self.augmentation(stretch_of_music, generator, row["velocities"] >= PERFORMED_VELOCITIES)
         inside = notes.crop(lead, lead + seconds)
-        if len(inside) < FEWEST_NOTES:
+        if len(inside) < MIN_NOTES:
             return None
         if len(inside) > self.max_notes:
             inside = inside.take(slice(0, self.max_notes))
@@ -189,7 +189,7 @@ class WindowSampler:
             self._play(window, notes, lead, generator)
         if has_view:
             view = self._second_view(notes, lead, seconds, generator)
-            window.view = view if len(view) >= FEWEST_NOTES else None
+            window.view = view if len(view) >= MIN_NOTES else None
         return window
 
     def _play(self, window: Window, notes, lead, generator) -> None:
@@ -212,7 +212,7 @@ class WindowSampler:
         window = Window(seconds)
         if has_midi(row):
             notes = faster(corpus.notes(piece).crop(start, start + seconds * speed), speed, semitones)
-            if len(notes) < FEWEST_NOTES:
+            if len(notes) < MIN_NOTES:
                 return None
             touch = replace(self.augmentation, transpose_semitones=0, tempo_ratio=1.0, quantise_probability=0.0)
             window.notes = touch(notes, generator, row["velocities"] >= PERFORMED_VELOCITIES)
@@ -221,13 +221,13 @@ class WindowSampler:
                 window.seconds = float(window.notes.onset[-1]) + 0.01
             if has_view:
                 window.view = self._second_view(notes, 0.0, window.seconds, generator)
-                window.view = window.view if len(window.view) >= FEWEST_NOTES else None
+                window.view = window.view if len(window.view) >= MIN_NOTES else None
         window.waveform = self._read(corpus.recording(piece), start, window.seconds, speed)
         return window if window.waveform is not None else None
 
     def _second_view(self, notes, lead, seconds, generator):
         other = OTHER_TOUCH(notes, generator, played=True)
-        start = lead + generator.uniform(-1, 1) * min(lead, LARGEST_SHIFT_SECONDS)
+        start = lead + generator.uniform(-1, 1) * min(lead, MAX_SHIFT_SECONDS)
         return other.crop(start, start + seconds).take(slice(0, self.max_notes))
 
     def _render(self, instrument, notes, lead, seconds):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from modeling_pianobind.feature_extraction_pianobind import SILENCE_AMPLITUDE
 from modeling_pianobind.inputs_pianobind import check_content, content_hash, explain
 from modeling_pianobind.notes_pianobind import PianoNotes, read_midi, score_from, window_starts
 from modeling_pianobind.transcription_pianobind import transcribed_midi
@@ -26,17 +27,16 @@ from .melody import melody_fingerprint
 from .pieces import Piece
 from .rendering import fit_length
 
-SILENCE = 10 ** (-60 / 20)  # of full scale; a recording whose peak stays below holds no music
 RENDERED_PEAK = 0.9
 DESCRIBED_SECONDS = 20.0  # the thresholds of `descriptors` were set on stretches of this length
-FEWEST_NOTES = 6  # in a stretch that is described
+MIN_NOTES = 6  # in a stretch that is described
 BLOCK_FRAMES = 1 << 20
 UNSTATED = (UNSTATED_LICENCE, "unknown", "unspecified", "none", "n/a", "?")
 CAPTION_TRIES = 12  # to find wordings that differ
 
 
 class RefusedError(ValueError):
-    """A piece that does not enter the dataset; `reason` is one of a few words, the message says what is wrong."""
+    """A refused piece: `reason` is a category, the message names the problem."""
 
     def __init__(self, reason: str, message: str):
         super().__init__(message)
@@ -48,7 +48,7 @@ class Inspection:
     """What opening a piece has shown.
 
     Attributes:
-        seconds (`float`): length of the piece, of its recording where there is one.
+        seconds (`float`): length of the recording, or of the MIDI if there is none.
         shared_seconds (`float`): up to where both of its files reach; windows end there.
         digests (`list[str]`): of the notes and of the recording; another piece that has one of them is a duplicate.
         fingerprint (`np.ndarray`): of the melody; empty without MIDI.
@@ -68,7 +68,7 @@ class Inspection:
 
 
 def inspect(piece: Piece, arguments: BuildArguments, work_folder: Path) -> Inspection:
-    """Opens and checks the files of a piece; its missing MIDI is transcribed where the run asks for that.
+    """Opens and checks the files of a piece; transcribes missing MIDI if the arguments say so.
 
     Raises:
         RefusedError: the piece does not enter the dataset.
@@ -111,8 +111,8 @@ def inspect(piece: Piece, arguments: BuildArguments, work_folder: Path) -> Inspe
         seconds = seconds or ends
         shared = min(shared, ends)
         digests += _note_digests(notes)
-        if len(notes) < arguments.fewest_notes:
-            raise RefusedError("too short", f"it has {len(notes)} notes; `fewest_notes` is {arguments.fewest_notes}.")
+        if len(notes) < arguments.min_notes:
+            raise RefusedError("too short", f"it has {len(notes)} notes; `min_notes` is {arguments.min_notes}.")
     for reason, wrong, limit in (
         ("too short", seconds < arguments.min_seconds, "min_seconds"),
         ("too long", seconds > arguments.max_seconds, "max_seconds"),
@@ -157,7 +157,7 @@ def _check_audio(path: Path) -> float:
         if isinstance(error, RefusedError):
             raise
         raise RefusedError("corrupt", explain(path, error)) from error
-    if peak < SILENCE:
+    if peak <= SILENCE_AMPLITUDE:
         raise RefusedError("silent", f"{path}: the recording is silent.")
     return frames / rate
 
@@ -179,7 +179,7 @@ def _ring_seconds(notes: PianoNotes) -> float:
 
 
 def _note_digests(notes: PianoNotes) -> list[str]:
-    """Two digests: two files of one performance, under whatever name or resolution, share at least one of them.
+    """Two digests; files of the same performance share at least one, regardless of name and resolution.
 
     They are made of the pitches in their order and of the length on a logarithmic scale, in bins of a percent that
     overlap by half; so another tempo or key, or another player, is no duplicate.
@@ -193,7 +193,7 @@ def rows_of(piece: Piece, seen: Inspection, arguments: BuildArguments, instrumen
     """The rows of a piece, in time order: one, or one a window. Audio and MIDI of a row cover the same seconds.
 
     Args:
-        instruments (`list`): what may render the missing audio (training.data.rendering); empty for none.
+        instruments (`list`): instruments that render missing audio (training.data.rendering); empty for none.
     """
     random_piece = random.Random(f"{arguments.seed} {piece.piece_id}")
     notes = score = rendered = None
@@ -224,7 +224,7 @@ def rows_of(piece: Piece, seen: Inspection, arguments: BuildArguments, instrumen
         inside = None
         if notes is not None:
             inside = notes.crop(start, end)
-            if len(inside) < arguments.fewest_notes:
+            if len(inside) < arguments.min_notes:
                 continue
             row["midi"] = cut_midi(score, start, end) if window else piece.midi.read_bytes()
         row["audio"] = _audio_of(piece, rendered, start, end, bool(window), arguments.sampling_rate)
@@ -255,7 +255,7 @@ def _tags(labels: dict) -> list[str]:
 
 
 def _captions_of(piece, notes, seconds, arguments, words: random.Random) -> dict:
-    """The given captions, and written ones up to the number that the run asks for, each marked by where it is from."""
+    """The given captions, filled up with written ones to the required number, each with its origin."""
     captions = list(dict.fromkeys(piece.labels.get("captions", ())))
     origins = ["given"] * len(captions)
     sure, heard, creators = _facts(piece, notes, seconds)
@@ -276,7 +276,7 @@ def _captions_of(piece, notes, seconds, arguments, words: random.Random) -> dict
 
 
 def _facts(piece, notes, seconds) -> tuple[set[str], set[str], set[str]]:
-    """What the labels say, what the notes say and no label denies, and the creator's name."""
+    """Facts of the labels, facts of the notes that no label contradicts, and the creator's name."""
     labels = piece.labels | {"source": piece.source}
     told = facts_of_tags(_tags(labels))
     labels["genre"] = [fact for fact in told if fact in GENRES]
@@ -288,7 +288,7 @@ def _facts(piece, notes, seconds) -> tuple[set[str], set[str], set[str]]:
     if notes is not None:
         starts = window_starts(seconds, DESCRIBED_SECONDS, DESCRIBED_SECONDS)
         windows = [notes.crop(start, start + DESCRIBED_SECONDS) for start in starts]
-        windows = [window for window in windows if len(window) >= FEWEST_NOTES]
+        windows = [window for window in windows if len(window) >= MIN_NOTES]
         votes = Counter()
         for window in windows:
             votes.update(descriptor_facts(measure(window, min(DESCRIBED_SECONDS, seconds)))[0])

@@ -1,4 +1,4 @@
-"""Which pieces are versions of one song, by their melody: so that a song never stands in two splits.
+"""Groups versions of a song by melody, so that no song is in two splits.
 
 The melody is taken to be the top voice (skyline). Its intervals in semitones do not change with transposition, and as
 no durations are used, not with tempo either. Quick notes far below the usual pace (ornaments) and repeated pitches are
@@ -21,11 +21,11 @@ from modeling_pianobind.notes_pianobind import PianoNotes
 from .descriptors import CHORD_SECONDS
 
 NGRAM = 6  # intervals; five are too common (scales), eight break at each wrong note of a transcription
-LARGEST_INTERVAL = 24  # a leap beyond two octaves is another voice; it is written as two octaves
+MAX_INTERVAL = 24  # a leap beyond two octaves is another voice; it is written as two octaves
 ORNAMENT_SHARE = 0.4  # of the median time between melody notes: quicker notes are ornaments
-FEWEST_NGRAMS = 24  # a shorter melody says too little to be compared
-FEWEST_SHARED = 8  # n-grams that two versions have in common
-MOST_PIECES = 200  # an n-gram of more pieces than this is nobody's melody
+MIN_NGRAMS = 24  # a shorter melody says too little to be compared
+MIN_SHARED_NGRAMS = 8  # n-grams that two versions have in common
+MAX_PIECES = 200  # n-grams of more pieces than this are too common
 SAME_SONG = 0.18  # similarity from which two pieces are one song
 
 
@@ -63,26 +63,26 @@ def melody_fingerprint(notes: PianoNotes) -> np.ndarray:
     """Hashes of the interval n-grams of the top voice.
 
     Returns:
-        `np.ndarray` of shape `(distinct n-grams,)`, uint64, sorted; empty where the melody is too short to compare.
+        `np.ndarray` of shape `(distinct n-grams,)`, uint64, sorted; empty if the melody is too short to compare.
     """
-    intervals = np.clip(np.diff(skyline(notes)), -LARGEST_INTERVAL, LARGEST_INTERVAL) + LARGEST_INTERVAL
-    if len(intervals) < FEWEST_NGRAMS + NGRAM - 1:
+    intervals = np.clip(np.diff(skyline(notes)), -MAX_INTERVAL, MAX_INTERVAL) + MAX_INTERVAL
+    if len(intervals) < MIN_NGRAMS + NGRAM - 1:
         return np.zeros(0, np.uint64)
     windows = np.lib.stride_tricks.sliding_window_view(intervals, NGRAM).astype(np.uint64)
-    powers = np.uint64(2 * LARGEST_INTERVAL + 1) ** np.arange(NGRAM, dtype=np.uint64)
+    powers = np.uint64(2 * MAX_INTERVAL + 1) ** np.arange(NGRAM, dtype=np.uint64)
     grams = np.unique((windows * powers).sum(1, dtype=np.uint64))
-    return grams if len(grams) >= FEWEST_NGRAMS else np.zeros(0, np.uint64)
+    return grams if len(grams) >= MIN_NGRAMS else np.zeros(0, np.uint64)
 
 
 def similarity(first: np.ndarray, second: np.ndarray) -> float:
     """Shared n-grams by the geometric mean of both counts, 0 to 1 (the cosine of the two sets).
 
     An excerpt that is a quarter of a piece has 0.5 with it. The share of the shorter melody alone would not do: among
-    the n-grams of half an hour of music, those of any short exercise are found. Fewer than `FEWEST_SHARED` common
+    the n-grams of half an hour of music, those of any short exercise are found. Fewer than `MIN_SHARED_NGRAMS` common
     n-grams count as none: a figure of accompaniment is no melody.
     """
     shared = len(np.intersect1d(first, second, assume_unique=True))
-    return shared / (len(first) * len(second)) ** 0.5 if shared >= FEWEST_SHARED else 0.0
+    return shared / (len(first) * len(second)) ** 0.5 if shared >= MIN_SHARED_NGRAMS else 0.0
 
 
 def similar_pairs(fingerprints: list[np.ndarray], threshold: float = SAME_SONG) -> list[tuple[float, int, int]]:
@@ -95,11 +95,11 @@ def similar_pairs(fingerprints: list[np.ndarray], threshold: float = SAME_SONG) 
     for piece, own in enumerate(fingerprints):
         first, last = np.searchsorted(grams, own), np.searchsorted(grams, own, side="right")
         # n-grams that many pieces have (scales, arpeggios) say nothing, and would make the work quadratic
-        rare = [pieces[a:b] for a, b in zip(first, last, strict=True) if 1 < b - a <= MOST_PIECES]
+        rare = [pieces[a:b] for a, b in zip(first, last, strict=True) if 1 < b - a <= MAX_PIECES]
         if not rare:
             continue
         others, shared = np.unique(np.concatenate(rare), return_counts=True)
-        for other in others[(shared >= FEWEST_SHARED) & (others > piece)]:
+        for other in others[(shared >= MIN_SHARED_NGRAMS) & (others > piece)]:
             found.append((similarity(own, fingerprints[other]), piece, int(other)))
     return sorted((pair for pair in found if pair[0] >= threshold), key=lambda pair: (-pair[0], *pair[1:]))
 
@@ -114,7 +114,7 @@ def group_songs(
 
     Args:
         fingerprints (`list[np.ndarray]`): of `melody_fingerprint`, one a piece.
-        given (`list[str | None]`): the song of a piece where it is known. A given song is never split.
+        given (`list[str | None]`): the song of a piece if known. A given song is never split.
         collections (`list[str]`): who gave it. Two songs of one collection are never joined, for it knew both; two of
             different collections are where their melodies agree. A piece without a song joins the most similar one.
         threshold (`float`): similarity from which two pieces are one song.

@@ -13,6 +13,7 @@ from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
 from .arguments import CorpusArguments
 from .captions import MOODS, facts_of_tags
 from .corpus import PackedCorpus
+from .dataset_schema import row_id
 from .facts import GENRES
 from .vocabulary import FactVocabulary
 from .works import add_works
@@ -76,7 +77,7 @@ class DatasetCorpus:
 def _row(row: dict) -> dict:
     row = {name: value for name, value in row.items() if value is not None}
     told = facts_of_tags(row.get("tags", ()))
-    row |= {"id": f"{row['piece_id']}@{row.get('start_seconds', 0.0):g}", "tags": told}
+    row |= {"id": row_id(row), "tags": told}
     row["genre"] = list(dict.fromkeys([*row.get("genre", ()), *(tag for tag in told if tag in GENRES)]))
     row["mood"] = list(dict.fromkeys([*row.get("mood", ()), *(tag for tag in told if tag in MOODS)]))
     origins = row.get("caption_origins") or ["given"] * len(row["captions"])
@@ -135,7 +136,11 @@ class TrainingCorpus:
 
     @classmethod
     def open(
-        cls, corpora: str | list[CorpusArguments], source_weights: dict[str, float] | None = None, split="train", fact_share=0.0
+        cls,
+        corpora: str | list[CorpusArguments],
+        source_weights: dict[str, float] | None = None,
+        split="train",
+        fact_share=0.0,
     ) -> "TrainingCorpus":
         """Opens the `corpus` of a run's file.
 

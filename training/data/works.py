@@ -1,8 +1,8 @@
 """Captions and tags of known works, written from general knowledge of them and not from the files: tier `generated`.
 
-`texts/works.tsv.gz` has a line for each work: row id, tags, and two captions, separated by tabs. They were written by a
-language model that saw title, creator and genre alone; works of `valid` have none. Losses treat them apart from labels
-that people gave, and no figure is measured on them unless it says so.
+`texts/works.tsv.gz` has a line for each work: row id, tags, and two captions, separated by tabs. They were written by
+a language model that saw title, creator and genre alone; works of `valid` have none. Losses treat them apart from
+labels that people gave, and no figure is measured on them unless it says so.
 """
 
 import gzip
@@ -59,9 +59,10 @@ def add_works(rows: list[dict]) -> None:
     measured = {row.get("song") for row in rows if row["split"] != "train"}
     for row in rows:
         song = row.get("song")
-        if row["split"] == "train" and song and song not in measured and not is_held_out(song):
-            if found := works.get(row["id"]) or of_song.get(song):
-                row["work"] = found
+        if row["split"] != "train" or not song or song in measured or is_held_out(song):
+            continue
+        if found := works.get(row["id"]) or of_song.get(song):
+            row["work"] = found
 
 
 __all__ = ["add_works", "is_held_out", "known_works", "work_facts"]

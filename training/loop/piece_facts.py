@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from ..data.descriptors import descriptor_facts, measure
+from ..data.facts import FORMS, GENRES
 from ..data.vocabulary import FactVocabulary
 
 GENERATED_PROBABILITY = 0.85  # that a fact holds which is known of the work from elsewhere
 SURE = 0.98  # of a label
+UNLIKELY = 0.3  # how much it counts that labels do not name a fact that they would probably name
 FOLDS, EPOCHS, BATCH = 4, 12, 512
 
 
@@ -40,6 +42,8 @@ class PieceFacts:
                 false[place] += vocabulary.encode(fails) / len(parts)
             holds, fails = vocabulary.labels(row)
             holds, fails = vocabulary.encode(holds), vocabulary.encode(fails)
+            weak = vocabulary.encode(unlikely_facts(row, vocabulary) - vocabulary.generated(row))
+            false[place] = np.maximum(false[place], UNLIKELY * weak)
             true[place] = np.where(fails > 0, 0, np.maximum(true[place], holds))
             false[place] = np.where(holds > 0, 0, np.maximum(false[place], fails))
             generated[place] = vocabulary.encode(vocabulary.generated(row))
@@ -53,9 +57,17 @@ class PieceFacts:
         """
         guessed = cross_fitted(embeddings, self.true, self.false, songs, seed)
         known = np.clip(self.true + self.false, 0, 1)
-        stated = np.clip(self.true, 1 - SURE, SURE)
+        stated = np.clip(self.true / np.maximum(known, 1e-6), 1 - SURE, SURE)
         likely = known * stated + (1 - known) * guessed
         return np.where((self.generated > 0) & (self.false == 0), np.maximum(likely, GENERATED_PROBABILITY), likely)
+
+
+def unlikely_facts(row: dict, vocabulary) -> set[str]:
+    """Facts that a row's labels leave open, but would probably name: other genres, other dances and forms."""
+    holds, _ = vocabulary.labels(row)
+    named = set(GENRES) if row.get("genre") else set()
+    named |= set(FORMS) if row.get("title") else set()
+    return (named - holds) & vocabulary.number.keys()
 
 
 def cross_fitted(embeddings, true, false, songs, seed: int) -> np.ndarray:
@@ -76,7 +88,9 @@ def cross_fitted(embeddings, true, false, songs, seed: int) -> np.ndarray:
 
 def _fitted(x, holds, fails, generator, seed):
     torch.manual_seed(seed)
-    network = torch.nn.Sequential(torch.nn.Linear(x.shape[1], 256), torch.nn.GELU(), torch.nn.Linear(256, holds.shape[1]))
+    network = torch.nn.Sequential(
+        torch.nn.Linear(x.shape[1], 256), torch.nn.GELU(), torch.nn.Linear(256, holds.shape[1])
+    )
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
     steps = EPOCHS * (len(x) // BATCH + 1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)

@@ -15,11 +15,9 @@ import soundfile
 from transformers import AutoModel, AutoProcessor
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-MAX_AUDIO_BYTES, MAX_MIDI_BYTES = 25_000_000, 2_000_000
-MAX_SECONDS, MAX_NOTES = 900, 20_000
-MAX_TEXTS, MAX_CHARACTERS = 64, 2_000
-MAX_LABELS = 256
-WAITING, PATIENCE_SECONDS = 16, 20.0  # requests that may wait for their turn, and how long; others are told "busy"
+# What differs from the page's limits: one request at a time, but with larger files and longer texts.
+LIMITS = {"file_megabytes": 25.0, "midi_share": 0.08, "characters": 2_000, "running": 1}
+MAX_TEXTS, MAX_LABELS = 64, 256
 
 
 class RequestError(ValueError):
@@ -27,7 +25,7 @@ class RequestError(ValueError):
 
 
 class EndpointHandler:
-    """Answers requests; one at a time, so that memory stays bounded whatever is sent at once.
+    """Answers requests one at a time, so that memory stays bounded.
 
     Args:
         path (`str`): folder of the published checkpoint, its code files included.
@@ -42,7 +40,11 @@ class EndpointHandler:
             )
             for name in ("PianoEmbeddingPipeline", "PianoTaggingPipeline")
         )
-        self._gate = get_class_from_dynamic_module("gate_pianobind.Gate", path)(1, WAITING, PATIENCE_SECONDS)
+        self._limits = get_class_from_dynamic_module("gate_pianobind.Limits", path)(**LIMITS)
+        self._gate = get_class_from_dynamic_module("gate_pianobind.Gate", path)(
+            self._limits.running, self._limits.waiting, self._limits.patience_seconds
+        )
+        self._modality_of = get_class_from_dynamic_module("inputs_pianobind.content_modality", path)
 
     def __call__(self, data: dict) -> dict:
         """Answers one request; every failure is an answer too."""
@@ -69,7 +71,7 @@ class EndpointHandler:
         if isinstance(labels, str):
             labels = labels.split(",")
         if labels is not None:
-            _check_texts(labels, "candidate_labels", MAX_LABELS)
+            self._check_texts(labels, "candidate_labels", MAX_LABELS)
         if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
             raise RequestError(f'"top_k" is {top_k!r}; it must be a whole number of at least 1.')
         sources = self._sources(data["inputs"])
@@ -87,22 +89,23 @@ class EndpointHandler:
         ((kind, value),) = inputs.items()
         if kind == "text":
             texts = [value] if isinstance(value, str) else value
-            _check_texts(texts, "the text", MAX_TEXTS)
+            self._check_texts(texts, "the text", MAX_TEXTS)
             return [{"text": text} for text in texts]
-        content = _content(value)
-        is_midi = content[:4] == b"MThd"
+        content = self._content(value)
+        is_midi = self._modality_of(content[:12]) == "midi"
         if kind in ("audio", "midi") and is_midi != (kind == "midi"):
             raise RequestError(f'the content sent as "{kind}" is {"" if is_midi else "no "}MIDI; send it as "file".')
         return [self._midi(content) if is_midi else self._audio(content)]
 
     def _midi(self, content: bytes):
-        if len(content) > MAX_MIDI_BYTES:
-            raise RequestError(_too_large("MIDI file", len(content), MAX_MIDI_BYTES))
+        limits = self._limits
+        if len(content) > limits.midi_megabytes * 1e6:
+            raise RequestError(_too_large("MIDI file", len(content), limits.midi_megabytes))
         notes = self.processor.midi_processor.read(content)  # notes only; its windows come after the check
-        if notes.seconds > MAX_SECONDS or len(notes) > MAX_NOTES:
+        if notes.seconds > 60 * limits.minutes or len(notes) > limits.notes:
             raise RequestError(
-                f"the MIDI file has {len(notes)} notes in {notes.seconds:.0f} s; at most {MAX_NOTES} in "
-                f"{MAX_SECONDS} s are taken: send a part of it."
+                f"the MIDI file has {len(notes)} notes in {notes.seconds:.0f} s; at most {limits.notes} in "
+                f"{60 * limits.minutes:g} s are taken: send a part of it."
             )
         return {"midi": notes}
 
@@ -114,37 +117,38 @@ class EndpointHandler:
                 f"the content is neither MIDI nor audio that can be decoded ({error.error_string.strip('. ')}); "
                 "send WAV, FLAC, MP3, OGG or a Standard MIDI File."
             ) from error
-        if seconds > MAX_SECONDS:
-            raise RequestError(f"the recording lasts {seconds:.0f} s; at most {MAX_SECONDS} s are taken: send a part.")
+        most = 60 * self._limits.minutes
+        if seconds > most:
+            raise RequestError(f"the recording lasts {seconds:.0f} s; at most {most:g} s are taken: send a part.")
         return {"audio": content}
 
+    def _check_texts(self, texts, name: str, most: int) -> None:
+        if not isinstance(texts, list) or not 1 <= len(texts) <= most:
+            raise RequestError(f"{name}: send a list of 1 to {most} strings.")
+        most_characters = self._limits.characters
+        for text in texts:
+            if not isinstance(text, str) or not text.strip() or len(text) > most_characters:
+                raise RequestError(f"{name}: each has to be a string of 1 to {most_characters} characters.")
 
-def _check_texts(texts, name: str, most: int) -> None:
-    if not isinstance(texts, list) or not 1 <= len(texts) <= most:
-        raise RequestError(f"{name}: send a list of 1 to {most} strings.")
-    for text in texts:
-        if not isinstance(text, str) or not text.strip() or len(text) > MAX_CHARACTERS:
-            raise RequestError(f"{name}: each has to be a string of 1 to {MAX_CHARACTERS} characters.")
+    def _content(self, value) -> bytes:
+        """The bytes of a file; base64 is measured before it is decoded."""
+        most = self._limits.file_megabytes
+        if isinstance(value, str):
+            encoded = value.partition("base64,")[2] if value.startswith("data:") else value
+            if len(encoded) * 3 // 4 > most * 1e6 + 3:
+                raise RequestError(_too_large("file", len(encoded) * 3 // 4, most))
+            try:
+                value = base64.b64decode(encoded, validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise RequestError(f"the file is not valid base64 ({error}); encode its bytes again.") from error
+        if not isinstance(value, (bytes, bytearray)):
+            raise RequestError(f"a file is bytes or base64, not {type(value).__name__}.")
+        if len(value) > most * 1e6:
+            raise RequestError(_too_large("file", len(value), most))
+        if not value:
+            raise RequestError("the file is empty; send its content.")
+        return bytes(value)
 
 
-def _content(value) -> bytes:
-    """The bytes of a file; base64 is measured before it is decoded."""
-    if isinstance(value, str):
-        encoded = value.partition("base64,")[2] if value.startswith("data:") else value
-        if len(encoded) * 3 // 4 > MAX_AUDIO_BYTES + 3:
-            raise RequestError(_too_large("file", len(encoded) * 3 // 4, MAX_AUDIO_BYTES))
-        try:
-            value = base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise RequestError(f"the file is not valid base64 ({error}); encode its bytes again.") from error
-    if not isinstance(value, (bytes, bytearray)):
-        raise RequestError(f"a file is bytes or base64, not {type(value).__name__}.")
-    if len(value) > MAX_AUDIO_BYTES:
-        raise RequestError(_too_large("file", len(value), MAX_AUDIO_BYTES))
-    if not value:
-        raise RequestError("the file is empty; send its content.")
-    return bytes(value)
-
-
-def _too_large(what: str, size: int, most: int) -> str:
-    return f"the {what} has {size / 1e6:.1f} MB; at most {most / 1e6:g} MB are taken: send a shorter one."
+def _too_large(what: str, size: int, most_megabytes: float) -> str:
+    return f"the {what} has {size / 1e6:.1f} MB; at most {most_megabytes:g} MB are taken: send a shorter one."
