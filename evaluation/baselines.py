@@ -77,8 +77,9 @@ def generated_captions(bench, pieces, unseen=()) -> list[str]:
     Returns:
         `list[str]`: some captions of each piece, one after the other.
     """
+    unseen = set(unseen)
     train = bench.corpus.select(lambda row: row["split"] == "train" and bench.signed_facts(row)[0])
-    train = [place for place in train if place not in set(unseen)]
+    train = [place for place in train if place not in unseen]
     facts, predicted = [], np.zeros((len(pieces), 0))
     if train:
         known = [bench.signed_facts(row) for row in bench.rows_at(train)]

@@ -47,7 +47,7 @@ def fits(query: dict, facts: set[str], title: str) -> bool:
 
 
 def free_queries(bench: Bench) -> dict:
-    """Sixty queries that no text of training is: the share of the first five pieces that fit, by a rule for each.
+    """Sixty queries that the lexicon does not have: the share of the first five pieces that fit, by a rule for each.
 
     A piece is judged by its title, its labels and what its notes say (`fits`); a label that nobody gave does not hold.
     """
