@@ -60,7 +60,7 @@ def trainer(tmp_path, tiny_checkpoint, monkeypatch):
 
 
 def test_a_batch_says_which_pieces_each_text_fits(trainer):
-    texts, pieces, fits = trainer.batch()
+    texts, pieces, fits, _ = trainer.batch()
     assert len(texts) == len(fits) and fits.shape[1] == len(pieces)
     assert HELD_OUT not in texts
     row = texts.index("a waltz at the ball")

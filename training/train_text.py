@@ -33,7 +33,8 @@ WINDOWS_OF_PIECE = 3
 MIN_NOTES = 6
 NOTES_AT_ONCE = 24_000
 PIECES_AT_ONCE = 4096  # that a batch of texts is compared with
-TEXTS = {"fact": 64, "caption": 64, "query": 80, "work": 48}  # of a batch
+TEXTS = {"fact": 40, "caption": 40, "query": 56, "work": 40}  # of a batch
+LENGTH_PARTS = 4
 LOWEST_PROBABILITY = 0.02
 SHARPNESS = 1.5  # of the target over pieces
 ALIKE_COSINE = 0.7
@@ -106,8 +107,9 @@ class TextTrainer:
         self.works = [place for place, row in enumerate(self.table.rows) if "work" in row]
         self.fact_pieces = [np.flatnonzero(self.table.labels[:, fact]) for fact in range(len(vocabulary.facts))]
 
-    def batch(self) -> tuple[list[str], torch.Tensor, torch.Tensor]:
-        """Texts, the pieces they are compared with, and how well each text fits each piece, `(texts, pieces)`.
+    def batch(self) -> tuple[list[str], torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Texts, the pieces they are compared with, how well each text fits each piece, `(texts, pieces)`, and what the
+        pretrained encoder makes of the texts, `(texts, width)`.
 
         The measure is a log-probability: the sum over a text's facts, as if they were independent.
         """
@@ -150,31 +152,34 @@ class TextTrainer:
             tags, written = self.table.rows[place]["work"]
             listed = ", ".join(self.random.sample(tags, min(len(tags), self.random.choice((1, 2, 3, 5)))))
             captions.append(self.random.choice((*written, listed)))
+        with torch.no_grad():
+            before = self._pooled(self.pretrained, texts + captions)
         if not chosen:
-            return texts, torch.from_numpy(pieces), fits
+            return texts, torch.from_numpy(pieces), fits, before
         pieces = np.concatenate([pieces, chosen])
         own = torch.full((len(chosen), len(pieces)), -12.0)
-        with torch.no_grad():
-            alike = self._pooled(self.pretrained, captions)
-        alike = F.normalize(alike, dim=-1)
+        alike = F.normalize(before[len(texts) :], dim=-1)
         alike = ((alike @ alike.T - ALIKE_COSINE) / (1 - ALIKE_COSINE)).clamp(min=0)
         own[:, -len(chosen) :] = torch.log(alike.clamp(min=1e-5))
         # pieces of the works were drawn for their captions, other texts do not know of them
         fits = torch.cat([fits, torch.full((len(fits), len(chosen)), float("-inf"))], 1)
-        return texts + captions, torch.from_numpy(pieces), torch.cat([fits, own])
+        return texts + captions, torch.from_numpy(pieces), torch.cat([fits, own]), before
 
     def _pooled(self, tower, texts):
-        tokens = self.processor.tokenize(texts, return_tensors="pt")
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = tower(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])[0]
-        return masked_mean(hidden.float(), tokens["attention_mask"])
+        """The mean over the tokens of each text, in parts of like length: `(texts, width)`."""
+        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        parts = []
+        for part in np.array_split(order, min(LENGTH_PARTS, len(order))):
+            tokens = self.processor.tokenize([texts[place] for place in part], return_tensors="pt")
+            with torch.autocast("cpu", torch.bfloat16):
+                hidden = tower(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])[0]
+            parts.append(masked_mean(hidden.float(), tokens["attention_mask"]))
+        return torch.cat(parts)[np.argsort(order)]
 
     def losses(self) -> dict[str, torch.Tensor]:
         """Of one batch: texts against pieces, pieces against texts, and against the pretrained encoder."""
-        texts, pieces, fits = self.batch()
+        texts, pieces, fits, before = self.batch()
         pooled = self._pooled(self.model.text_model, texts)
-        with torch.no_grad():
-            before = self._pooled(self.pretrained, texts)
         embeds = self.model._project("text", pooled)
         logits = self.model.logit_scale(embeds @ self.table.embeddings[pieces].T)
         known = torch.isfinite(fits)
@@ -189,6 +194,8 @@ class TextTrainer:
     def train(self, minutes: float, steps: int, learning_rate: float) -> dict[str, float]:
         """Trains until `steps` or `minutes` are over; returns the last losses' running means."""
         model = self.model.requires_grad_(False)
+        # torch's fused attention has a slow backward pass in bfloat16 on a CPU (see `towers_pianobind.attend`)
+        model.text_model.set_attn_implementation("eager")
         model.text_model.encoder.requires_grad_(True)
         model.text_projection.requires_grad_(True)
         model.logit_scale.requires_grad_(True)
@@ -214,8 +221,10 @@ class TextTrainer:
             (losses["texts"] + REVERSE_WEIGHT * losses["pieces"] + KEPT_WEIGHT * losses["kept"]).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            mean = {key: 0.95 * mean.get(key, float(value)) + 0.05 * float(value) for key, value in losses.items()}
+            values = {key: value.item() for key, value in losses.items()}
+            mean = {key: 0.95 * mean.get(key, value) + 0.05 * value for key, value in values.items()}
             bar.set_postfix({key: f"{value:.3f}" for key, value in mean.items()})
+        model.text_model.set_attn_implementation("sdpa")
         return mean | {"steps": step + 1}
 
 
