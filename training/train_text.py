@@ -25,6 +25,7 @@ from modeling_pianobind.towers_pianobind import masked_mean
 
 from .common.atomic_folder import atomic_folder
 from .data.captions import choose_facts, fact_wordings, write_caption
+from .data.facts import DERIVED_FACTS
 from .data.lexicon import read_lexicon
 from .data.sources import TrainingCorpus
 from .loop.piece_facts import PieceFacts
@@ -33,7 +34,8 @@ WINDOWS_OF_PIECE = 3
 MIN_NOTES = 6
 NOTES_AT_ONCE = 24_000
 PIECES_AT_ONCE = 4096  # that a batch of texts is compared with
-TEXTS = {"fact": 40, "caption": 40, "query": 56, "work": 40}  # of a batch
+TEXTS = {"fact": 36, "caption": 64, "query": 44, "work": 32}  # of a batch
+ALL_LABELS_SHARE, MAX_CLAIMS = 0.6, 8  # of captions, and of their facts
 LENGTH_PARTS = 4
 LOWEST_PROBABILITY = 0.02
 SHARPNESS = 1.5  # of the target over pieces
@@ -122,9 +124,7 @@ class TextTrainer:
             claims.append(({fact: 1.0}, {}))
         for _ in range(TEXTS["caption"]):
             piece = int(self.draws.choice(self.fact_pieces[rng.choice(facts)]))
-            chosen = choose_facts(
-                {vocabulary.facts[f] for f in np.flatnonzero(table.labels[piece])}, vocabulary.creators, rng
-            )
+            chosen = self._claims(piece)
             texts.append(write_caption(chosen, vocabulary.creators, rng))
             claims.append(({vocabulary.number[fact]: 1.0 for fact in chosen}, {}))
         for query in rng.choices(self.queries, k=TEXTS["query"]):
@@ -143,6 +143,15 @@ class TextTrainer:
         fits = yes @ probability.log().T + no @ (1 - probability).log().T
         fits = fits * SHARPNESS
         return self._with_works(texts, pieces, fits)
+
+    def _claims(self, piece: int) -> list[str]:
+        """What a caption of a piece states: a few of its facts, or all that its labels say."""
+        vocabulary = self.table.vocabulary
+        true = {vocabulary.facts[fact] for fact in np.flatnonzero(self.table.labels[piece])}
+        labelled = sorted(vocabulary.labels(self.table.rows[piece])[0] - DERIVED_FACTS)
+        if labelled and self.random.random() < ALL_LABELS_SHARE:
+            return labelled[:MAX_CLAIMS]
+        return choose_facts(true, vocabulary.creators, self.random)
 
     def _with_works(self, texts, pieces, fits):
         """Captions of known works: each fits its own piece, and pieces whose captions say about the same."""
