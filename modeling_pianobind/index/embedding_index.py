@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .alignment import Example
-from .build import FolderContent, embed_folder
+from .build import FolderContent, Watch, embed_folder
 from .search import MAX_COSINE, rerank_by_alignment, top_pieces
 from .shards import load_shards
 from .storage import IndexMetadata, damage, save_shard
@@ -47,6 +47,7 @@ class EmbeddingIndex:
         fingerprint (`str`): of the checkpoint that made the embeddings; "" where that is unknown.
         transcribed (`bool`): whether recordings were transcribed as well; see `embed_audio`.
         failures (`list[Failure]`): the files that `build` could not read.
+        complete (`bool`): False of an index that was saved in the midst of the work, and has to be finished.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class EmbeddingIndex:
         table: FileTable | None = None,
         failures: list[Failure] | None = None,
         transcribed: bool = False,
+        complete: bool = True,
     ):
         self.fingerprint = fingerprint
         self.transcribed = transcribed
+        self.complete = complete
         self.failures = list(failures or [])
         self._set_shards([IndexShard.of(table or FileTable())])
 
@@ -130,31 +133,30 @@ class EmbeddingIndex:
         previous: "EmbeddingIndex | None",
         fingerprint: str,
         embed: Callable[[list[str]], Iterable],
-        on_interrupt: "Callable[[EmbeddingIndex], None] | None" = None,
+        save: "Callable[[EmbeddingIndex], None] | None" = None,
         transcribed: bool = False,
         shard: tuple[int, int] | None = None,
+        solo_only: bool = False,
+        watch: Watch | None = None,
     ) -> "EmbeddingIndex":
         """`build` for callers that load the model only when a file has changed.
 
         Args:
-            folder, embed, shard: as in `build.embed_folder`.
+            folder, embed, shard, solo_only, watch: as in `build.embed_folder`.
             previous (`EmbeddingIndex`, *optional*): counts only if the same checkpoint made it in the same way.
             fingerprint (`str`): of the checkpoint.
-            on_interrupt (*optional*): called with the index of what is done, when Ctrl-C stops the work.
+            save (*optional*): called with the index of what is done, every minute and when Ctrl-C stops the work.
             transcribed (`bool`): whether `embed` transcribes recordings.
         """
 
-        def index(content: FolderContent) -> EmbeddingIndex:
-            return cls(fingerprint, FileTable.from_rows(content.rows), content.failures, transcribed)
-
-        def hand_over(content: FolderContent) -> None:
-            if on_interrupt is not None:
-                on_interrupt(index(content))
+        def index(content: FolderContent, complete: bool) -> EmbeddingIndex:
+            return cls(fingerprint, FileTable.from_rows(content.rows), content.failures, transcribed, complete)
 
         known = FolderContent()
         if previous is not None and (previous.fingerprint, previous.transcribed) == (fingerprint, transcribed):
             known = FolderContent(previous._table.rows(), previous.failures)
-        return index(embed_folder(folder, known, embed, hand_over, shard))
+        keep = None if save is None else lambda content: save(index(content, complete=False))
+        return index(embed_folder(folder, known, embed, keep, shard, solo_only, watch), complete=True)
 
     def add(self, ids, embeddings) -> None:
         """Adds pieces whose embeddings exist already.
@@ -282,10 +284,16 @@ class EmbeddingIndex:
         return vectors / norms
 
     def same_files(self, other: "EmbeddingIndex") -> bool:
-        """Whether both hold the same files with the same content, and the same failures."""
-        mine, others = self._table, other._table
-        same = all(list(getattr(mine, name)) == list(getattr(others, name)) for name in ("paths", "hashes"))
-        return same and (self.failures, self.fingerprint) == (other.failures, other.fingerprint)
+        """Whether both hold the same files with the same content and facts, and the same failures."""
+
+        def known(index):
+            table = index._table
+            about = [None if one is None else one.tolist() for one in (table.stamps, table.facts)]
+            stamps = [tuple(failure.stamp) for failure in index.failures]
+            return repr((list(table.paths), list(table.hashes), about, index.failures, stamps))  # nan equals itself so
+
+        mine, others = ((index.fingerprint, index.complete, known(index)) for index in (self, other))
+        return mine == others
 
     def save(self, path, dtype: str = "float32") -> None:
         """Writes the index to a folder; an index that is there is replaced in one step, so that none is ever lost.
@@ -305,7 +313,7 @@ class EmbeddingIndex:
         if dtype == "int8":
             shard.quantize()
         failures = [vars(failure) for failure in self.failures]
-        save_shard(path, shard, IndexMetadata(self.fingerprint, self.transcribed, failures))
+        save_shard(path, shard, IndexMetadata(self.fingerprint, self.transcribed, failures, self.complete))
 
     @classmethod
     def load(cls, path, model=None, verify: bool | None = None) -> "EmbeddingIndex":
@@ -323,7 +331,7 @@ class EmbeddingIndex:
         shards, saved = load_shards(path, verify)
         with damage(path):
             failures = [Failure(**failure) for failure in saved.failures]
-        index = cls(saved.fingerprint, None, failures, saved.transcribed)
+        index = cls(saved.fingerprint, None, failures, saved.transcribed, saved.complete)
         index._set_shards(shards)
         if model is not None:
             from ..checkpoint_pianobind import model_fingerprint

@@ -3,6 +3,7 @@
 import os
 import re
 import reprlib
+import warnings
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ..checkpoint_pianobind import (
     model_fingerprint,
     read_json,
 )
+from ..inputs_pianobind import check_content, modality_of
 from .errors import UserError, user_errors
 from .text_tower import TextTower
 
@@ -28,12 +30,14 @@ class Checkpoint:
         name (`str`, *optional*): folder or Hub id; the default checkpoint if None.
         device (`str`, *optional*): where the model runs; CUDA if there is one, else the CPU, if None.
         transcribe (`bool`): transcribe recordings as well; see `embed_audio`.
+        solo_only (`bool`): refuse MIDI of several instruments, whose other tracks are left out otherwise.
     """
 
-    def __init__(self, name=None, device=None, transcribe=False):
+    def __init__(self, name=None, device=None, transcribe=False, solo_only=False):
         self.name = name or default_checkpoint()
         self.device = device
         self.transcribe = transcribe
+        self.solo_only = solo_only
         if device not in (None, "cpu"):
             _check_device(device)
         if os.path.isdir(self.name):
@@ -91,6 +95,8 @@ class Checkpoint:
             raise UserError(f"{self.name}: {cannot_load(error)}; check --checkpoint") from error
         except ValueError as error:
             raise UserError(error) from error
+        if self.solo_only:
+            processor.midi_processor.solo_only = True
         return model.to(self.device or _best_device()), processor
 
     def embed_text(self, texts):
@@ -108,9 +114,7 @@ class Checkpoint:
     def embed_file(self, path):
         """The `EmbeddedFile` of a MIDI file or recording."""
         with user_errors(path):
-            if os.path.isdir(path):
-                raise IsADirectoryError
-            open(path, "rb").close()  # before the model takes its seconds to load
+            check_readable(path, self.solo_only)  # before the model takes its seconds to load
         from ..embedding_pianobind import embed_example
 
         with user_errors(path):
@@ -121,6 +125,25 @@ class Checkpoint:
         from ..embedding_pianobind import embed_files
 
         return embed_files(self.model, self.processor, paths, progress=progress, transcribe=self.transcribe)
+
+
+def check_readable(path, solo_only: bool = False) -> None:
+    """Refuses what no model has to be loaded for: a folder, another kind of file, MIDI without a note of a piano.
+
+    Raises:
+        ValueError, OSError: as embedding it would.
+    """
+    if os.path.isdir(path):
+        raise IsADirectoryError
+    open(path, "rb").close()
+    modality = modality_of(path)
+    check_content(path, modality)
+    if modality == "midi":
+        from ..notes_pianobind import read_midi
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said when it is embedded
+            read_midi(Path(path), solo_only)
 
 
 def _check_device(device):
@@ -163,4 +186,4 @@ def _check_folder(folder: Path):
         )
 
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "check_readable"]
