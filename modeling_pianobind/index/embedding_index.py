@@ -12,7 +12,7 @@ import numpy as np
 
 from .alignment import Example
 from .build import FolderContent, Watch, embed_folder
-from .search import MAX_COSINE, rerank_by_alignment, top_pieces
+from .search import MAX_COSINE, SCORE_DECIMALS, rerank_by_alignment, top_pieces
 from .shards import load_shards
 from .storage import IndexMetadata, damage, save_shard
 from .table import Failure, FileTable, IndexShard
@@ -30,12 +30,15 @@ class Hit:
         score (`float`): cosine between the query and the piece.
         start_seconds, end_seconds (`float` or None): the best matching window of that file; None if the index has no
             windows.
+        fit (`float` or None): 0 to 1, how well the piece fits compared with background texts and pieces, or by its
+            name; None for a search that compares embeddings alone.
     """
 
     path: str
     score: float
     start_seconds: float | None = None
     end_seconds: float | None = None
+    fit: float | None = None
 
 
 class EmbeddingIndex:
@@ -87,6 +90,26 @@ class EmbeddingIndex:
         """Path or id of each piece, in the order of `embeddings`."""
         paths = [(list(shard.table.paths), shard.named_by) for shard in self.shards]
         return [names[row] for names, named_by in paths for row in named_by]
+
+    @property
+    def names(self) -> list[str]:
+        """Title, artist and the like, as the file of each piece states them; "" where it states none."""
+        names = [(shard.table.names, shard.named_by) for shard in self.shards]
+        names = [(None if inside is None else list(inside), named_by) for inside, named_by in names]
+        return ["" if inside is None else inside[row] for inside, named_by in names for row in named_by]
+
+    def path(self, piece: int) -> str:
+        """Path or id of one piece, by its place in `paths`."""
+        shard, piece = self._located(piece)
+        return shard.path(piece)
+
+    def _located(self, piece: int) -> tuple[IndexShard, int]:
+        """The shard of a piece, and its number there."""
+        for shard in self.shards:
+            if piece < len(shard):
+                return shard, piece
+            piece -= len(shard)
+        raise IndexError(f"the index has {len(self)} pieces.")
 
     @property
     def embeddings(self) -> np.ndarray:
@@ -205,11 +228,40 @@ class EmbeddingIndex:
 
     def example(self, piece: int) -> Example:
         """A piece of the index by its position in `paths`, for `search_like`."""
+        shard, piece = self._located(piece)
+        return shard.example(piece)
+
+    def hits_of(self, query: np.ndarray, pieces) -> list[Hit]:
+        """Chosen pieces as hits of a query, in the order given.
+
+        Args:
+            query (`np.ndarray` of shape `(dim,)`): of any modality.
+            pieces: places in `paths`.
+        """
+        query = self._checked(query, "query embeddings")[0]
+        found = [self._located(int(piece)) for piece in pieces]
+        scores = [round(float(np.vecdot(shard.embeds[piece], query)), SCORE_DECIMALS) for shard, piece in found]
+        return [
+            _hit(shard, piece, shard.path(piece), score, query)
+            for (shard, piece), score in zip(found, scores, strict=True)
+        ]
+
+    def subset(self, pieces: np.ndarray) -> "EmbeddingIndex":
+        """An index of some pieces, to be searched; not to be saved.
+
+        Args:
+            pieces (`np.ndarray` of shape `(n,)`): places in `paths`, ascending.
+        """
+        index, begin, shards = type(self)(self.fingerprint, None, self.failures, self.transcribed), 0, []
         for shard in self.shards:
-            if piece < len(shard):
-                return shard.example(piece)
-            piece -= len(shard)
-        raise IndexError(f"the index has {len(self)} pieces.")
+            rows = pieces[(pieces >= begin) & (pieces < begin + len(shard))] - begin
+            begin += len(shard)
+            about = {"embeds": shard.embeds[rows], "named_by": shard.named_by[rows]} if len(shard) else {}
+            if shard.codes is not None:
+                about |= {"codes": shard.codes[rows], "scales": shard.scales[rows]}
+            shards.append(replace(shard, **about))
+        index._set_shards(shards)
+        return index
 
     def search_like(
         self,

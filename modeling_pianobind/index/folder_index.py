@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, explain, list_files
+from ..service.cache import cache_root
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
 from ..service.progress import ProgressLines
@@ -113,15 +114,12 @@ def _cache_folder(folder, checkpoint) -> Path:
 
     It is not in the music folder, which is often read-only or synchronised.
     """
-    root = os.environ.get("PIANOBIND_CACHE")
-    if not root:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pianobind"
     settings = Path(checkpoint.name) / "processor_config.json"
     key = [os.fsencode(os.path.abspath(folder)), checkpoint.fingerprint.encode()]
     key += [settings.read_bytes()] if settings.is_file() else []
     key += [b"transcribed"] if checkpoint.transcribe else []
     key += [b"solo-only"] if checkpoint.solo_only else []
-    return Path(root) / f"index-{hashlib.sha256(b'|'.join(key)).hexdigest()[:24]}"
+    return cache_root() / f"index-{hashlib.sha256(b'|'.join(key)).hexdigest()[:24]}"
 
 
 def _cached(cache) -> EmbeddingIndex | None:

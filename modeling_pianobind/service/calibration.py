@@ -84,13 +84,9 @@ class Calibration:
         background = np.asarray(pieces, np.float32) @ np.asarray(query, np.float32)
         return (np.asarray(scores) - background.mean()) / max(float(background.std()), MIN_SPREAD)
 
-    def label_scores(self, embedding: np.ndarray, label_embeds: np.ndarray) -> np.ndarray:
-        """How a piece's cosines with labels stand out among those of the background pieces: 0 to 1, `(labels,)`."""
-        scores = label_embeds @ embedding
-        if not len(self.pieces):
-            return scores
-        background = self.pieces @ label_embeds.T  # (pieces, labels)
-        return percentile((scores - background.mean(axis=0)) / np.maximum(background.std(axis=0), MIN_SPREAD))
+    def label_means(self, label_embeds: np.ndarray) -> np.ndarray:
+        """Mean cosine of each label with the background pieces, `(labels,)`: some labels are close to all music."""
+        return label_embeds @ self.pieces.mean(axis=0) if len(self.pieces) else np.zeros(len(label_embeds))
 
     def save(self, path, fingerprint: str) -> None:
         """Writes a file for the checkpoint of a fingerprint, in one step."""

@@ -7,6 +7,8 @@ import warnings
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from ..checkpoint_pianobind import (
     CONFIG,
     cannot_load,
@@ -17,6 +19,7 @@ from ..checkpoint_pianobind import (
     read_json,
 )
 from ..inputs_pianobind import check_content, modality_of
+from .calibration import Calibration, load_calibration
 from .errors import UserError, user_errors
 from .text_tower import TextTower
 
@@ -98,6 +101,29 @@ class Checkpoint:
         if self.solo_only:
             processor.midi_processor.solo_only = True
         return model.to(self.device or _best_device()), processor
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What this checkpoint's scores mean; measured once where it is stored nowhere, which takes seconds."""
+        return load_calibration(self.name, self.fingerprint, self.embed_text, self.embed_background)
+
+    def embed_background(self, paths) -> np.ndarray:
+        """`(pieces, dim)` unit rows of MIDI files; none if the checkpoint has no MIDI tower."""
+        if self.model.midi_model is None:
+            return np.zeros((0, self.model.config.projection_dim), np.float32)
+        from ..embedding_pianobind import embed_midi
+
+        with user_errors(self.name), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return embed_midi(self.model, self.processor, paths)
+
+    def count_tokens(self, word: str) -> int:
+        """Tokens of a word in the middle of a text, without special ones."""
+        tower = self._text_tower
+        tokenizer = self.processor.tokenizer if tower is None else tower.tokenizer
+        known = tokenizer.encode(f"a {word}", add_special_tokens=False)
+        before = tokenizer.encode("a", add_special_tokens=False)
+        return len(getattr(known, "ids", known)) - len(getattr(before, "ids", before))
 
     def embed_text(self, texts):
         """`(len(texts), dim)` unit rows."""

@@ -8,7 +8,7 @@ import numpy as np
 
 # "no. 2" and "no 2" count pieces; "not only" denies nothing.
 NEGATION = re.compile(
-    r"(?:\b(?:but|and)\s+)?(?:\b(?:not(?!\s+only\b)|no(?!\.|\s*\d|\w)|without|never|except|isn['’]?t|nothing|avoid)\b"
+    r"(?:\b(?:but|and)\s+)?(?:\b(?:not(?!\s+only\b)|no(?!\.|\s*\d|\w)|without|never|except|isn['\u2019]?t|nothing|avoid)\b"
     r"(?:\s+(?:too|very|so|any|a|an|the|be|being|at\s+all)\b)*"
     r"|(?:^|(?<=[\s,]))-(?=[a-z])|\bnon-)",
     re.IGNORECASE,
