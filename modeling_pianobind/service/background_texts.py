@@ -54,7 +54,7 @@ volcano eruption | airport security | toothpaste | a can of paint | data protect
 a jar of honey | asphalt | cardboard boxes | the plumber comes tomorrow | winter tyres | election results |
 a bag of cement | tomato plants
 """
-PAIRED_LABELS, SCRAMBLED = 90, 70
+PAIRED_LABELS, SCRAMBLED = 90, 200
 TEMPLATES = ("{} and {}", "{}, {}", "{} piano music, {}", "a {} piece, {}")
 
 

@@ -20,7 +20,7 @@ from .examples import EXAMPLES
 
 FILE = "calibration.safetensors"
 FORMAT = "1"
-RIDGE = 0.1  # of the mean variance: keeps the direction that parts two hundred texts from bending to each of them
+RIDGE = 1.0  # of the mean variance: keeps the direction that parts the texts from bending to each of them
 FOLDS = 5
 POOR_FIT = 0.5  # below it a hit is no better than what nonsense may reach
 MIN_SPREAD = 1e-3
