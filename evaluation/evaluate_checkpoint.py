@@ -30,14 +30,24 @@ from .audio_protocols import audio_midi, recordings, robustness_audio, tagging_a
 from .baselines import sentence_embedder
 from .bench import Bench, UnsuitableError
 from .corpora import corpus_sha256, load_corpus
-from .midi_protocols import corpus_map, emotion, probes, robustness_midi, tagging, tagging_without_cues
+from .midi_protocols import (
+    corpus_map,
+    dance_and_form,
+    emotion,
+    probes,
+    robustness_midi,
+    tagging,
+    tagging_without_cues,
+)
+from .query_protocols import free_queries, lexicon_held_out, works_held_out
 from .scores import Bootstrap
 from .text_protocols import paper, prompts, text_to_piece
 
 PROTOCOLS = {
     protocol.__name__: protocol
     for protocol in (
-        paper, text_to_piece, prompts, tagging, tagging_without_cues, emotion, probes, robustness_midi, corpus_map,
+        paper, text_to_piece, works_held_out, free_queries, lexicon_held_out, prompts, tagging, tagging_without_cues,
+        dance_and_form, emotion, probes, robustness_midi, corpus_map,
         tagging_audio, audio_midi, recordings, robustness_audio,
     )
 }  # fmt: skip
@@ -47,7 +57,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def tower(model, name: str, embed):
-    """An embedding function of a model; one that says so where the model lacks the tower."""
+    """An embedding function of a model; it raises if the model lacks the tower."""
     if getattr(model, f"{name}_model") is not None:
         return embed
 
@@ -100,7 +110,7 @@ def _instrument_name(instrument: InstrumentArguments) -> str:
 
 
 def subject(checkpoint: Path, corpus_folder: Path, corpus: PackedCorpus, split: str, dtype: str = "float32") -> dict:
-    """What is measured on what: names and checksums, and the sources of the corpus's `train` rows."""
+    """Names and checksums of checkpoint and corpus, and the sources of the `train` rows."""
     trained = Counter((row["source"], row["licence"]) for row in corpus.rows if row["split"] == "train")
     return {
         "checkpoint": checkpoint.resolve().name,
@@ -144,7 +154,7 @@ def open_results(path: Path, measured: dict) -> dict:
 
 
 def save_results(path: Path, results: dict) -> None:
-    """Writes results whole or not at all; a list of numbers stands on one line."""
+    """Writes results atomically; a list of numbers is on one line."""
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     text = re.sub(r"\[[\s\d.,eE+-]*\]", lambda numbers: " ".join(numbers[0].split()), text)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +168,7 @@ def evaluate(bench: Bench, names: list[str], output: Path, measured: dict, stric
 
     Args:
         measured (`dict`): as `subject` gives it.
-        strict (`bool`): raise where a protocol does not suit the data; otherwise say so and go on.
+        strict (`bool`): raise if a protocol does not suit the data; otherwise print that and continue.
     Returns:
         `dict`: all results in `output`.
     """
@@ -182,9 +192,9 @@ def summary(scores: dict, prefix: str = "") -> str:
     """The main figures of a protocol on one line."""
     parts = []
     for name, value in scores.items():
-        if isinstance(value, dict) and name not in ("per_tag", "retrieval"):
+        if isinstance(value, dict) and name not in ("per_tag", "per_query", "per_kind", "retrieval"):
             parts.append(summary(value, f"{prefix}{name} "))
-        elif name in ("macro_roc_auc", "accuracy", "recall@1", "recall@10", "cosine"):
+        elif name in ("macro_roc_auc", "accuracy", "recall@1", "recall@10", "cosine", "fit@5", "right@10"):
             parts.append(f"{prefix}{name} {value:.3f}" if isinstance(value, float) else f"{prefix}{name} {value}")
     return ", ".join(filter(None, parts))
 

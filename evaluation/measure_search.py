@@ -85,7 +85,8 @@ def _embed(checkpoint, notes) -> np.ndarray:
 
 
 def _write_metadata(folder, rows) -> None:
-    about = [{"file_name": f"{row['id']}.mid"} | {key: row.get(key, "") for key in ("title", "creator")} for row in rows]
+    columns = ("title", "creator")
+    about = [{"file_name": f"{row['id']}.mid"} | {column: row.get(column, "") for column in columns} for row in rows]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in about), encoding="utf-8")
 
 

@@ -143,8 +143,29 @@ def linear_probe(train, train_labels, train_songs, test, test_labels, test_songs
     }
 
 
+def among_best(scores: np.ndarray, count: float) -> np.ndarray:
+    """How far each column is among the `count` best of its row: 0 to 1, `count` a row in all.
+
+    Equal scores have no order, so columns that tie at the border share what is left.
+    """
+    order = -np.sort(-scores, axis=1)
+    border = order[:, [min(int(np.ceil(count)), scores.shape[1]) - 1]]
+    above, tied = scores > border, scores == border
+    return above + tied * (count - above.sum(1, keepdims=True)) / tied.sum(1, keepdims=True)
+
+
+def share_of_best(scores: np.ndarray, fitting: np.ndarray, count: int) -> np.ndarray:
+    """How much of the `count` best columns of each row fits, `(rows,)`.
+
+    Args:
+        scores, fitting (`np.ndarray` of shape `(rows, columns)`): how good a column is, and how far it fits, 0 to 1.
+    """
+    count = min(count, scores.shape[1])
+    return (among_best(scores, count) * fitting).sum(1) / count
+
+
 def alignments(examples: list[Example], pieces: list[Example]) -> np.ndarray:
-    """`(examples, pieces)`: how well the windows of each example fit those of each piece."""
+    """`(examples, pieces)`: alignment scores of the windows of examples and pieces."""
     return np.array([[alignment(example, piece) for piece in pieces] for example in tqdm(examples, desc="aligning")])
 
 
@@ -168,7 +189,7 @@ def paired_retrieval(scores: np.ndarray, among: int, bootstrap: Bootstrap, draws
 
 
 def stability(originals: np.ndarray, changed: np.ndarray, songs, bootstrap: Bootstrap) -> dict:
-    """How near changed pieces stay to what they were: cosine, and how often a changed piece finds its own original."""
+    """Robustness to a change: cosine to the original, and recall of the original."""
     cosines = (originals * changed).sum(1)
     options = {"top_k": (1,), "bootstrap_samples": bootstrap.samples, "seed": bootstrap.seed}
     ranking = retrieval_metrics(changed @ originals.T, range(len(originals)), **options)

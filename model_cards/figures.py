@@ -1,4 +1,4 @@
-"""The figures that cards and the README quote, and where they stand in a results file."""
+"""The figures of cards and README, and their paths in a results file."""
 
 from typing import NamedTuple
 
@@ -57,7 +57,7 @@ class Figure(NamedTuple):
 
 
 def look_up(results: dict, path: str):
-    """`"tagging.scores.macro_roc_auc"` -> what stands there, or None."""
+    """`"tagging.scores.macro_roc_auc"` -> the value at this path, or None."""
     for key in path.split("."):
         if not isinstance(results, dict) or key not in results:
             return None

@@ -1,4 +1,4 @@
-"""Writes a checkpoint's card from measured results: nobody types a number.
+"""Renders a checkpoint's card from measured results.
 
 python -m model_cards.render_model_card CHECKPOINT RESULTS [--plots FOLDER] [--readme README.md]
 """

@@ -17,7 +17,7 @@ from .app.command import run as run_app
 from .commands import describe as describe_command
 from .commands import search as search_command
 from .commands.output import span
-from .index.embedding_index import DTYPES, EmbeddingIndex
+from .index.embedding_index import EmbeddingIndex
 from .index.finder import Finder
 from .index.folder_index import Collection, check_searchable, update_index
 from .index.shards import check_shard_target, is_index, list_shards, merge, shard_folder
@@ -104,23 +104,32 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
 
     def command(name, run, summary, epilog=EPILOG):
-        one = commands.add_parser(name, help=summary, description=summary, epilog=epilog)
-        one.add_argument(
+        subparser = commands.add_parser(name, help=summary, description=summary, epilog=epilog)
+        subparser.add_argument(
             "--checkpoint", metavar="FOLDER|HUB_ID", help="the model (default: the one that comes with the package)"
         )
-        one.add_argument(
+        subparser.add_argument(
             "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps (default: cuda if there is one, else cpu)"
         )
-        one.set_defaults(run=run)
-        return one
+        subparser.set_defaults(run=run)
+        return subparser
 
-    def reading(one):
-        one.add_argument(
+    def computing(subparser, *more):
+        subparser.add_argument(
+            "--dtype",
+            choices=("auto", "float32", "bfloat16", *more),
+            default="float32",
+            help="what the towers compute in; auto: bfloat16, faster and less exact, where the processor multiplies "
+            "it (default: float32)",
+        )
+
+    def reading(subparser):
+        subparser.add_argument(
             "--transcribe",
             action="store_true",
             help="let the MIDI tower see a transcription of each recording as well (extra [transcribe]; takes long)",
         )
-        one.add_argument(
+        subparser.add_argument(
             "--solo-only",
             action="store_true",
             help="refuse MIDI files of several instruments; by default their piano tracks are taken",
@@ -134,6 +143,7 @@ def _parser() -> Parser:
     )
     search_command.add_arguments(search)
     reading(search)
+    computing(search)
 
     index = command("index", run_index, "Embed a folder and save the index.")
     index.add_argument("path", metavar="PATH", nargs="?", help="a folder (through all levels)")
@@ -144,11 +154,11 @@ def _parser() -> Parser:
         help="where to save it; an index that is there is brought up to date",
     )
     index.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        default="float32",
-        help="int8 adds a copy that a search of many pieces reads faster; the hits' scores stay the same",
+        "--int8",
+        action="store_true",
+        help="add int8 codes, which a search of many pieces reads faster; the hits' scores stay the same",
     )
+    computing(index, "int8")
     index.add_argument(
         "--shard",
         metavar="I/N",
@@ -173,12 +183,14 @@ def _parser() -> Parser:
         help=".npz (arrays `paths`, `embeddings`) or .parquet (columns `path`, `embedding`)",
     )
     reading(embed)
+    computing(embed)
 
     describe = command(
         "describe", describe_command.run, "Say which words fit a file, or each piece of a folder, best (zero-shot)."
     )
     describe_command.add_arguments(describe)
     reading(describe)
+    computing(describe)
 
     export = command("export", run_export, "Write the model as ONNX files (extra [onnx]), checked against PyTorch.")
     export.add_argument("--onnx", metavar="FOLDER", required=True, help="where to write them")
@@ -207,6 +219,7 @@ def _parser() -> Parser:
     app = command("app", run_app, "Search, see and play a corpus on a page in the browser.", f"{CACHE_NOTE} {EPILOG}")
     add_app_arguments(app)
     reading(app)
+    computing(app)
     return parser
 
 
@@ -228,7 +241,10 @@ def run_index(args) -> int:
         return 0
     launched = int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.shard is None
     shard = (int(os.environ["RANK"]) + 1, int(os.environ["WORLD_SIZE"])) if launched else args.shard
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.solo_only)
+    if args.dtype == "int8":
+        complain("warning: `--dtype int8` is now called `--int8`.")
+        args.dtype, args.int8 = "float32", True
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
     check_searchable(args.path)
     with user_errors(output, writing=True):  # fails before the work
         if shard is not None:
@@ -247,7 +263,7 @@ def run_index(args) -> int:
 
     def save(index):
         with user_errors(output, writing=True):
-            index.save(output, args.dtype)
+            index.save(output, "int8" if args.int8 else "float32")
 
     index = update_index(os.path.abspath(args.path), previous, checkpoint, save, shard)
     save(index)
@@ -274,7 +290,7 @@ def run_embed(args) -> int:
         paths = list_files(args.path) if os.path.isdir(args.path) else [args.path]
     if not paths:
         raise UserError(f"{args.path}: there is no MIDI file or recording in it; give a folder with music")
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.solo_only)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
     embeds, failures = {}, []
     with user_errors(args.path):
         for position, file in checkpoint.embed_files(paths):

@@ -1,6 +1,8 @@
-"""What to do with a checkpoint: embed files and text, search them, describe them."""
+"""Public functions on a checkpoint: embed files and text, search, describe."""
 
+import os
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,8 +12,19 @@ from .index.embedding_index import EmbeddingIndex, Hit
 from .labels_pianobind import label_embeddings, rank_labels
 from .service.calibration import load_calibration
 
+if TYPE_CHECKING:
+    from .modeling_pianobind import PianoBindModel
+    from .processing_pianobind import PianoBindProcessor
 
-def describe(model, processor, path, labels=None, top_k=8, transcribe=False) -> list[tuple[str, float]]:
+
+def describe(
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    path: str | os.PathLike,
+    labels: list[str] | None = None,
+    top_k: int = 8,
+    transcribe: bool = False,
+) -> list[tuple[str, float]]:
     """Finds the words that fit a file best, without any training on them (zero-shot).
 
     Args:

@@ -39,7 +39,7 @@ def run(args) -> int:
     else:
         with user_errors(args.path):
             check_readable(args.path, args.solo_only)
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.solo_only)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
     if is_folder:
         return _describe_folder(args, checkpoint, labels)
     file = checkpoint.embed_file(args.path)

@@ -80,7 +80,7 @@ def run(args) -> int:
     if args.like is not None:
         with user_errors(args.like):
             check_readable(args.like, args.solo_only)
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.solo_only)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
     # A saved index is opened before the query is embedded, which may take long; a folder is embedded after it.
     collection = Collection(args.path, checkpoint, by_words=args.like is None)
     if query is not None:

@@ -27,7 +27,7 @@ def step_gradients(
     Args:
         blocks: rows of each modality; see `TrainingModel`.
         chunk (`int`): rows of a block that are embedded at a time; 0 for all at once.
-        backward: what turns the loss into gradients, such as `Accelerator.backward`.
+        backward: computes gradients, such as `Accelerator.backward`.
         autocast: context in which outputs and losses are computed.
     Returns:
         The losses by name, not weighted.
@@ -83,7 +83,7 @@ def weighted(losses: dict[str, torch.Tensor], stage: StageArguments) -> torch.Te
         raise ValueError(
             "nothing to learn from this batch: no two of audio, MIDI and text that the stage compares; see its weights"
         )
-    return sum(getattr(stage, f"{name}_weight") * value for name, value in losses.items())
+    return sum(stage.weight(name) * value for name, value in losses.items())
 
 
 def _chunks(block, rows):
