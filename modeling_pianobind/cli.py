@@ -321,7 +321,7 @@ def run_calibrate(args) -> int:
         pieces = index.embeddings
     target = Path(checkpoint.name) / CALIBRATION
     with user_errors(target, writing=True):
-        Calibration.measure(checkpoint.embed_text, pieces).save(target, checkpoint.fingerprint)
+        Calibration.measure(checkpoint.embed_text, pieces).save(target, checkpoint.weights_fingerprint)
     print(f"{target}: {len(pieces)} background pieces")
     return 0
 

@@ -90,7 +90,8 @@ def run(args) -> int:
     with user_errors(args.path):
         folder = None if collection.saved is not None else args.path
         finder = Finder(index, checkpoint, folder, not args.no_names, filters)
-        status = _prompt(finder, args) if prompted else _answer(finder.find(query, example, args.top_k), args)
+        found = None if prompted else finder.find(query, example, args.top_k)
+    status = _prompt(finder, args) if found is None else _answer(found, args)
     for message in failures:
         complain(message)
     return 2 if failures else status

@@ -62,13 +62,16 @@ class Checkpoint:
             return TextTower.open(self.name)
 
     @cached_property
+    def weights_fingerprint(self) -> str:
+        return model_fingerprint(self.model) if self._text_tower is None else self._text_tower.fingerprint
+
+    @cached_property
     def fingerprint(self) -> str:
-        weights = model_fingerprint(self.model) if self._text_tower is None else self._text_tower.fingerprint
         if self.dtype == "float32":
-            return weights  # torch is not needed to know
+            return self.weights_fingerprint  # torch is not needed to know
         from ..dtype_pianobind import uses_bfloat16
 
-        return computed_fingerprint(weights, uses_bfloat16(self.dtype, self.device or _best_device()))
+        return computed_fingerprint(self.weights_fingerprint, uses_bfloat16(self.dtype, self.device or _best_device()))
 
     @cached_property
     def model(self):
@@ -111,7 +114,7 @@ class Checkpoint:
     @cached_property
     def calibration(self) -> Calibration:
         """What this checkpoint's scores mean; measured once where it is stored nowhere, which takes seconds."""
-        return load_calibration(self.name, self.fingerprint, self.embed_text, self.embed_background)
+        return load_calibration(self.name, self.weights_fingerprint, self.embed_text, self.embed_background)
 
     def embed_background(self, paths) -> np.ndarray:
         """`(pieces, dim)` unit rows of MIDI files; none if the checkpoint has no MIDI tower."""
