@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, content_hash, explain, list_files, piece_of
+from ..inputs_pianobind import (
+    AUDIO_EXTENSIONS,
+    MIDI_EXTENSIONS,
+    MissingDecoderError,
+    content_hash,
+    explain,
+    list_files,
+    piece_of,
+)
 from ..notes_pianobind import read_midi
 from .facts import read_facts
 from .shards import in_shard
@@ -126,8 +134,9 @@ class _State:
         """Takes the `EmbeddedFile` of a path."""
         is_same = _stamp_of(path)[:2] == self.stamps[path][:2]
         if file.error is not None:
-            # An OSError may pass until the next time; an error in the content will not.
-            kept = self.hashes[path] if is_same and not isinstance(file.error, OSError) else ""
+            # An OSError may pass until the next time, and a decoder be installed; an error in the content will not.
+            passes = isinstance(file.error, (OSError, MissingDecoderError))
+            kept = self.hashes[path] if is_same and not passes else ""
             stamp = self.settled(path) if kept else NO_STAMP
             message = explain(path, file.error)
             self.failures.append(Failure(path, message, _refused_as(kept, self.solo_only), stamp))

@@ -143,7 +143,7 @@ class EmbeddingIndex:
 
         Args:
             model (`PianoBindModel`), processor (`PianoBindProcessor`): of one checkpoint.
-            folder: searched through all levels for .mid .midi .wav .flac .mp3 .ogg, in any case.
+            folder: searched through all levels for files with an extension of `inputs_pianobind.FORMATS`, in any case.
             previous (`EmbeddingIndex`, *optional*): files whose content it holds are not embedded again, if this
                 model made it in the same way.
             batch_size (`int`): windows in one batch of the model.

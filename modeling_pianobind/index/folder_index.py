@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, explain, list_files
+from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, count_other_files, explain, list_files
 from ..service.cache import cache_root
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
@@ -90,6 +90,9 @@ def update_index(
             kept = len(index)
 
     kept = 0
+    if others := count_other_files(folder):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in list(others.items())[:5])
+        complain(f"{folder}: {sum(others.values())} files of other kinds are left out ({kinds})")
     with user_errors(folder), ProgressLines() as watch:
         try:
             return EmbeddingIndex.update(
