@@ -104,6 +104,9 @@ class Checkpoint:
                     raise ValueError(f"it lacks {len(missing)} weights")
                 check_fit(self.name, model, processor)
         except OSError as error:
+            if not os.path.isdir(self.name) and re.search("couldn't connect|offline|cannot reach", str(error), re.I):
+                reason = "is not on this machine, and the Hub cannot be reached; check the name and the network"
+                raise UserError(f"{self.name}: {reason}") from error
             raise UserError(f"{self.name}: {cannot_load(error)}; check --checkpoint") from error
         except ValueError as error:
             raise UserError(error) from error
