@@ -248,6 +248,20 @@ class EmbeddingIndex:
         shard, piece = self._located(piece)
         return shard.example(piece)
 
+    def scores_of(self, query: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+        """Cosines of chosen pieces with a query, `(n,)`.
+
+        Args:
+            query (`np.ndarray` of shape `(dim,)`): of any modality.
+            pieces (`np.ndarray` of shape `(n,)`): places in `paths`, ascending.
+        """
+        query, begin, scores = self._checked(query, "query embeddings")[0], 0, []
+        for shard in self.shards:
+            rows = pieces[(pieces >= begin) & (pieces < begin + len(shard))] - begin
+            begin += len(shard)
+            scores.append(np.vecdot(shard.embeds[rows], query) if len(rows) else np.zeros(0))
+        return np.concatenate(scores)
+
     def hits_of(self, query: np.ndarray, pieces) -> list[Hit]:
         """Chosen pieces as hits of a query, in the order given.
 

@@ -110,18 +110,16 @@ class Finder:
 
     def _fused(self, words: np.ndarray, coverage: np.ndarray, top_k: int) -> list[Hit]:
         """The best of the pieces closest in sound and of those whose names hold words of the query."""
-        scored = {hit.path: hit for hit in self.index.search(words, min(len(self.index), 10 * top_k))[0]}
         named = np.flatnonzero(coverage)
-        place = {self.index.path(piece): piece for piece in named}
-        hits = {hit.path: hit for hit in self.index.hits_of(words, named)} | scored
+        value = self._standard(words, self.index.scores_of(words, named)) + _bonus(coverage[named])
+        named = named[np.argsort(-value, kind="stable")[:top_k]]
+        bonus = {self.index.path(piece): _bonus(coverage[piece]) for piece in named}
+        hits = {hit.path: hit for hit in self.index.search(words, top_k)[0]}
+        hits |= {hit.path: hit for hit in self.index.hits_of(words, named)}
         found = list(hits.values())
         standard = self._standard(words, [hit.score for hit in found])
-        bonus = np.array([coverage[place[hit.path]] if hit.path in place else 0.0 for hit in found])
-        order = sorted(
-            range(len(found)),
-            key=lambda row: (-standard[row] - NAME_WEIGHT * bonus[row] ** NAME_POWER, found[row].path),
-        )
-        return [found[row] for row in order[:top_k]]
+        value = {hit.path: one + bonus.get(hit.path, 0.0) for hit, one in zip(found, standard, strict=True)}
+        return sorted(found, key=lambda hit: (-value[hit.path], hit.path))[:top_k]
 
     def _poor_fit(self, query, understood: float) -> str:
         unknown = unknown_words(query, self.checkpoint.count_tokens)
@@ -131,6 +129,11 @@ class Finder:
         if understood < POOR_FIT:
             return "nothing fits well: the query does not read as a description of music, such as 'calm, slow waltz'"
         return "nothing fits well: no piece here stands out for this query"
+
+
+def _bonus(coverage):
+    """What a name adds to a score, in standard deviations."""
+    return NAME_WEIGHT * coverage**NAME_POWER
 
 
 def _with_fit(hits: list[Hit], fits) -> list[Hit]:
