@@ -4,6 +4,7 @@ Public names load what they need when they are first used, so that `import model
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from .auto_registration import register_on_import
 
@@ -35,6 +36,31 @@ _HOMES = {
 }
 
 __all__ = [*_HOMES, "__version__"]
+
+
+if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr__`
+    from .configuration_pianobind import PianoBindAudioConfig as PianoBindAudioConfig
+    from .configuration_pianobind import PianoBindConfig as PianoBindConfig
+    from .configuration_pianobind import PianoBindMidiConfig as PianoBindMidiConfig
+    from .feature_extraction_pianobind import PianoBindFeatureExtractor as PianoBindFeatureExtractor
+    from .midi_pianobind import PianoBindMidiProcessor as PianoBindMidiProcessor
+    from .modeling_pianobind import PianoBindModel as PianoBindModel
+    from .modeling_pianobind import PianoBindOutput as PianoBindOutput
+    from .modeling_pianobind import contrastive_loss as contrastive_loss
+    from .pipelines_pianobind import PianoEmbeddingPipeline as PianoEmbeddingPipeline
+    from .pipelines_pianobind import PianoTaggingPipeline as PianoTaggingPipeline
+    from .processing_pianobind import PianoBindProcessor as PianoBindProcessor
+    from .retrieval import EmbeddingIndex as EmbeddingIndex
+    from .retrieval import Hit as Hit
+    from .retrieval import default_checkpoint as default_checkpoint
+    from .retrieval import describe as describe
+    from .retrieval import embed_audio as embed_audio
+    from .retrieval import embed_example as embed_example
+    from .retrieval import embed_midi as embed_midi
+    from .retrieval import embed_pieces as embed_pieces
+    from .retrieval import embed_text as embed_text
+    from .towers_pianobind import PianoBindAudioModel as PianoBindAudioModel
+    from .towers_pianobind import PianoBindMidiModel as PianoBindMidiModel
 
 
 def __getattr__(name):

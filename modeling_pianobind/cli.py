@@ -4,7 +4,7 @@ torch and transformers are imported only to embed files: `--help` and a search o
 """
 
 import argparse
-import json
+import difflib
 import os
 import sys
 import warnings
@@ -14,12 +14,18 @@ import numpy as np
 
 from .app.command import add_arguments as add_app_arguments
 from .app.command import run as run_app
+from .commands import describe as describe_command
+from .commands import search as search_command
+from .commands.output import span
 from .index.embedding_index import EmbeddingIndex
+from .index.finder import Finder
 from .index.folder_index import Collection, check_searchable, update_index
 from .index.shards import check_shard_target, is_index, list_shards, merge, shard_folder
 from .index.storage import check_target, write_embeddings
 from .inputs_pianobind import explain, list_files
 from .labels_pianobind import LABELS, label_embeddings, rank_labels
+from .service.calibration import FILE as CALIBRATION
+from .service.calibration import Calibration, example_files
 from .service.checkpoint import Checkpoint
 from .service.errors import UserError, complain, user_errors
 from .service.examples import DEMO_QUERIES, EXAMPLES, titles
@@ -32,6 +38,7 @@ CACHE_NOTE = (
     "A folder's embeddings are cached below $PIANOBIND_CACHE (default: ~/.cache/pianobind, or $XDG_CACHE_HOME), so "
     "the folder itself is never written to. Only files whose content changed are embedded again."
 )
+COMPLETION_NOTE = 'in bash: eval "$(pianobind completion bash)"'
 DEMO_SEARCHES, DEMO_HITS, DEMO_REASONS = 4, 3, 4
 
 
@@ -70,12 +77,21 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv):
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    # Before Python 3.13 argparse does not find an optional QUERY after an option.
-    if len(rest) == 1 and not rest[0].startswith("-") and getattr(args, "query", "") is None:
-        args.query = rest.pop()
+    # argparse takes no words of a QUERY that stand behind an option.
+    if isinstance(getattr(args, "query", None), list) and not any(word.startswith("-") for word in rest):
+        args.query, rest = args.query + rest, []
     if rest:
-        parser.error(f"unknown arguments: {' '.join(rest)}")
+        known = [option for option in _options(parser, args.command) if option.startswith("--")]
+        near = difflib.get_close_matches(rest[0].partition("=")[0], known, 1, 0.7)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        parser.error(f"unknown arguments: {' '.join(rest)}{hint}")
     return args
+
+
+def _options(parser, command: str) -> list[str]:
+    """The options of a command."""
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return list(commands.choices[command]._option_string_actions)
 
 
 def _parser() -> Parser:
@@ -85,7 +101,7 @@ def _parser() -> Parser:
         prog="pianobind", description="Search piano recordings and MIDI by words or by example.", epilog=EPILOG
     )
     parser.add_argument("--version", action="version", version=f"pianobind {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
 
     def command(name, run, summary, epilog=EPILOG):
         subparser = commands.add_parser(name, help=summary, description=summary, epilog=epilog)
@@ -107,30 +123,26 @@ def _parser() -> Parser:
             "it (default: float32)",
         )
 
-    def transcribing(subparser):
+    def reading(subparser):
         subparser.add_argument(
             "--transcribe",
             action="store_true",
             help="let the MIDI tower see a transcription of each recording as well (extra [transcribe]; takes long)",
         )
+        subparser.add_argument(
+            "--solo-only",
+            action="store_true",
+            help="refuse MIDI files of several instruments; by default their piano tracks are taken",
+        )
 
     search = command(
         "search",
-        run_search,
+        search_command.run,
         "Find the pieces that fit a description or sound like an example.",
         f"{CACHE_NOTE} {EPILOG}",
     )
-    search.add_argument("path", metavar="PATH", help="a folder (through all levels), or a saved index")
-    search.add_argument("query", metavar="QUERY", nargs="?", help="a description, such as 'calm, slow, rainy'")
-    search.add_argument(
-        "--like",
-        metavar="FILE",
-        help="find what resembles this MIDI file or recording, its own piece first; a QUERY beside it steers it and "
-        "weighs as much",
-    )
-    search.add_argument("--top-k", metavar="N", type=_count, default=10, help="how many hits (default: 10)")
-    search.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
-    transcribing(search)
+    search_command.add_arguments(search)
+    reading(search)
     computing(search)
 
     index = command("index", run_index, "Embed a folder and save the index.")
@@ -160,7 +172,7 @@ def _parser() -> Parser:
         nargs="+",
         help="instead of embedding, list these indices or shards as one; they stay where they are",
     )
-    transcribing(index)
+    reading(index)
 
     embed = command("embed", run_embed, "Write the embeddings of a file or of each file of a folder.")
     embed.add_argument("path", metavar="PATH", help="a file, or a folder (through all levels)")
@@ -170,14 +182,14 @@ def _parser() -> Parser:
         required=True,
         help=".npz (arrays `paths`, `embeddings`) or .parquet (columns `path`, `embedding`)",
     )
-    transcribing(embed)
+    reading(embed)
     computing(embed)
 
-    describe = command("describe", run_describe, "Say which words fit a file best (zero-shot).")
-    describe.add_argument("path", metavar="FILE", help="a MIDI file or a recording")
-    describe.add_argument("--labels", metavar="A,B,C", help="words to choose from, with commas between them")
-    describe.add_argument("--top-k", metavar="N", type=_count, default=8, help="how many words (default: 8)")
-    transcribing(describe)
+    describe = command(
+        "describe", describe_command.run, "Say which words fit a file, or each piece of a folder, best (zero-shot)."
+    )
+    describe_command.add_arguments(describe)
+    reading(describe)
     computing(describe)
 
     export = command("export", run_export, "Write the model as ONNX files (extra [onnx]), checked against PyTorch.")
@@ -191,19 +203,24 @@ def _parser() -> Parser:
         help='measure R@10 as well, on rows of {"text": ..., "file": ...}: words and the MIDI file that they describe',
     )
 
+    calibrate = command("calibrate", run_calibrate, "Measure what a checkpoint's scores mean; kept in its folder.")
+    calibrate.add_argument(
+        "--pieces", metavar="PATH", help="background pieces: a folder or saved index (default: the examples)"
+    )
+
+    completion = commands.add_parser(
+        "completion", help="Print a script that completes `pianobind` in a shell.", epilog=COMPLETION_NOTE
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="the shell")
+    completion.set_defaults(run=run_completion)
+
     command("demo", run_demo, "Search the small corpus that comes with the package.", f"{CACHE_NOTE} {EPILOG}")
 
     app = command("app", run_app, "Search, see and play a corpus on a page in the browser.", f"{CACHE_NOTE} {EPILOG}")
     add_app_arguments(app)
-    transcribing(app)
+    reading(app)
     computing(app)
     return parser
-
-
-def _count(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
 
 
 def _shard(text):
@@ -211,39 +228,6 @@ def _shard(text):
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N, such as 1/4")
     return int(number), int(count)
-
-
-def run_search(args) -> int:
-    """Prints the hits of a search."""
-    if args.query is None and args.like is None:
-        raise UserError("there is nothing to search for; give a QUERY, --like FILE, or both")
-    if args.query is not None and not args.query.strip():
-        raise UserError("the query is empty; describe the music in at least one word")
-    check_searchable(args.path)
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
-    # Opens a saved index before the query is embedded, which may take long; a folder is embedded after the query.
-    collection = Collection(args.path, checkpoint, by_words=args.like is None)
-    words = None if args.query is None else checkpoint.embed_text([args.query])[0]
-    example = checkpoint.embed_file(args.like) if args.like is not None else None
-    index, failures = collection.open()
-    with user_errors(args.path):
-        by_words = example is None
-        hits = index.search(words, args.top_k)[0] if by_words else index.search_like(example, args.top_k, words)
-    if args.json:
-        print(json.dumps([{"rank": rank} | _as_row(hit) for rank, hit in enumerate(hits, 1)], indent=1))
-    else:
-        for rank, hit in enumerate(hits, 1):
-            print(f"{rank:4}  {hit.score:6.3f}  {_span(hit):>13}  {hit.path}")
-    return _report(failures)
-
-
-def _as_row(hit) -> dict:
-    return {
-        "score": hit.score,
-        "path": hit.path,
-        "start_seconds": hit.start_seconds,
-        "end_seconds": hit.end_seconds,
-    }
 
 
 def run_index(args) -> int:
@@ -260,7 +244,7 @@ def run_index(args) -> int:
     if args.dtype == "int8":
         complain("warning: `--dtype int8` is now called `--int8`.")
         args.dtype, args.int8 = "float32", True
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
     check_searchable(args.path)
     with user_errors(output, writing=True):  # fails before the work
         if shard is not None:
@@ -306,7 +290,7 @@ def run_embed(args) -> int:
         paths = list_files(args.path) if os.path.isdir(args.path) else [args.path]
     if not paths:
         raise UserError(f"{args.path}: there is no MIDI file or recording in it; give a folder with music")
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
     embeds, failures = {}, []
     with user_errors(args.path):
         for position, file in checkpoint.embed_files(paths):
@@ -322,17 +306,31 @@ def run_embed(args) -> int:
     return _report(sorted(failures))
 
 
-def run_describe(args) -> int:
-    """Prints the words that fit a file."""
-    labels = None
-    if args.labels is not None:
-        labels = [label.strip() for label in args.labels.split(",") if label.strip()]
-        if not labels:
-            raise UserError("--labels is empty; give words with commas between them, such as calm,fast,jazz")
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
-    embedding = checkpoint.embed_file(args.path).embedding
-    for label, score in rank_labels(embedding, *label_embeddings(checkpoint.embed_text, labels), args.top_k):
-        print(f"{score:6.3f}  {label}")
+def run_calibrate(args) -> int:
+    """Measures what a checkpoint's scores mean, and keeps it beside the checkpoint."""
+    if args.pieces is not None:
+        check_searchable(args.pieces)
+    checkpoint = Checkpoint(args.checkpoint, args.device)
+    if not os.path.isdir(checkpoint.name):
+        raise UserError(
+            f"{checkpoint.name}: is no folder; download the checkpoint, or leave it: it is measured by use"
+        )
+    pieces = checkpoint.embed_background(example_files()) if args.pieces is None else None
+    if pieces is None:
+        index, _ = Collection(args.pieces, checkpoint).open()
+        pieces = index.embeddings
+    target = Path(checkpoint.name) / CALIBRATION
+    with user_errors(target, writing=True):
+        Calibration.measure(checkpoint.embed_text, pieces).save(target, checkpoint.weights_fingerprint)
+    print(f"{target}: {len(pieces)} background pieces")
+    return 0
+
+
+def run_completion(args) -> int:
+    """Prints a script that completes the command in a shell."""
+    import shtab
+
+    print(shtab.complete(_parser(), shell=args.shell))
     return 0
 
 
@@ -371,24 +369,20 @@ def run_demo(args) -> int:
     checkpoint = Checkpoint(args.checkpoint, args.device)
     index, failures = Collection(folder, checkpoint).open()
     names, labels = titles(folder), label_embeddings(checkpoint.embed_text)
+    means = checkpoint.calibration.label_means(labels[1])
     embeds = dict(zip(index.paths, index.embeddings, strict=True))
     print(f"{len(index)} piano pieces in {folder}")
-    for query, hits in zip(queries, index.search(checkpoint.embed_text(queries), DEMO_HITS), strict=True):
+    finder = Finder(index, checkpoint, folder)
+    for query in queries:
         print(f'\n"{query}"')
+        hits = finder.find(query, top_k=DEMO_HITS).hits
         for rank, hit in enumerate(hits, 1):
-            words = ", ".join(word for word, _ in rank_labels(embeds[hit.path], *labels, DEMO_REASONS))
+            words = ", ".join(word for word, _ in rank_labels(embeds[hit.path], *labels, DEMO_REASONS, means))
             file = os.path.basename(hit.path)
             name = ", ".join(part for part in names.get(file, ()) if part) or file
-            print(f"{rank:4}  {hit.score:6.3f}  {_span(hit):>13}  {name}\n{'':29}{words}")
+            print(f"{rank:4}  {round(100 * hit.fit):3}%  {span(hit):>13}  {name}\n{'':27}{words}")
     print('\nYour own music: pianobind search FOLDER "calm, slow, rainy"')
     return _report(failures)
-
-
-def _span(hit) -> str:
-    """A hit's window as m:ss-m:ss."""
-    if hit.start_seconds is None:
-        return ""
-    return "-".join(f"{int(at) // 60}:{int(at) % 60:02}" for at in (hit.start_seconds, hit.end_seconds))
 
 
 def _report(failures) -> int:

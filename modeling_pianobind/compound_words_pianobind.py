@@ -35,17 +35,18 @@ class CompoundNotes(PianoNotes):
         return notes
 
 
-def read_compound_notes(source) -> CompoundNotes:
+def read_compound_notes(source, solo_only: bool = False) -> CompoundNotes:
     """Reads the notes of a MIDI file with their places in the score.
 
     Args:
         source (`str`, `Path`, `bytes`, `symusic.Score` or `CompoundNotes`): a file, its content, or notes.
+        solo_only (`bool`): as in `read_midi`.
     Returns:
         `CompoundNotes`, without the notes below 22 or above 107, which the vocabulary does not have.
     Raises:
         FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
-        ValueError: the content is no MIDI, is damaged, holds no piano notes, or holds other instruments; or `source`
-            is `PianoNotes` of seconds, which do not know their bars.
+        ValueError: the content is no MIDI, is damaged, holds no piano notes, or other instruments if `solo_only`; or
+            `source` is `PianoNotes` of seconds, which do not know their bars.
     Source: the rules of MIDI-BERT's data preparation (arXiv 2107.05223, section 3.1). Differs: a file of another
         resolution than 480 ticks a beat is rescaled.
     """
@@ -57,7 +58,7 @@ def read_compound_notes(source) -> CompoundNotes:
         )
     name = str(source) if isinstance(source, (str, Path)) else "the given MIDI"
     score = score_from(source, name)
-    arrays = [track.notes.numpy() for track in piano_tracks(score, name)]
+    arrays = [track.notes.numpy() for track in piano_tracks(score, name, solo_only)]
     start, length, pitch, velocity = (
         np.concatenate([array[field] for array in arrays]).astype(np.int64)
         for field in ("time", "duration", "pitch", "velocity")

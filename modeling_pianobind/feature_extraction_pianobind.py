@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
+from .decoding_pianobind import ffmpeg_blocks, needs_ffmpeg
 from .encoder_extractor_pianobind import encoder_batch, load_extractor
 from .inputs_pianobind import check_numbers
 
@@ -312,9 +313,13 @@ def _file_blocks(path: Path, sampling_rate: int) -> Iterator[np.ndarray]:
 
 def _decoded_blocks(handle, name: str, sampling_rate: int) -> Iterator[np.ndarray]:
     """Mono float32 blocks of an opened file at `sampling_rate`; `name` is used in error messages."""
-    if not handle.read(1):
+    head = handle.read(12)
+    if not head:
         raise ValueError(f"{name}: the file is empty; copy or export it again.")
     handle.seek(0)
+    if needs_ffmpeg(head):
+        yield from ffmpeg_blocks(handle, name, sampling_rate)
+        return
     try:
         with soundfile.SoundFile(handle) as sound:
             if not MIN_SAMPLING_RATE <= sound.samplerate <= MAX_SAMPLING_RATE:

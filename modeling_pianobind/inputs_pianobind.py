@@ -46,10 +46,13 @@ class Format:
 
 FORMATS = {
     "midi": Format((".mid", ".midi"), "midi", _midi_windows),
-    "audio": Format((".wav", ".flac", ".mp3", ".ogg"), "audio", _audio_windows),
+    "audio": Format(
+        (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aif", ".aiff", ".m4a", ".aac", ".wma"), "audio", _audio_windows
+    ),
 }
 MIDI_EXTENSIONS, AUDIO_EXTENSIONS = FORMATS["midi"].extensions, FORMATS["audio"].extensions
 EXTENSIONS = {extension: modality for modality, entry in FORMATS.items() for extension in entry.extensions}
+TEXT_EXTENSIONS = (".md", ".txt", ".csv", ".json", ".jsonl")
 MODALITIES = ("text", *FORMATS)
 MP3_STARTS = (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xfa")
 # (first bytes, bytes 8 to 12) -> kind of the content, and its modality if the package reads it
@@ -59,9 +62,16 @@ SIGNATURES = {
     (b"RIFF", b"WAVE"): ("a WAV file", "audio"),
     (b"fLaC", b""): ("a FLAC file", "audio"),
     (b"OggS", b""): ("an Ogg file", "audio"),
+    (b"FORM", b"AIF"): ("an AIFF file", "audio"),
+    (b"", b"M4A "): ("an MPEG-4 file", "audio"),
+    **dict.fromkeys(((first, b"") for first in (b"\xff\xf1", b"\xff\xf9")), ("an AAC file", "audio")),
     **dict.fromkeys(((first, b"") for first in MP3_STARTS), ("an MP3 file", "audio")),
     (b"PK\x03\x04", b""): ("a ZIP archive", None),
 }
+
+
+class MissingDecoderError(ValueError):
+    """A file needs an extra that is not installed: it can be read once it is."""
 
 
 def modality_of(path) -> str:
@@ -162,6 +172,18 @@ def list_files(folder) -> list[str]:
     return sorted(paths)
 
 
+def count_other_files(folder) -> dict[str, int]:
+    """How many files below a folder are no music, by extension, most first; metadata and texts are not counted."""
+    counts = {}
+    for _, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            extension = os.path.splitext(name)[1].lower()
+            if not name.startswith(".") and extension not in EXTENSIONS and extension not in TEXT_EXTENSIONS:
+                counts[extension or "no extension"] = counts.get(extension or "no extension", 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
 def piece_of(path) -> str:
     """The name of a piece: files of one folder with one stem (take.mid, take.mp3) are the same piece."""
     return os.path.splitext(os.fspath(path))[0]
@@ -203,11 +225,13 @@ __all__ = [
     "MIDI_EXTENSIONS",
     "MODALITIES",
     "Format",
+    "MissingDecoderError",
     "check_content",
     "check_numbers",
     "content_hash",
     "content_kind",
     "content_modality",
+    "count_other_files",
     "explain",
     "group_pieces",
     "list_files",

@@ -112,11 +112,19 @@ def label_embeddings(embed_text, labels=None) -> tuple[list[str], np.ndarray]:
     return labels, means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
-def rank_labels(embedding, labels, label_embeds, top_k) -> list[tuple[str, float]]:
-    """The `top_k` labels by cosine with a unit `embedding (dim,)`, best first; equal ones keep their order."""
+def rank_labels(embedding, labels, label_embeds, top_k, means=None) -> list[tuple[str, float]]:
+    """Ranks labels by their cosine with a piece, best first; equal ones keep their order.
+
+    Args:
+        embedding (`np.ndarray` of shape `(dim,)`): unit length.
+        label_embeds (`np.ndarray` of shape `(labels, dim)`): unit rows.
+        top_k (`int`): how many to return.
+        means (`np.ndarray` of shape `(labels,)`, *optional*): subtracted from the cosines: what each label has with
+            music in general.
+    """
     if top_k < 1:
         raise ValueError(f"`top_k` is {top_k}; it must be at least 1.")
-    scores = label_embeds @ embedding
+    scores = label_embeds @ embedding - (0 if means is None else means)
     return [(labels[row], float(scores[row])) for row in np.argsort(-scores, kind="stable")[:top_k]]
 
 

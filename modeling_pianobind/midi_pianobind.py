@@ -41,6 +41,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         onset_gap_bins, duration_bins, pedal_bins, velocity_bins (`int`): vocabulary of a field without PAD and MASK.
         onset_gap_range, duration_range, pedal_range (`tuple[float, float]`): shortest and longest time in seconds that
             a field distinguishes; shorter ones are in bin 0, longer ones in the last bin.
+        solo_only (`bool`): refuse MIDI files with other instruments; by default only their piano tracks are read.
     """
 
     model_input_names = ["midi_ids", "midi_attention_mask"]
@@ -58,6 +59,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         onset_gap_range=(0.01, 10.0),
         duration_range=(0.02, 10.0),
         pedal_range=(0.05, 10.0),
+        solo_only=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -76,6 +78,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         self.onset_gap_range = _checked_range("onset_gap_range", onset_gap_range)
         self.duration_range = _checked_range("duration_range", duration_range)
         self.pedal_range = _checked_range("pedal_range", pedal_range)
+        self.solo_only = bool(solo_only)
         check_numbers(self, LOWEST_SETTINGS)
         if hop_seconds > window_seconds:
             raise ValueError(
@@ -103,7 +106,8 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
 
     def read(self, source) -> PianoNotes:
         """Reads MIDI into the notes that `windows` takes; see `read_midi`, or `read_compound_notes`."""
-        return read_compound_notes(source) if self._compound else read_midi(source)
+        read = read_compound_notes if self._compound else read_midi
+        return read(source, self.solo_only)
 
     def rows(self, notes: PianoNotes) -> np.ndarray:
         """Writes notes as rows.

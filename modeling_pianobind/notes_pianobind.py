@@ -57,23 +57,24 @@ class PianoNotes:
         return notes
 
 
-def read_midi(source) -> PianoNotes:
+def read_midi(source, solo_only: bool = False) -> PianoNotes:
     """Reads the notes of a MIDI file.
 
     Args:
         source (`str`, `Path`, `bytes`, `symusic.Score` or `PianoNotes`): a file, its content, or notes.
+        solo_only (`bool`): refuse a file with other instruments; by default only its piano tracks are read.
     Returns:
-        `PianoNotes`, all tracks and channels together.
+        `PianoNotes`, all the piano's tracks and channels together.
     Raises:
         FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
-        ValueError: the content is no MIDI, is damaged, holds no piano notes, or holds other instruments.
+        ValueError: the content is no MIDI, is damaged, holds no piano notes, or other instruments if `solo_only`.
     """
     if isinstance(source, PianoNotes):
         if not len(source):
             raise ValueError("the given PianoNotes hold no note; leave the piece out.")
         return source
     name = str(source) if isinstance(source, (str, Path)) else "the given MIDI"
-    return notes_from_score(score_from(source, name), name)
+    return notes_from_score(score_from(source, name), name, solo_only)
 
 
 def score_from(source, name: str) -> symusic.Score:
@@ -193,8 +194,16 @@ def check_length(score: symusic.Score, start_ticks: np.ndarray, seconds: float, 
         )
 
 
-def piano_tracks(score: symusic.Score, name: str) -> list:
-    """The tracks of a score that hold notes; all of them must be a piano's, and no piece has millions."""
+def piano_tracks(score: symusic.Score, name: str, solo_only: bool = False) -> list:
+    """The piano's tracks that hold notes; what else a score holds is left out with a warning.
+
+    Args:
+        score (`symusic.Score`): in ticks.
+        name (`str`): of the file, for messages.
+        solo_only (`bool`): refuse a score of several instruments instead.
+    Raises:
+        ValueError: there is no note of a piano, or there are millions.
+    """
     tracks = [track for track in score.tracks if len(track.notes)]
     if (notes := sum(len(track.notes) for track in tracks)) > MAX_NOTES:
         raise ValueError(
@@ -202,18 +211,34 @@ def piano_tracks(score: symusic.Score, name: str) -> list:
         )
     if not tracks:
         raise ValueError(f"{name}: there is no note in it; leave it out, or check how it was exported.")
-    others = sorted({_instrument(track) for track in tracks if track.is_drum or track.program not in PIANO_PROGRAMS})
-    if others:
+    others = other_instruments(score)
+    names = ", ".join(sorted(set(others)))
+    if others and (solo_only or len(others) == len(tracks)):
         raise ValueError(
-            f"{name}: not a piano piece, it has notes for {', '.join(others)}; "
-            "keep only its piano tracks (programs 1-8)."
+            f"{name}: not a piano piece, it has notes for {names}; keep only its piano tracks (programs 1-8)."
         )
-    return tracks
+    if others:
+        taken = len(tracks) - len(others)
+        warnings.warn(
+            f"{name}: its {taken} piano {'track is' if taken == 1 else 'tracks are'} taken; notes for {names} are "
+            "left out (--solo-only refuses such files).",
+            stacklevel=2,
+        )
+    return [track for track in tracks if _is_piano(track)]
 
 
-def notes_from_score(score: symusic.Score, name: str) -> PianoNotes:
-    """Piano notes of a symusic score in ticks."""
-    tracks = piano_tracks(score, name)
+def other_instruments(score: symusic.Score) -> list[str]:
+    """The instrument of each track that holds notes and is not a piano's."""
+    return [_instrument(track) for track in score.tracks if len(track.notes) and not _is_piano(track)]
+
+
+def _is_piano(track) -> bool:
+    return not track.is_drum and track.program in PIANO_PROGRAMS
+
+
+def notes_from_score(score: symusic.Score, name: str, solo_only: bool = False) -> PianoNotes:
+    """Piano notes of a symusic score in ticks; see `read_midi`."""
+    tracks = piano_tracks(score, name, solo_only)
     seconds = tick_clock(score)
     arrays = [track.notes.numpy() for track in tracks]
     start_ticks = np.concatenate([array["time"] for array in arrays]).astype(np.int64)
@@ -231,7 +256,9 @@ def notes_from_score(score: symusic.Score, name: str) -> PianoNotes:
             f"{name}: {(~on_piano).sum()} of {len(pitch)} notes lie outside the piano's 88 keys and are left out.",
             stacklevel=2,
         )
-    pedal_ticks = [track.pedals.numpy() for track in score.tracks if len(track.pedals)]
+    # A pedal may stand in a track without notes, of any program; that of another instrument is not the piano's.
+    pedals = [track for track in score.tracks if len(track.pedals) and (not len(track.notes) or _is_piano(track))]
+    pedal_ticks = [track.pedals.numpy() for track in pedals]
     pedal = _pedal_seconds(release, pedal_ticks, seconds)
     order = np.argsort(start_ticks * 128 + pitch, kind="stable")  # one key sorts faster than lexsort's two
     order = order[on_piano[order]]
@@ -290,6 +317,7 @@ __all__ = [
     "PianoNotes",
     "check_length",
     "notes_from_score",
+    "other_instruments",
     "piano_tracks",
     "read_midi",
     "score_from",

@@ -1,12 +1,16 @@
 """Public functions on a checkpoint: embed files and text, search, describe."""
 
 import os
+import warnings
 from typing import TYPE_CHECKING
 
-from .checkpoint_pianobind import default_checkpoint
+import numpy as np
+
+from .checkpoint_pianobind import default_checkpoint, model_fingerprint
 from .embedding_pianobind import embed_audio, embed_example, embed_midi, embed_pieces, embed_text
 from .index.embedding_index import EmbeddingIndex, Hit
 from .labels_pianobind import label_embeddings, rank_labels
+from .service.calibration import load_calibration
 
 if TYPE_CHECKING:
     from .modeling_pianobind import PianoBindModel
@@ -31,14 +35,26 @@ def describe(
         top_k (`int`): how many to return.
         transcribe (`bool`): as in `embed_audio`.
     Returns:
-        `list[tuple[str, float]]`: label and cosine with the file, best first. Scores compare the labels of one file;
-        they are no probabilities.
+        `list[tuple[str, float]]`: label and score, best first. A score is the cosine with the file minus the label's
+        mean cosine with the example corpus, so that no label fits all music; it is no probability.
     Raises:
         ValueError, OSError: the file cannot be read, or a label is empty.
     """
     embedding = embed_pieces(model, processor, [path], transcribe=transcribe)[0]
-    labels, embeds = label_embeddings(lambda texts: embed_text(model, processor, texts), labels)
-    return rank_labels(embedding, labels, embeds, top_k)
+
+    def embed(texts):
+        return embed_text(model, processor, texts)
+
+    def embed_background(paths):
+        if model.midi_model is None:
+            return np.zeros((0, len(embedding)), np.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return embed_midi(model, processor, paths)
+
+    calibration = load_calibration(model.name_or_path, model_fingerprint(model), embed, embed_background)
+    labels, embeds = label_embeddings(embed, labels)
+    return rank_labels(embedding, labels, embeds, top_k, calibration.label_means(embeds))
 
 
 __all__ = [

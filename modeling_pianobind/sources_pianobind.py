@@ -33,7 +33,7 @@ def source_of(value: Any) -> Source:
     """Finds the modality of a value.
 
     Args:
-        value: a `Path`; a `str`, which is a file if it ends in .mid .midi .wav .flac .mp3 .ogg and words otherwise;
+        value: a `Path`; a `str`, which is a file if it ends in an extension of `FORMATS` and words otherwise;
             the content of a file (`bytes`); a dictionary with one of the keys "text", "audio" and "midi"; or one with
             "array" (or "raw") and "sampling_rate", which is a waveform `(samples,)` or `(channels, samples)`.
     Raises:

@@ -21,6 +21,8 @@ from modeling_pianobind import (
     PianoBindModel,
     PianoBindProcessor,
 )
+from modeling_pianobind.service.calibration import FILE, Calibration, example_files
+from modeling_pianobind.service.checkpoint import Checkpoint
 
 SPECIAL_TOKENS = {
     "pad_token": "[PAD]",
@@ -76,6 +78,9 @@ def tiny_checkpoint(tmp_path_factory):
     """Folder of what `save_tiny_checkpoint` saves."""
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     save_tiny_checkpoint(folder)
+    checkpoint = Checkpoint(str(folder))
+    calibration = Calibration.measure(checkpoint.embed_text, checkpoint.embed_background(example_files()[:20]))
+    calibration.save(folder / FILE, checkpoint.weights_fingerprint)
     return folder
 
 

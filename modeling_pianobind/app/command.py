@@ -50,7 +50,7 @@ def run(args) -> int:
     check_searchable(args.path)
     with user_errors(args.soundfont):
         instrument = Soundfont(args.soundfont) if args.soundfont else AdditivePiano()
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
     limits = Limits(file_megabytes=args.max_file_megabytes, minutes=args.max_minutes)
     library = Library(args.path, checkpoint, instrument, limits)
     for message in library.failures:
@@ -60,6 +60,9 @@ def run(args) -> int:
         launch(library, args.host, args.port)
     except OSError as error:
         raise UserError(f"port {args.port or 7860}: cannot be listened on ({error}); choose another --port") from error
+    except ValueError as error:  # gradio looks at its own page first, which a proxy may hide
+        reason = " ".join(str(error).split())
+        raise UserError(f"the page cannot be reached from here ({reason}); check proxies, or give --host") from error
     return 0
 
 

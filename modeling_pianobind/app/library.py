@@ -7,6 +7,7 @@ import numpy as np
 
 from ..gate_pianobind import Limits
 from ..index.alignment import Example
+from ..index.finder import Finder
 from ..index.folder_index import Collection
 from ..inputs_pianobind import MIDI_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
@@ -69,7 +70,7 @@ class Library:
         if not len(self.index):
             raise UserError(f"{path}: there is no piece in it that can be read; give another folder or index")
         self.checkpoint, self.instrument, self.limits = checkpoint, instrument, limits or Limits()
-        self.uploads = Uploads()
+        self.uploads, self.finder = Uploads(), Finder(self.index, checkpoint)
         self.paths = self.index.paths
         self._number = {path: number for number, path in enumerate(self.paths)}
         self._names = _display_names(self.paths, titles(path))
@@ -98,12 +99,9 @@ class Library:
             raise UserError(f"The description has {len(words)} characters; {self.limits.characters} are enough.")
         if not words and not example:
             raise UserError("There is nothing to search for; describe the music, or drop a MIDI file or recording.")
-        said = self.checkpoint.embed_text([words])[0] if words else None
-        if example:
-            share = float(np.clip(text_weight, 0.0, 1.0))
-            hits = self.index.search_like(self.example(example), top_k + 1, said, share)
-        else:
-            hits = self.index.search(said, top_k + 1)[0]
+        weight = float(np.clip(text_weight, 0.0, 1.0))
+        like = self.example(example) if example else None
+        hits = self.finder.find(words or None, like, top_k + 1, weight).hits
         wanted = [hit for hit in hits if str(self._number[hit.path]) != example][:top_k]
         views = []
         for hit in wanted:

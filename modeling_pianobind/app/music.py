@@ -10,6 +10,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from ..decoding_pianobind import needs_ffmpeg
+from ..feature_extraction_pianobind import audio_blocks
 from ..inputs_pianobind import modality_of
 from ..notes_pianobind import PianoNotes, read_midi
 from .synthesis import SAMPLING_RATE, levelled
@@ -126,7 +128,14 @@ def open_music(path) -> Midi | Recording:
     Raises:
         ValueError, OSError: it cannot be read.
     """
-    return Midi(read_midi(Path(path))) if modality_of(path) == "midi" else Recording(path)
+    if modality_of(path) == "midi":
+        return Midi(read_midi(Path(path)))
+    with open(path, "rb") as handle:
+        head = handle.read(12)
+    if needs_ffmpeg(head):  # soundfile cannot seek in it; as FLAC it can
+        sound = np.concatenate(list(audio_blocks(str(path), None, SAMPLING_RATE)))
+        return Recording(flac(np.stack([sound, sound], axis=1)))
+    return Recording(path)
 
 
 def flac(sound: np.ndarray) -> bytes:

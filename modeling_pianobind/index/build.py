@@ -1,18 +1,35 @@
 """The files below a folder -> their embeddings: scan, hash, embed what changed, keep what succeeded.
 
-Nothing is lost: a file that cannot be read stops no other, and Ctrl-C hands over what is done.
+Nothing is lost: a file that cannot be read stops no other, and what is done is handed over to be saved every minute,
+and when Ctrl-C stops the work.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, content_hash, explain, list_files, piece_of
+from ..inputs_pianobind import (
+    AUDIO_EXTENSIONS,
+    MIDI_EXTENSIONS,
+    MissingDecoderError,
+    content_hash,
+    explain,
+    list_files,
+    piece_of,
+)
+from ..notes_pianobind import read_midi
+from .facts import read_facts
 from .shards import in_shard
-from .table import Failure, is_midi
+from .table import NO_STAMP, Failure, FileRow, is_midi
+
+SAVE_SECONDS = 45.0  # between two saves of work in progress; with the time of a save, no more than a minute is lost
+SAVE_SHARE = 0.1  # of the time, that saving a large index over and over may take
+# A file that changed just before it was stamped may change again within the same tick of its file system's clock.
+SETTLED_SECONDS = 2.0
 
 
 @dataclass
@@ -20,20 +37,32 @@ class FolderContent:
     """The files of a folder.
 
     Attributes:
-        rows (`list[tuple]`): what `FileTable.from_rows` takes.
+        rows (`list[FileRow]`): those that were embedded.
         failures (`list[Failure]`): the files that could not be read.
     """
 
-    rows: list[tuple] = field(default_factory=list)
+    rows: list[FileRow] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+
+
+class Watch:
+    """Is told how far the work has come; this one says nothing."""
+
+    def begin(self, doing: str, files: int) -> None:
+        """`files` are going to be worked on."""
+
+    def step(self) -> None:
+        """One of them is done."""
 
 
 def embed_folder(
     folder,
     previous: FolderContent,
     embed: Callable[[list[str]], Iterable],
-    on_interrupt: Callable[[FolderContent], None] | None = None,
+    save: Callable[[FolderContent], None] | None = None,
     shard: tuple[int, int] | None = None,
+    solo_only: bool = False,
+    watch: Watch | None = None,
 ) -> FolderContent:
     """Embeds the files of a folder whose content `previous` does not hold.
 
@@ -42,8 +71,10 @@ def embed_folder(
         previous (`FolderContent`): what the same checkpoint made in the same way.
         embed: takes a list of paths, yields `(position, EmbeddedFile)`; called only if there is work, so that a
             caller may load the model in it.
-        on_interrupt (*optional*): called with what is done, when Ctrl-C stops the work.
+        save (*optional*): called with what is done, every minute and when Ctrl-C stops the work.
         shard (`tuple[int, int]`, *optional*): number, from 1, and count: embed only this share of the pieces.
+        solo_only (`bool`): whether `embed` refuses MIDI of several instruments.
+        watch (`Watch`, *optional*): is told how far the work has come.
     Returns:
         `FolderContent`, sorted by path.
     Raises:
@@ -56,13 +87,21 @@ def embed_folder(
         raise ValueError(f"{folder}: there is no {extensions} file in it; give a folder with music.")
     if shard is not None:
         paths = [path for path in paths if in_shard(piece_of(path), folder, *shard)]
-    state = _scan(paths, previous)
+    watch = watch or Watch()
+    state = _scan(paths, previous, solo_only, watch)
+    watch.begin("embedded", len(state.changed))
+    saved_at, pause = time.monotonic(), SAVE_SECONDS
     try:
         for position, file in embed(state.changed) if state.changed else ():
             state.keep(state.changed[position], file)
+            watch.step()
+            if save is not None and (begun := time.monotonic()) - saved_at > pause:
+                save(state.content())
+                saved_at = time.monotonic()
+                pause = max(SAVE_SECONDS, (saved_at - begun) / SAVE_SHARE)
     except KeyboardInterrupt:
-        if on_interrupt is not None:
-            on_interrupt(state.content())
+        if save is not None:
+            save(state.content())
         raise
     return state.content()
 
@@ -72,16 +111,20 @@ class _State:
     """What is known of a folder's files.
 
     Attributes:
-        rows: by path, rows of `FileTable.from_rows`.
+        rows: by path.
         changed: paths that have to be embedded, with their content's hash in `hashes`.
-        times: by path, when the file changed last, as it was before it was hashed.
+        stamps: by path, as the file was before it was hashed.
+        solo_only: as in `embed_folder`.
+        begun: when the first file was looked at, in seconds of the system's clock.
     """
 
-    rows: dict[str, tuple] = field(default_factory=dict)
+    solo_only: bool
+    begun: float = field(default_factory=time.time)
+    rows: dict[str, FileRow] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     hashes: dict[str, str] = field(default_factory=dict)
-    times: dict[str, int] = field(default_factory=dict)
+    stamps: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def content(self) -> FolderContent:
         failures = sorted(self.failures, key=lambda failure: failure.path)
@@ -89,54 +132,98 @@ class _State:
 
     def keep(self, path: str, file) -> None:
         """Takes the `EmbeddedFile` of a path."""
-        is_same = _time_of(path) == self.times[path]
+        is_same = _stamp_of(path)[:2] == self.stamps[path][:2]
         if file.error is not None:
-            # An OSError may pass until the next time; an error in the content will not.
-            kept = self.hashes[path] if is_same and not isinstance(file.error, OSError) else ""
-            self.failures.append(Failure(path, explain(path, file.error), kept))
+            # An OSError may pass until the next time, and a decoder be installed; an error in the content will not.
+            passes = isinstance(file.error, (OSError, MissingDecoderError))
+            kept = self.hashes[path] if is_same and not passes else ""
+            stamp = self.settled(path) if kept else NO_STAMP
+            message = explain(path, file.error)
+            self.failures.append(Failure(path, message, _refused_as(kept, self.solo_only), stamp))
         elif not is_same:
             # Stored under the hash of the old content, the embedding would be found for any copy of that content.
             self.failures.append(Failure(path, f"{path}: changed or vanished while it was read; try it again."))
         else:
             windows = file.windows.astype(np.float16)
-            self.rows[path] = (path, piece_of(path), self.hashes[path], file.embedding, windows, file.spans)
+            row = FileRow(path, piece_of(path), self.hashes[path], file.embedding, windows, file.spans)
+            facts, names = read_facts(path, file.spans)
+            self.rows[path] = row._replace(stamp=self.settled(path), facts=facts, names=names)
+
+    def settled(self, path: str) -> tuple[int, int, int]:
+        """The stamp of a file if it can be relied on the next time."""
+        stamp = self.stamps[path]
+        return stamp if max(stamp[1:]) / 1e9 < self.begun - SETTLED_SECONDS else NO_STAMP
 
 
-def _scan(paths: list[str], previous: FolderContent) -> _State:
-    """Hashes the files and takes what `previous` knows of their content."""
-    known = {(row[2], is_midi(row[0])): row for row in previous.rows}
+def _refused_as(content_hash: str, solo_only: bool) -> str:
+    """What a failure is kept under: what `--solo-only` refuses is no failure without it."""
+    return f"solo-only:{content_hash}" if content_hash and solo_only else content_hash
+
+
+def _scan(paths: list[str], previous: FolderContent, solo_only: bool, watch: Watch) -> _State:
+    """Takes what `previous` knows of the files, by size and times where they stayed, by their content's hash else."""
+    known = {(row.content_hash, is_midi(row.path)): row for row in previous.rows}
     failed = {(failure.path, failure.content_hash): failure for failure in previous.failures}
-    state = _State()
+    stamped = {row.path: (tuple(row.stamp), row.content_hash) for row in previous.rows}
+    for failure in previous.failures:
+        stamped[failure.path] = tuple(failure.stamp), failure.content_hash.removeprefix("solo-only:")
+    state = _State(solo_only)
+    watch.begin("read", len(paths))
     with ThreadPoolExecutor() as pool:
-        for path, identity in zip(paths, pool.map(_identify, paths), strict=True):
+        identities = pool.map(lambda path: _identify(path, *stamped.get(path, (NO_STAMP, ""))), paths)
+        for path, identity in zip(paths, identities, strict=True):
+            watch.step()
             if isinstance(identity, OSError):
                 state.failures.append(Failure(path, explain(path, identity)))
                 continue
-            digest, state.times[path] = identity
-            if (digest, is_midi(path)) in known:
-                state.rows[path] = (path, piece_of(path), *known[digest, is_midi(path)][2:])
-            elif (path, digest) in failed:
-                state.failures.append(failed[path, digest])
+            digest, state.stamps[path] = identity
+            stamp = state.settled(path)
+            refusal = failed.get((path, _refused_as(digest, solo_only)))
+            row = known.get((digest, is_midi(path)))
+            if row is not None and np.isnan(row.facts[0]):  # of an index that knew no facts yet
+                facts, names = read_facts(path, row.spans)
+                row = row._replace(facts=facts, names=names)
+            if row is not None and solo_only and row.facts[3] > 0:
+                row, refusal = None, _solo_refusal(path, digest, stamp)
+            if row is not None:
+                state.rows[path] = row._replace(path=path, piece=piece_of(path), stamp=stamp)
+            elif refusal is not None:
+                state.failures.append(Failure(path, refusal.message, refusal.content_hash, stamp))
             else:
                 state.hashes[path] = digest
                 state.changed.append(path)
     return state
 
 
-def _identify(path) -> tuple[str, int] | OSError:
-    """A file's hash, and the time of its last change before it was hashed; or why it cannot be read."""
+def _solo_refusal(path: str, digest: str, stamp) -> Failure | None:
+    """What reading an ensemble's file says under `--solo-only`; None where it can be read after all."""
     try:
-        before = os.stat(path).st_mtime_ns
+        read_midi(path, solo_only=True)
+    except (ValueError, OSError) as error:
+        return Failure(path, explain(path, error), _refused_as(digest, solo_only=True), stamp)
+    return None
+
+
+def _identify(path, stamp, known_hash: str) -> tuple[str, tuple[int, int, int]] | OSError:
+    """A file's hash, and its stamp before it was hashed; or why it cannot be read."""
+    try:
+        before = _stamp(os.stat(path))
+        if known_hash and stamp == before and os.access(path, os.R_OK):
+            return known_hash, before
         return content_hash(path), before
     except OSError as error:
         return error
 
 
-def _time_of(path) -> int | None:
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _stamp_of(path) -> tuple[int, int, int]:
     try:
-        return os.stat(path).st_mtime_ns
+        return _stamp(os.stat(path))
     except OSError:  # it has vanished since it was listed
-        return None
+        return NO_STAMP
 
 
-__all__ = ["FolderContent", "embed_folder"]
+__all__ = ["FolderContent", "Watch", "embed_folder"]

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..checkpoint_pianobind import BFLOAT16
 from .alignment import Example
-from .build import FolderContent, embed_folder
-from .search import MAX_COSINE, rerank_by_alignment, top_pieces
+from .build import FolderContent, Watch, embed_folder
+from .search import MAX_COSINE, SCORE_DECIMALS, rerank_by_alignment, top_pieces
 from .shards import load_shards
 from .storage import IndexMetadata, damage, save_shard
 from .table import Failure, FileTable, IndexShard
@@ -36,12 +36,15 @@ class Hit:
         score (`float`): cosine between the query and the piece.
         start_seconds, end_seconds (`float` or None): the best matching window of that file; None if the index has no
             windows.
+        fit (`float` or None): 0 to 1, how well the piece fits compared with background texts and pieces, or by its
+            name; None for a search that compares embeddings alone.
     """
 
     path: str
     score: float
     start_seconds: float | None = None
     end_seconds: float | None = None
+    fit: float | None = None
 
 
 class EmbeddingIndex:
@@ -53,6 +56,7 @@ class EmbeddingIndex:
         fingerprint (`str`): of the checkpoint that made the embeddings; "" if unknown.
         transcribed (`bool`): whether recordings were also transcribed; see `embed_audio`.
         failures (`list[Failure]`): the files that `build` could not read.
+        complete (`bool`): False of an index that was saved in the midst of the work, and has to be finished.
     """
 
     def __init__(
@@ -61,9 +65,11 @@ class EmbeddingIndex:
         table: FileTable | None = None,
         failures: list[Failure] | None = None,
         transcribed: bool = False,
+        complete: bool = True,
     ):
         self.fingerprint = fingerprint
         self.transcribed = transcribed
+        self.complete = complete
         self.failures = list(failures or [])
         self._set_shards([IndexShard.of(table or FileTable())])
 
@@ -92,6 +98,26 @@ class EmbeddingIndex:
         return [names[row] for names, named_by in paths for row in named_by]
 
     @property
+    def names(self) -> list[str]:
+        """Title, artist and the like, as the file of each piece states them; "" where it states none."""
+        names = [(shard.table.names, shard.named_by) for shard in self.shards]
+        names = [(None if inside is None else list(inside), named_by) for inside, named_by in names]
+        return ["" if inside is None else inside[row] for inside, named_by in names for row in named_by]
+
+    def path(self, piece: int) -> str:
+        """Path or id of one piece, by its place in `paths`."""
+        shard, piece = self._located(piece)
+        return shard.path(piece)
+
+    def _located(self, piece: int) -> tuple[IndexShard, int]:
+        """The shard of a piece, and its number there."""
+        for shard in self.shards:
+            if piece < len(shard):
+                return shard, piece
+            piece -= len(shard)
+        raise IndexError(f"the index has {len(self)} pieces.")
+
+    @property
     def embeddings(self) -> np.ndarray:
         """`(pieces, dim)` float32, unit length; memory-mapped for a saved index, joined in memory for shards."""
         if self._joined is None:
@@ -117,7 +143,7 @@ class EmbeddingIndex:
 
         Args:
             model (`PianoBindModel`), processor (`PianoBindProcessor`): of one checkpoint.
-            folder: searched through all levels for .mid .midi .wav .flac .mp3 .ogg, in any case.
+            folder: searched through all levels for files with an extension of `inputs_pianobind.FORMATS`, in any case.
             previous (`EmbeddingIndex`, *optional*): files whose content it holds are not embedded again, if this
                 model made it in the same way.
             batch_size (`int`): windows in one batch of the model.
@@ -146,31 +172,30 @@ class EmbeddingIndex:
         previous: "EmbeddingIndex | None",
         fingerprint: str,
         embed: Callable[[list[str]], Iterable],
-        on_interrupt: "Callable[[EmbeddingIndex], None] | None" = None,
+        save: "Callable[[EmbeddingIndex], None] | None" = None,
         transcribed: bool = False,
         shard: tuple[int, int] | None = None,
+        solo_only: bool = False,
+        watch: Watch | None = None,
     ) -> "EmbeddingIndex":
         """`build` for callers that load the model only when a file has changed.
 
         Args:
-            folder, embed, shard: as in `build.embed_folder`.
+            folder, embed, shard, solo_only, watch: as in `build.embed_folder`.
             previous (`EmbeddingIndex`, *optional*): counts only if the same checkpoint made it in the same way.
             fingerprint (`str`): of the checkpoint.
-            on_interrupt (*optional*): called with the index of what is done, when Ctrl-C stops the work.
+            save (*optional*): called with the index of what is done, every minute and when Ctrl-C stops the work.
             transcribed (`bool`): whether `embed` transcribes recordings.
         """
 
-        def index(content: FolderContent) -> EmbeddingIndex:
-            return cls(fingerprint, FileTable.from_rows(content.rows), content.failures, transcribed)
-
-        def hand_over(content: FolderContent) -> None:
-            if on_interrupt is not None:
-                on_interrupt(index(content))
+        def index(content: FolderContent, complete: bool) -> EmbeddingIndex:
+            return cls(fingerprint, FileTable.from_rows(content.rows), content.failures, transcribed, complete)
 
         known = FolderContent()
         if previous is not None and (previous.fingerprint, previous.transcribed) == (fingerprint, transcribed):
             known = FolderContent(previous._table.rows(), previous.failures)
-        return index(embed_folder(folder, known, embed, hand_over, shard))
+        keep = None if save is None else lambda content: save(index(content, complete=False))
+        return index(embed_folder(folder, known, embed, keep, shard, solo_only, watch), complete=True)
 
     def add(self, ids: Iterable[str | os.PathLike], embeddings: np.ndarray) -> None:
         """Adds pieces by their embeddings.
@@ -220,11 +245,54 @@ class EmbeddingIndex:
 
     def example(self, piece: int) -> Example:
         """A piece of the index by its position in `paths`, for `search_like`."""
+        shard, piece = self._located(piece)
+        return shard.example(piece)
+
+    def scores_of(self, query: np.ndarray, pieces: np.ndarray) -> np.ndarray:
+        """Cosines of chosen pieces with a query, `(n,)`.
+
+        Args:
+            query (`np.ndarray` of shape `(dim,)`): of any modality.
+            pieces (`np.ndarray` of shape `(n,)`): places in `paths`, ascending.
+        """
+        query, begin, scores = self._checked(query, "query embeddings")[0], 0, []
         for shard in self.shards:
-            if piece < len(shard):
-                return shard.example(piece)
-            piece -= len(shard)
-        raise IndexError(f"the index has {len(self)} pieces.")
+            rows = pieces[(pieces >= begin) & (pieces < begin + len(shard))] - begin
+            begin += len(shard)
+            scores.append(np.vecdot(shard.embeds[rows], query) if len(rows) else np.zeros(0))
+        return np.concatenate(scores)
+
+    def hits_of(self, query: np.ndarray, pieces) -> list[Hit]:
+        """Chosen pieces as hits of a query, in the order given.
+
+        Args:
+            query (`np.ndarray` of shape `(dim,)`): of any modality.
+            pieces: places in `paths`.
+        """
+        query = self._checked(query, "query embeddings")[0]
+        found = [self._located(int(piece)) for piece in pieces]
+        scores = [round(float(np.vecdot(shard.embeds[piece], query)), SCORE_DECIMALS) for shard, piece in found]
+        return [
+            _hit(shard, piece, shard.path(piece), score, query)
+            for (shard, piece), score in zip(found, scores, strict=True)
+        ]
+
+    def subset(self, pieces: np.ndarray) -> "EmbeddingIndex":
+        """An index of some pieces, to be searched; not to be saved.
+
+        Args:
+            pieces (`np.ndarray` of shape `(n,)`): places in `paths`, ascending.
+        """
+        index, begin, shards = type(self)(self.fingerprint, None, self.failures, self.transcribed), 0, []
+        for shard in self.shards:
+            rows = pieces[(pieces >= begin) & (pieces < begin + len(shard))] - begin
+            begin += len(shard)
+            about = {"embeds": shard.embeds[rows], "named_by": shard.named_by[rows]} if len(shard) else {}
+            if shard.codes is not None:
+                about |= {"codes": shard.codes[rows], "scales": shard.scales[rows]}
+            shards.append(replace(shard, **about))
+        index._set_shards(shards)
+        return index
 
     def search_like(
         self,
@@ -299,10 +367,16 @@ class EmbeddingIndex:
         return vectors / norms
 
     def same_files(self, other: "EmbeddingIndex") -> bool:
-        """Whether both hold the same files with the same content, and the same failures."""
-        mine, others = self._table, other._table
-        same = all(list(getattr(mine, name)) == list(getattr(others, name)) for name in ("paths", "hashes"))
-        return same and (self.failures, self.fingerprint) == (other.failures, other.fingerprint)
+        """Whether both hold the same files with the same content and facts, and the same failures."""
+
+        def known(index):
+            table = index._table
+            about = [None if one is None else one.tolist() for one in (table.stamps, table.facts)]
+            stamps = [tuple(failure.stamp) for failure in index.failures]
+            return repr((list(table.paths), list(table.hashes), about, index.failures, stamps))  # nan equals itself so
+
+        mine, others = ((index.fingerprint, index.complete, known(index)) for index in (self, other))
+        return mine == others
 
     def save(self, path: str | os.PathLike, dtype: str = "float32") -> None:
         """Writes the index to a folder; an existing index is replaced atomically.
@@ -322,7 +396,7 @@ class EmbeddingIndex:
         if dtype == "int8":
             shard.quantize()
         failures = [vars(failure) for failure in self.failures]
-        save_shard(path, shard, IndexMetadata(self.fingerprint, self.transcribed, failures))
+        save_shard(path, shard, IndexMetadata(self.fingerprint, self.transcribed, failures, self.complete))
 
     @classmethod
     def load(
@@ -342,7 +416,7 @@ class EmbeddingIndex:
         shards, saved = load_shards(path, verify)
         with damage(path):
             failures = [Failure(**failure) for failure in saved.failures]
-        index = cls(saved.fingerprint, None, failures, saved.transcribed)
+        index = cls(saved.fingerprint, None, failures, saved.transcribed, saved.complete)
         index._set_shards(shards)
         if model is not None:
             from ..checkpoint_pianobind import model_fingerprint

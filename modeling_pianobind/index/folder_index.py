@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ..inputs_pianobind import explain
+from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, count_other_files, explain, list_files
+from ..service.cache import cache_root
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
+from ..service.progress import ProgressLines
 from .embedding_index import EmbeddingIndex
 from .shards import is_index
 
@@ -36,6 +38,8 @@ class Collection:
             if self.checkpoint.transcribe or not by_words:
                 index.check_transcribed(self.checkpoint.transcribe, self.path)
             index.check_fingerprint(self.checkpoint.fingerprint, self.path)
+        if not index.complete:
+            complain(f"warning: {self.path}: was stopped before it was finished; run `pianobind index` on it again")
         return index
 
     def open(self) -> tuple[EmbeddingIndex, list[str]]:
@@ -63,23 +67,49 @@ def check_searchable(path) -> None:
         raise UserError(f"{path}: does not exist; check the path")
     if not os.path.isdir(path):
         raise UserError(f"{path}: is a file; give a folder or a saved index (and the file with --like)")
+    if not is_index(path):
+        with user_errors(path):
+            if not list_files(path):
+                extensions = " ".join((*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS))
+                raise ValueError(f"{path}: there is no {extensions} file in it; give a folder with music.")
 
 
 def update_index(
     folder, previous: EmbeddingIndex | None, checkpoint: Checkpoint, save: Callable, shard=None
 ) -> EmbeddingIndex:
-    """Embeds the files of a folder, or of its shard, that changed since `previous`; Ctrl-C saves finished pieces."""
+    """Embeds the files of a folder, or of its shard, that changed since `previous`.
+
+    Args:
+        save: takes an `EmbeddingIndex`; called every minute and on Ctrl-C with the files that are finished.
+    """
 
     def keep(index: EmbeddingIndex) -> None:
+        nonlocal kept
         if len(index):
             save(index)
-            complain(f"stopped; the embeddings of {len(index)} pieces are kept, the same command goes on from there")
+            kept = len(index)
 
-    with user_errors(folder):
-        embed = checkpoint.embed_files
-        return EmbeddingIndex.update(
-            folder, previous, checkpoint.fingerprint, embed, keep, checkpoint.transcribe, shard
-        )
+    kept = 0
+    if others := count_other_files(folder):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in list(others.items())[:5])
+        complain(f"{folder}: {sum(others.values())} files of other kinds are left out ({kinds})")
+    with user_errors(folder), ProgressLines() as watch:
+        try:
+            return EmbeddingIndex.update(
+                folder,
+                previous,
+                checkpoint.fingerprint,
+                checkpoint.embed_files,
+                keep,
+                checkpoint.transcribe,
+                shard,
+                checkpoint.solo_only,
+                watch,
+            )
+        except KeyboardInterrupt:
+            if kept:
+                complain(f"stopped; the embeddings of {kept} pieces are kept, the same command goes on from there")
+            raise
 
 
 def _cache_folder(folder, checkpoint) -> Path:
@@ -87,14 +117,12 @@ def _cache_folder(folder, checkpoint) -> Path:
 
     It is not in the music folder, which is often read-only or synchronised.
     """
-    root = os.environ.get("PIANOBIND_CACHE")
-    if not root:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pianobind"
     settings = Path(checkpoint.name) / "processor_config.json"
     key = [os.fsencode(os.path.abspath(folder)), checkpoint.fingerprint.encode()]
     key += [settings.read_bytes()] if settings.is_file() else []
     key += [b"transcribed"] if checkpoint.transcribe else []
-    return Path(root) / f"index-{hashlib.sha256(b'|'.join(key)).hexdigest()[:24]}"
+    key += [b"solo-only"] if checkpoint.solo_only else []
+    return cache_root() / f"index-{hashlib.sha256(b'|'.join(key)).hexdigest()[:24]}"
 
 
 def _cached(cache) -> EmbeddingIndex | None:

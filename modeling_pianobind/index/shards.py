@@ -37,8 +37,16 @@ def shards_of(folder) -> dict[int, list[int]]:
     numbers = {}
     for entry in sorted(Path(folder).glob(f"shard-*-of-*/{HEADER}")):
         if match := SHARD_NAME.fullmatch(entry.parent.name):
-            numbers.setdefault(int(match[2]), []).append(int(match[1]))
+            numbers.setdefault(int(match[2]), []).extend([int(match[1])] if _is_complete(entry.parent) else [])
     return numbers
+
+
+def _is_complete(shard) -> bool:
+    """Whether a shard is not one that was saved in the midst of the work; a damaged one is found out when opened."""
+    try:
+        return read_header(shard).get("complete", True) is not False
+    except (OSError, ValueError):
+        return True
 
 
 def is_index(path) -> bool:
@@ -87,7 +95,7 @@ def merge(folder, shards: list) -> int:
     _refuse_doubles(shards, [content for content, _ in opened])
     folder.mkdir(parents=True, exist_ok=True)
     names = [Path(os.path.relpath(os.path.abspath(shard), os.path.abspath(folder))).as_posix() for shard in shards]
-    write_header(folder, {"shards": names}, IndexMetadata(saved.fingerprint, saved.transcribed, []))
+    write_header(folder, {"shards": names}, IndexMetadata(saved.fingerprint, saved.transcribed, [], saved.complete))
     return sum(len(content) for content, _ in opened)
 
 
@@ -144,7 +152,8 @@ def _together(path, shards, opened) -> IndexMetadata:
         raise ValueError(f"{path}: its shards have embeddings of different width; {AGAIN}.")
     with damage(path):
         failures = sorted((failure for _, saved in opened for failure in saved.failures), key=str)
-    return IndexMetadata(first.fingerprint, first.transcribed, failures)
+    complete = all(saved.complete for _, saved in opened)
+    return IndexMetadata(first.fingerprint, first.transcribed, failures, complete)
 
 
 def _refuse_doubles(shards, contents) -> None:

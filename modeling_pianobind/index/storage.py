@@ -49,10 +49,12 @@ class IndexMetadata:
     fingerprint: str
     transcribed: bool
     failures: list[dict]
+    complete: bool = True  # False of what was saved in the midst of the work
 
     @classmethod
     def of(cls, header: dict) -> "IndexMetadata":
-        return cls(header["checkpoint_fingerprint"], header.get("transcribed", False), header["failures"])
+        transcribed, complete = header.get("transcribed", False), header.get("complete", True)
+        return cls(header["checkpoint_fingerprint"], transcribed, header["failures"], complete)
 
 
 class MappedNames(Sequence):
@@ -135,6 +137,10 @@ def save_shard(path, shard: IndexShard, saved: IndexMetadata) -> None:
     bounds = np.cumsum([0, *map(len, names)])
     arrays = {"names": np.frombuffer(b"".join(names) + b"\0", np.uint8), "name_bounds": bounds}
     arrays |= {"files": table.embeds, "windows": table.windows, "spans": table.spans, "bounds": table.bounds}
+    if table.stamps is not None:
+        arrays |= {"stamps": table.stamps}
+    if table.facts is not None:
+        arrays |= {"facts": table.facts}
     if shard.embeds is not table.embeds:
         arrays |= {"pieces": shard.embeds, "named_by": shard.named_by}
     if shard.codes is not None:
@@ -156,6 +162,7 @@ def write_header(path, content: dict, saved: IndexMetadata) -> None:
 
 def _replace_header(path, content, saved) -> None:
     about = {"checkpoint_fingerprint": saved.fingerprint, "transcribed": saved.transcribed, "failures": saved.failures}
+    about |= {} if saved.complete else {"complete": False}
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, **content, **about}
     _replace(path / HEADER, json.dumps(header, indent=1).encode())
 
@@ -194,11 +201,15 @@ def load_shard(path, verify: bool | None = None) -> tuple[IndexShard, IndexMetad
         columns = [MappedNames(arrays["names"], arrays["name_bounds"])]
         columns += [StoredColumn(file, "piece", os.fsdecode, path), StoredColumn(file, "content_hash", str, path)]
         embeds, windows, spans = arrays["files"], arrays["windows"], arrays["spans"]
-        table = FileTable(*columns, embeds, windows, spans, arrays["bounds"])
+        about = [arrays.get("stamps"), arrays.get("facts"), None]
+        if "names" in file.schema_arrow.names:
+            about[2] = StoredColumn(file, "names", str, path)
+        table = FileTable(*columns, embeds, windows, spans, arrays["bounds"], *about)
         shard = IndexShard(table, arrays.get("pieces", embeds), arrays.get("named_by", np.arange(len(embeds))))
         shard.codes, shard.scales, shard.source = arrays.get("codes"), arrays.get("scales"), str(path)
     files, dim = header["files"], header["dim"]
     wide = {array.shape[1:] for array in (embeds, windows, shard.embeds, shard.codes) if array is not None}
+    shapes = {"stamps": (len(embeds), 3), "facts": (len(embeds), 4)}
     long = len(
         {
             len(shard.embeds),
@@ -210,6 +221,7 @@ def load_shard(path, verify: bool | None = None) -> tuple[IndexShard, IndexMetad
         {len(embeds), *map(len, columns)} != {files}
         or wide != {(dim,)}
         or spans.shape != (len(windows), 2)
+        or any(arrays[name].shape != shape for name, shape in shapes.items() if name in arrays)
         or long != 1
     ):
         raise ValueError(
@@ -245,7 +257,10 @@ def _write_rows(handle, table: FileTable) -> None:
 
     # As bytes: file names need not be valid Unicode.
     fields = [("path", pyarrow.binary()), ("piece", pyarrow.binary()), ("content_hash", pyarrow.string())]
-    rows = zip(map(os.fsencode, table.paths), map(os.fsencode, table.pieces), table.hashes, strict=True)
+    rows = [map(os.fsencode, table.paths), map(os.fsencode, table.pieces), table.hashes]
+    if table.names is not None:
+        fields, rows = [*fields, ("names", pyarrow.string())], [*rows, table.names]
+    rows = zip(*rows, strict=True)
     with pyarrow.parquet.ParquetWriter(handle, pyarrow.schema(fields)) as writer:
         while group := list(itertools.islice(rows, GROUP_ROWS)):
             columns = [

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,15 +11,47 @@ from ..inputs_pianobind import MIDI_EXTENSIONS
 from .alignment import Example
 
 INT8_MAX = 127
+NO_STAMP = (0, 0, 0)
+NO_FACTS = (float("nan"),) * 4
 
 
 @dataclass
 class Failure:
-    """A file that could not be read: `message` is one line with the file, the problem and the remedy."""
+    """A file that could not be read: `message` is one line with the file, the problem and the remedy.
+
+    `stamp` is that of a `FileRow`; failures that differ in it alone are equal.
+    """
 
     path: str
     message: str
     content_hash: str = ""
+    stamp: Sequence[int] = field(default=NO_STAMP, compare=False)
+
+
+class FileRow(NamedTuple):
+    """A file of an index.
+
+    Attributes:
+        path (`str`): or an id.
+        piece (`str`): what files of one piece have in common.
+        content_hash (`str`): SHA-256; "" for ids.
+        embedding (`np.ndarray` of shape `(dim,)`): float32, unit length.
+        windows (`np.ndarray` of shape `(windows, dim)`), spans (`(windows, 2)`): see `FileTable`.
+        stamp (`tuple[int, int, int]`): size, and times of the last change of content and of the file's entry, in
+            nanoseconds: while they stay, the content need not be hashed again. Zeros where that is not known.
+        facts (`tuple[float, ...]`): the fields of `facts.FileFacts` in their order; nan for what is not known.
+        names (`str`): title, artist and the like, as they stand in the file itself.
+    """
+
+    path: str
+    piece: str
+    content_hash: str
+    embedding: np.ndarray
+    windows: np.ndarray
+    spans: np.ndarray
+    stamp: Sequence[int] = NO_STAMP
+    facts: Sequence[float] = NO_FACTS
+    names: str = ""
 
 
 @dataclass
@@ -34,6 +67,8 @@ class FileTable:
             and only chooses a hit's window.
         spans (`np.ndarray` of shape `(all windows, 2)`): start and end in seconds.
         bounds (`np.ndarray` of shape `(files + 1,)`): a file's windows are those from its bound to the next.
+        stamps (`np.ndarray` of shape `(files, 3)`, *optional*), facts (`(files, 4)`, *optional*), names (sequence of
+            `str`, *optional*): as in a `FileRow`; None where no file has any.
     """
 
     paths: Sequence[str] = field(default_factory=list)
@@ -43,6 +78,9 @@ class FileTable:
     windows: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float16))
     spans: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     bounds: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    stamps: np.ndarray | None = None
+    facts: np.ndarray | None = None
+    names: Sequence[str] | None = None
 
     def windows_of(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         part = slice(self.bounds[row], self.bounds[row + 1])
@@ -50,16 +88,26 @@ class FileTable:
 
     @classmethod
     def from_rows(cls, rows) -> "FileTable":
-        """Makes a table of `(path, piece, hash, embed, windows, spans)` rows."""
+        """Makes a table of `FileRow`s, or of tuples of their first six values."""
         if not rows:
             return cls()
-        paths, pieces, hashes, embeds, windows, spans = (list(column) for column in zip(*rows, strict=True))
+        columns = (list(column) for column in zip(*(FileRow(*row) for row in rows), strict=True))
+        paths, pieces, hashes, embeds, windows, spans, stamps, facts, names = columns
         bounds = np.cumsum([0, *map(len, windows)])
-        return cls(paths, pieces, hashes, np.stack(embeds), np.concatenate(windows), np.concatenate(spans), bounds)
+        about = np.array(stamps, np.int64), np.array(facts, np.float32), names
+        return cls(
+            paths, pieces, hashes, np.stack(embeds), np.concatenate(windows), np.concatenate(spans), bounds, *about
+        )
 
-    def rows(self) -> list[tuple]:
-        names = zip(self.paths, self.pieces, self.hashes, strict=True)
-        return [(*name, self.embeds[row], *self.windows_of(row)) for row, name in enumerate(names)]
+    def rows(self) -> list[FileRow]:
+        columns = [self.paths, self.pieces, self.hashes, self.embeds, map(self.windows_of, range(len(self.paths)))]
+        none = [NO_STAMP] * len(self.paths), [NO_FACTS] * len(self.paths), [""] * len(self.paths)
+        about = (self.stamps, self.facts, self.names)
+        columns += [without if column is None else column for column, without in zip(about, none, strict=True)]
+        return [
+            FileRow(path, piece, digest, embed, *windows, tuple(map(int, stamp)), tuple(facts), names)
+            for path, piece, digest, embed, windows, stamp, facts, names in zip(*columns, strict=True)
+        ]
 
 
 @dataclass
@@ -123,4 +171,4 @@ def is_midi(path) -> bool:
     return os.path.splitext(path)[1].lower() in MIDI_EXTENSIONS
 
 
-__all__ = ["Failure", "FileTable", "IndexShard", "is_midi"]
+__all__ = ["NO_FACTS", "NO_STAMP", "Failure", "FileRow", "FileTable", "IndexShard", "is_midi"]

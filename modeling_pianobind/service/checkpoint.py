@@ -3,8 +3,11 @@
 import os
 import re
 import reprlib
+import warnings
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from ..checkpoint_pianobind import (
     CONFIG,
@@ -16,6 +19,8 @@ from ..checkpoint_pianobind import (
     model_fingerprint,
     read_json,
 )
+from ..inputs_pianobind import check_content, modality_of
+from .calibration import Calibration, load_calibration
 from .errors import UserError, user_errors
 from .text_tower import TextTower
 
@@ -30,13 +35,15 @@ class Checkpoint:
         device (`str`, *optional*): device of the model; None for CUDA if available, else the CPU.
         transcribe (`bool`): also transcribe recordings; see `embed_audio`.
         dtype (`str`): what the towers compute in; see `embed_audio`.
+        solo_only (`bool`): refuse MIDI files with other instruments; by default only their piano tracks are read.
     """
 
-    def __init__(self, name=None, device=None, transcribe=False, dtype="float32"):
+    def __init__(self, name=None, device=None, transcribe=False, dtype="float32", solo_only=False):
         self.name = name or default_checkpoint()
         self.device = device
         self.transcribe = transcribe
         self.dtype = dtype
+        self.solo_only = solo_only
         if device not in (None, "cpu"):
             _check_device(device)
         if os.path.isdir(self.name):
@@ -55,13 +62,16 @@ class Checkpoint:
             return TextTower.open(self.name)
 
     @cached_property
+    def weights_fingerprint(self) -> str:
+        return model_fingerprint(self.model) if self._text_tower is None else self._text_tower.fingerprint
+
+    @cached_property
     def fingerprint(self) -> str:
-        weights = model_fingerprint(self.model) if self._text_tower is None else self._text_tower.fingerprint
         if self.dtype == "float32":
-            return weights  # torch is not needed to know
+            return self.weights_fingerprint  # torch is not needed to know
         from ..dtype_pianobind import uses_bfloat16
 
-        return computed_fingerprint(weights, uses_bfloat16(self.dtype, self.device or _best_device()))
+        return computed_fingerprint(self.weights_fingerprint, uses_bfloat16(self.dtype, self.device or _best_device()))
 
     @cached_property
     def model(self):
@@ -94,10 +104,38 @@ class Checkpoint:
                     raise ValueError(f"it lacks {len(missing)} weights")
                 check_fit(self.name, model, processor)
         except OSError as error:
+            if not os.path.isdir(self.name) and re.search("couldn't connect|offline|cannot reach", str(error), re.I):
+                reason = "is not on this machine, and the Hub cannot be reached; check the name and the network"
+                raise UserError(f"{self.name}: {reason}") from error
             raise UserError(f"{self.name}: {cannot_load(error)}; check --checkpoint") from error
         except ValueError as error:
             raise UserError(error) from error
+        if self.solo_only:
+            processor.midi_processor.solo_only = True
         return model.to(self.device or _best_device()), processor
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What this checkpoint's scores mean; measured once where it is stored nowhere, which takes seconds."""
+        return load_calibration(self.name, self.weights_fingerprint, self.embed_text, self.embed_background)
+
+    def embed_background(self, paths) -> np.ndarray:
+        """`(pieces, dim)` unit rows of MIDI files; none if the checkpoint has no MIDI tower."""
+        if self.model.midi_model is None:
+            return np.zeros((0, self.model.config.projection_dim), np.float32)
+        from ..embedding_pianobind import embed_midi
+
+        with user_errors(self.name), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return embed_midi(self.model, self.processor, paths)
+
+    def count_tokens(self, word: str) -> int:
+        """Tokens of a word in the middle of a text, without special ones."""
+        tower = self._text_tower
+        tokenizer = self.processor.tokenizer if tower is None else tower.tokenizer
+        known = tokenizer.encode(f"a {word}", add_special_tokens=False)
+        before = tokenizer.encode("a", add_special_tokens=False)
+        return len(getattr(known, "ids", known)) - len(getattr(before, "ids", before))
 
     def embed_text(self, texts):
         """`(len(texts), dim)` unit rows."""
@@ -114,9 +152,7 @@ class Checkpoint:
     def embed_file(self, path):
         """The `EmbeddedFile` of a MIDI file or recording."""
         with user_errors(path):
-            if os.path.isdir(path):
-                raise IsADirectoryError
-            open(path, "rb").close()  # fails before the model is loaded, which takes seconds
+            check_readable(path, self.solo_only)  # fails before the model is loaded, which takes seconds
         from ..embedding_pianobind import embed_example
 
         with user_errors(path):
@@ -129,6 +165,25 @@ class Checkpoint:
         return embed_files(
             self.model, self.processor, paths, progress=progress, transcribe=self.transcribe, dtype=self.dtype
         )
+
+
+def check_readable(path, solo_only: bool = False) -> None:
+    """Refuses what no model has to be loaded for: a folder, another kind of file, MIDI without a note of a piano.
+
+    Raises:
+        ValueError, OSError: as embedding it would.
+    """
+    if os.path.isdir(path):
+        raise IsADirectoryError
+    open(path, "rb").close()
+    modality = modality_of(path)
+    check_content(path, modality)
+    if modality == "midi":
+        from ..notes_pianobind import read_midi
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said when it is embedded
+            read_midi(Path(path), solo_only)
 
 
 def _check_device(device):
@@ -171,4 +226,4 @@ def _check_folder(folder: Path):
         )
 
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "check_readable"]

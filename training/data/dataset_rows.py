@@ -167,7 +167,7 @@ def _read_notes(path: Path) -> PianoNotes:
         check_content(path, "midi")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a few notes beyond the piano's keys are no reason to refuse a piece
-            return read_midi(path)
+            return read_midi(path, solo_only=True)
     except (ValueError, OSError) as error:
         message = explain(path, error)
         not_piano = "not a piano piece" in message or "lies on a piano" in message

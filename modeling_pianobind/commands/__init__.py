@@ -1,0 +1,1 @@
+"""Commands of `pianobind` that are more than a call of the library."""

@@ -1,0 +1,88 @@
+"""`pianobind describe`: the words that fit a file, or each piece of a folder."""
+
+import math
+import os
+import sys
+
+import numpy as np
+
+from ..index.facts import FileFacts, key_name
+from ..index.filters import piece_facts
+from ..index.folder_index import Collection, check_searchable
+from ..labels_pianobind import label_embeddings, rank_labels
+from ..service.checkpoint import Checkpoint, check_readable
+from ..service.errors import UserError, complain, user_errors
+from .output import csv_text
+from .search import whole_number
+
+COLUMNS = ("path", "words", "minutes", "tempo", "key")
+
+
+def add_arguments(parser) -> None:
+    """Adds the options of `pianobind describe`."""
+    parser.add_argument("path", metavar="PATH", help="a MIDI file or a recording; or a folder or saved index")
+    parser.add_argument("--labels", metavar="A,B,C", help="words to choose from, with commas between them")
+    parser.add_argument("--top-k", metavar="N", type=whole_number, default=8, help="how many words (default: 8)")
+    parser.add_argument("--csv", action="store_true", help="print CSV: words, length, tempo and key of each piece")
+
+
+def run(args) -> int:
+    """Prints the words that fit."""
+    labels = None
+    if args.labels is not None:
+        labels = [label.strip() for label in args.labels.split(",") if label.strip()]
+        if not labels:
+            raise UserError("--labels is empty; give words with commas between them, such as calm,fast,jazz")
+    is_folder = os.path.isdir(args.path)
+    if is_folder:
+        check_searchable(args.path)
+    else:
+        with user_errors(args.path):
+            check_readable(args.path, args.solo_only)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
+    if is_folder:
+        return _describe_folder(args, checkpoint, labels)
+    file = checkpoint.embed_file(args.path)
+    ranked = _ranker(checkpoint, labels, args.top_k)(file.embedding)
+    if args.csv:
+        from ..index.facts import read_facts
+
+        facts, _ = read_facts(args.path, file.spans)
+        sys.stdout.write(csv_text(COLUMNS, [_row(args.path, ranked, facts)]))
+    else:
+        for label, score in ranked:
+            print(f"{score:+6.3f}  {label}")
+    return 0
+
+
+def _describe_folder(args, checkpoint, labels) -> int:
+    index, failures = Collection(args.path, checkpoint, by_words=True).open()
+    rank = _ranker(checkpoint, labels, args.top_k)
+    rows = []
+    for shard in index.shards:
+        facts = piece_facts(shard)[0] if len(shard) else ()
+        rows += [_row(shard.path(piece), rank(shard.embeds[piece]), facts[piece]) for piece in range(len(shard))]
+    if args.csv:
+        sys.stdout.write(csv_text(COLUMNS, rows))
+    else:
+        for path, words, *_ in rows:
+            print(f"{path}: {words}")
+    for message in failures:
+        complain(message)
+    return 2 if failures else 0
+
+
+def _ranker(checkpoint: Checkpoint, labels, top_k: int):
+    labels, embeds = label_embeddings(checkpoint.embed_text, labels)
+    means = checkpoint.calibration.label_means(embeds)
+    return lambda embedding: rank_labels(np.asarray(embedding), labels, embeds, top_k, means)
+
+
+def _row(path: str, ranked, facts) -> tuple:
+    facts = FileFacts(*map(float, facts))
+    minutes = "" if math.isnan(facts.seconds) else f"{facts.seconds / 60:.2f}"
+    tempo = "" if math.isnan(facts.tempo) else f"{facts.tempo:.0f}"
+    return path, ", ".join(label for label, _ in ranked), minutes, tempo, key_name(facts.key)
+
+
+__all__ = ["add_arguments", "run"]

@@ -1,0 +1,69 @@
+"""What a search prints: a table, JSON, CSV or a playlist."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+
+from ..index.embedding_index import Hit
+
+COLUMNS = ("rank", "score", "path", "start_seconds", "end_seconds", "fit")
+
+
+def as_table(hits: Sequence[Hit]) -> str:
+    """A line a hit: rank, how well it fits, the best window, path."""
+    lines = [f"{rank:4}  {_percent(hit.fit)}  {span(hit):>13}  {hit.path}" for rank, hit in enumerate(hits, 1)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def as_json(hits: Sequence[Hit]) -> str:
+    """A list of objects with the keys `COLUMNS`."""
+    return json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in _rows(hits)], indent=1) + "\n"
+
+
+def as_csv(hits: Sequence[Hit]) -> str:
+    """A table with the columns `COLUMNS`, for spreadsheets."""
+    return csv_text(COLUMNS, _rows(hits))
+
+
+def as_m3u8(hits: Sequence[Hit]) -> str:
+    """A playlist; players that know `#EXTVLCOPT` start a piece at its best window."""
+    lines = ["#EXTM3U"]
+    for hit in hits:
+        lines.append(f"#EXTINF:-1,{os.path.splitext(os.path.basename(hit.path))[0]}")
+        if hit.start_seconds:
+            lines.append(f"#EXTVLCOPT:start-time={hit.start_seconds:g}")
+        lines.append(os.path.abspath(hit.path))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
+    """Rows as CSV, with a line of column names."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def span(hit: Hit) -> str:
+    """A hit's window as m:ss-m:ss; "" where there is none."""
+    if hit.start_seconds is None:
+        return ""
+    return "-".join(f"{int(at) // 60}:{int(at) % 60:02}" for at in (hit.start_seconds, hit.end_seconds))
+
+
+def _rows(hits) -> list[tuple]:
+    return [
+        (rank, hit.score, hit.path, hit.start_seconds, hit.end_seconds, hit.fit) for rank, hit in enumerate(hits, 1)
+    ]
+
+
+def _percent(fit: float | None) -> str:
+    return "    " if fit is None else f"{round(100 * fit):3}%"
+
+
+FORMATS = {"table": as_table, "json": as_json, "csv": as_csv, "m3u8": as_m3u8}
+
+__all__ = ["FORMATS", "as_csv", "as_json", "as_m3u8", "as_table", "csv_text", "span"]

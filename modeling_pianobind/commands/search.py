@@ -1,0 +1,145 @@
+"""`pianobind search`: words, an example or both, names and filters; a prompt where no query is given."""
+
+import os
+import sys
+from contextlib import suppress
+
+from ..index.filters import KINDS, Filters
+from ..index.finder import Finder, Found
+from ..index.folder_index import Collection, check_searchable
+from ..inputs_pianobind import EXTENSIONS
+from ..service.checkpoint import Checkpoint, check_readable
+from ..service.errors import UserError, complain, user_errors
+from .output import FORMATS
+
+PROMPT = "search> "
+
+
+def add_arguments(parser) -> None:
+    """Adds the options of `pianobind search`."""
+    parser.add_argument("path", metavar="PATH", help="a folder (through all levels), or a saved index")
+    parser.add_argument(
+        "query",
+        metavar="QUERY",
+        nargs="*",
+        help="a description such as 'calm, slow, not sad', a title or a composer; without it and --like: a prompt",
+    )
+    parser.add_argument(
+        "--like",
+        metavar="FILE",
+        help="find what resembles this MIDI file or recording, its own piece first; a QUERY beside it steers it and "
+        "weighs as much",
+    )
+    parser.add_argument("--top-k", metavar="N", type=whole_number, default=10, help="how many hits (default: 10)")
+    parser.add_argument("--no-names", action="store_true", help="go by the sound alone, not by names and metadata")
+    add_filters(parser)
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_const", dest="shape", const="json", help="print a JSON list")
+    shape.add_argument("--csv", action="store_const", dest="shape", const="csv", help="print CSV")
+    shape.add_argument("--m3u8", action="store_const", dest="shape", const="m3u8", help="print a playlist")
+    parser.add_argument("--excerpts", metavar="FOLDER", help="write the best window of each hit as MIDI or FLAC")
+    parser.set_defaults(shape="table")
+
+
+def add_filters(parser) -> None:
+    """Adds the filters of a search."""
+    filters = parser.add_argument_group("filters, measured from the notes")
+    filters.add_argument("--tempo", metavar="LOW-HIGH", help="beats a minute, such as 110-130, -80 or 140-")
+    filters.add_argument("--key", metavar="KEY", help='such as "D minor" or "Bb major"')
+    filters.add_argument("--minutes", metavar="LOW-HIGH", help="length, such as 2-5")
+    filters.add_argument("--kind", choices=KINDS, help="only MIDI files or only recordings")
+
+
+def whole_number(text: str) -> int:
+    """A count of an argument.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no whole number of at least 1.
+    """
+    import argparse
+
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def run(args) -> int:
+    """Prints the hits of a search, or of each line that is typed."""
+    query = " ".join(args.query) if args.query else None
+    if query is not None and not query.strip():
+        raise UserError("the query is empty; describe the music in at least one word")
+    prompted = query is None and args.like is None
+    if prompted and not sys.stdin.isatty():
+        raise UserError("there is nothing to search for; give a QUERY, --like FILE, or both")
+    _check_order(args.path, args.query)
+    check_searchable(args.path)
+    try:
+        filters = Filters.parse(args.tempo, args.key, args.minutes, args.kind, args.solo_only)
+    except ValueError as error:
+        raise UserError(error) from error
+    if args.like is not None:
+        with user_errors(args.like):
+            check_readable(args.like, args.solo_only)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
+    # A saved index is opened before the query is embedded, which may take long; a folder is embedded after it.
+    collection = Collection(args.path, checkpoint, by_words=args.like is None)
+    if query is not None:
+        checkpoint.embed_text([query])
+    example = checkpoint.embed_file(args.like) if args.like is not None else None
+    index, failures = collection.open()
+    with user_errors(args.path):
+        folder = None if collection.saved is not None else args.path
+        finder = Finder(index, checkpoint, folder, not args.no_names, filters)
+        found = None if prompted else finder.find(query, example, args.top_k)
+    status = _prompt(finder, args) if found is None else _answer(found, args)
+    for message in failures:
+        complain(message)
+    return 2 if failures else status
+
+
+def _answer(found: Found, args) -> int:
+    """Prints what was found; the exit status."""
+    sys.stdout.write(FORMATS[args.shape](found.hits))
+    sys.stdout.flush()
+    for note in found.notes:
+        complain(note)
+    if args.excerpts is None:
+        return 0
+    from .excerpts import write_excerpts
+
+    with user_errors(args.excerpts, writing=True):
+        written, failures = write_excerpts(found.hits, args.excerpts)
+    complain(f"{args.excerpts}: {len(written)} excerpts")
+    for message in failures:
+        complain(message)
+    return 2 if failures else 0
+
+
+def _prompt(finder: Finder, args) -> int:
+    """Answers each line that is typed; an empty one ends."""
+    with suppress(ImportError):  # not on Windows
+        import readline  # noqa: F401 - lines can be edited and called back
+    print(f"{len(finder.index)} pieces; describe the music, an empty line ends", file=sys.stderr)
+    status = 0
+    while True:
+        try:
+            line = input(PROMPT).strip()
+        except EOFError:
+            return status
+        if not line:
+            return status
+        try:
+            status = _answer(finder.find(line, None, args.top_k), args)
+        except (UserError, ValueError) as error:  # of this line; the next one may be better
+            complain(error)
+
+
+def _check_order(path: str, query: list[str]) -> None:
+    """Says so where PATH and QUERY were swapped."""
+    if query and not os.path.exists(path) and os.path.isdir(query[-1]):
+        raise UserError(f"{path}: does not exist; the folder comes first: pianobind search {query[-1]} {path!r}")
+    if query and len(query) == 1 and os.path.isfile(query[0]) and query[0].lower().endswith(tuple(EXTENSIONS)):
+        raise UserError(f"{query[0]}: is a file; search by its sound with --like {query[0]}")
+
+
+__all__ = ["add_arguments", "add_filters", "run", "whole_number"]

@@ -1,0 +1,143 @@
+"""A search as people mean it: words, negations, names and filters together, with scores that mean something."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..service.calibration import POOR_FIT, percentile
+from ..service.checkpoint import Checkpoint
+from ..service.query import embed_query, parse_query, unknown_words
+from .alignment import Example
+from .embedding_index import EmbeddingIndex, Hit
+from .filters import Filters
+from .names import NameIndex, names_of
+
+# Of a name that holds all words of a query, in standard deviations of the query's scores: no piece is that much closer
+# to words than others. The square leaves little to names that hold one word of several.
+NAME_WEIGHT, NAME_POWER = 8.0, 2.0
+NAMED = 0.6  # share of a query's words in a name, from which the piece fits by its name
+CORPUS_SAMPLE = 2_000  # pieces of an index that serve as background where a checkpoint has none of its own
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        hits (`list[Hit]`): best first, each with its `fit`.
+        notes (`list[str]`): what a person should know about them, a line each.
+    """
+
+    hits: list[Hit]
+    notes: list[str]
+
+
+class Finder:
+    """Searches an index.
+
+    Args:
+        index (`EmbeddingIndex`): whose pieces.
+        checkpoint (`Checkpoint`): the one that made it.
+        folder (*optional*): where a metadata file lies; the pieces' common folder by default.
+        by_names (`bool`): whether names and metadata count.
+        filters (`Filters`, *optional*): what pieces must be like.
+    """
+
+    def __init__(
+        self,
+        index: EmbeddingIndex,
+        checkpoint: Checkpoint,
+        folder=None,
+        by_names: bool = True,
+        filters: Filters | None = None,
+    ):
+        self.checkpoint, self._folder, self._by_names = checkpoint, folder, by_names
+        chosen, note = (filters or Filters()).select(index)
+        self.index = index if chosen is None else index.subset(chosen)
+        self._notes, self._names = [note] if note else [], None
+        if not len(self.index) and len(index):
+            self._notes.append("no piece passes the filters; widen them")
+
+    def find(
+        self, text: str | None = None, example: Example | None = None, top_k: int = 10, text_weight: float = 0.5
+    ) -> Found:
+        """Finds the pieces that fit words, an example, or both.
+
+        Raises:
+            ValueError, UserError: as `EmbeddingIndex.search`, or the text cannot be embedded.
+        """
+        notes = list(self._notes)
+        query = None if text is None else parse_query(text)
+        words = None if query is None else embed_query(self.checkpoint.embed_text, query)
+        if not len(self.index):
+            return Found([], notes)
+        if example is not None:
+            hits = self.index.search_like(example, top_k, words, text_weight)
+            standard = self._standard(example.embedding, [hit.score for hit in hits])
+            return Found(_with_fit(hits, percentile(standard)), notes)
+        # A denied word in a name says nothing of the music, so such a query goes by the sound alone.
+        coverage = self._coverage(text) if not query.unwanted else np.zeros(0)
+        hits = self._fused(words, coverage, top_k) if coverage.any() else self.index.search(words, top_k)[0]
+        understood = self._understood(query)
+        fits = understood * percentile(self._standard(words, [hit.score for hit in hits]))
+        named = np.zeros(len(hits))
+        if coverage.any():
+            place = {path: number for number, path in enumerate(self.index.paths)}
+            named = np.array([coverage[place[hit.path]] for hit in hits])
+        fits = np.where(named >= NAMED, np.maximum(fits, named), fits)
+        if not len(fits) or fits.max() < POOR_FIT:
+            notes.append(self._poor_fit(query, understood))
+        return Found(_with_fit(hits, fits), notes)
+
+    def _understood(self, query) -> float:
+        """How far a query reads as a description of music: as far as its least musical part."""
+        parts = [*([query.wanted] if query.wanted else []), *query.unwanted]
+        return float(self.checkpoint.calibration.understood(self.checkpoint.embed_text(parts)).min())
+
+    def _standard(self, query, scores) -> np.ndarray:
+        step = max(1, len(self.index) // CORPUS_SAMPLE)
+        has_pieces = len(self.checkpoint.calibration.pieces)
+        return self.checkpoint.calibration.standard(
+            query, scores, None if has_pieces else self.index.embeddings[::step]
+        )
+
+    def _coverage(self, text: str) -> np.ndarray:
+        if not self._by_names:
+            return np.zeros(0)
+        if self._names is None:
+            self._names = NameIndex(names_of(self.index, self._folder))
+        return self._names.coverage(text)
+
+    def _fused(self, words: np.ndarray, coverage: np.ndarray, top_k: int) -> list[Hit]:
+        """The best of the pieces closest in sound and of those whose names hold words of the query."""
+        named = np.flatnonzero(coverage)
+        value = self._standard(words, self.index.scores_of(words, named)) + _bonus(coverage[named])
+        named = named[np.argsort(-value, kind="stable")[:top_k]]
+        bonus = {self.index.path(piece): _bonus(coverage[piece]) for piece in named}
+        hits = {hit.path: hit for hit in self.index.search(words, top_k)[0]}
+        hits |= {hit.path: hit for hit in self.index.hits_of(words, named)}
+        found = list(hits.values())
+        standard = self._standard(words, [hit.score for hit in found])
+        value = {hit.path: one + bonus.get(hit.path, 0.0) for hit, one in zip(found, standard, strict=True)}
+        return sorted(found, key=lambda hit: (-value[hit.path], hit.path))[:top_k]
+
+    def _poor_fit(self, query, understood: float) -> str:
+        unknown = unknown_words(query, self.checkpoint.count_tokens)
+        if unknown:
+            known = "the model knows English descriptions of music"
+            return f"nothing fits well: {known}, and not {', '.join(map(repr, unknown[:5]))}"
+        if understood < POOR_FIT:
+            return "nothing fits well: the query does not read as a description of music, such as 'calm, slow waltz'"
+        return "nothing fits well: no piece here stands out for this query"
+
+
+def _bonus(coverage):
+    """What a name adds to a score, in standard deviations."""
+    return NAME_WEIGHT * coverage**NAME_POWER
+
+
+def _with_fit(hits: list[Hit], fits) -> list[Hit]:
+    return [replace(hit, fit=round(float(fit), 4)) for hit, fit in zip(hits, fits, strict=True)]
+
+
+__all__ = ["Finder", "Found"]

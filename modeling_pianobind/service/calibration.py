@@ -1,0 +1,168 @@
+"""What a score means: a query is compared with background texts, a cosine with that of background pieces.
+
+Nothing here is chosen for one checkpoint. `Calibration.measure` computes everything from the texts of
+`background_texts` and from pieces, by default the example corpus; `pianobind calibrate` keeps the result beside a
+checkpoint, and without such a file it is measured once and cached.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+
+from .background_texts import music_texts, other_texts
+from .cache import cache_root
+from .examples import EXAMPLES
+
+FILE = "calibration.safetensors"
+FORMAT = "1"
+RIDGE = 1.0  # of the mean variance: keeps the direction that parts the texts from bending to each of them
+FOLDS = 5
+POOR_FIT = 0.5  # below it a hit is no better than what nonsense may reach
+MIN_SPREAD = 1e-3
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Background of a checkpoint.
+
+    Attributes:
+        pieces (`np.ndarray` of shape `(pieces, dim)`): unit rows; empty for a checkpoint that cannot embed MIDI.
+        direction (`np.ndarray` of shape `(dim,)`): texts about music lie far along it, others do not.
+        music, other (`np.ndarray` of shape `(texts,)`): sorted places along it of both kinds of background texts, each
+            measured by a direction that was made without that text.
+    """
+
+    pieces: np.ndarray
+    direction: np.ndarray
+    music: np.ndarray
+    other: np.ndarray
+
+    @classmethod
+    def measure(cls, embed_text: Callable[[list[str]], np.ndarray], pieces: np.ndarray) -> "Calibration":
+        """Makes the background of a checkpoint.
+
+        Args:
+            embed_text: takes texts, gives `(texts, dim)` unit rows.
+            pieces (`np.ndarray` of shape `(pieces, dim)`): embeddings of the background pieces.
+        """
+        texts = [music_texts(), other_texts()]
+        embeds = np.asarray(embed_text([text for kind in texts for text in kind]), np.float64)
+        is_music = np.arange(len(embeds)) < len(texts[0])
+        fold = np.arange(len(embeds)) % FOLDS
+        places = np.zeros(len(embeds))
+        for number in range(FOLDS):
+            kept = fold != number
+            places[~kept] = embeds[~kept] @ _direction(embeds[kept], is_music[kept])
+        found = _direction(embeds, is_music), np.sort(places[is_music]), np.sort(places[~is_music])
+        return cls(np.asarray(pieces, np.float32), *(values.astype(np.float32) for values in found))
+
+    def understood(self, text_embeds: np.ndarray) -> np.ndarray:
+        """How far texts read as descriptions of music, `(texts,)`: their percentile among the background texts.
+
+        Both kinds of texts count half, so a text that is like none of music reaches 0.5 at most.
+        """
+        places = np.asarray(text_embeds) @ self.direction
+        shares = [np.searchsorted(kind, places) / len(kind) for kind in (self.music, self.other)]
+        return (shares[0] + shares[1]) / 2
+
+    def standard(self, query: np.ndarray, scores, corpus: np.ndarray | None = None) -> np.ndarray:
+        """Scores of a query in standard deviations above its mean score with background pieces.
+
+        Args:
+            query (`np.ndarray` of shape `(dim,)`): unit length.
+            scores (`np.ndarray` of shape `(n,)`): its cosines.
+            corpus (`np.ndarray` of shape `(pieces, dim)`, *optional*): the background where the checkpoint has none.
+        """
+        pieces = corpus if not len(self.pieces) and corpus is not None else self.pieces
+        if not len(pieces):
+            return np.zeros(len(scores))
+        background = np.asarray(pieces, np.float32) @ np.asarray(query, np.float32)
+        return (np.asarray(scores) - background.mean()) / max(float(background.std()), MIN_SPREAD)
+
+    def label_means(self, label_embeds: np.ndarray) -> np.ndarray:
+        """Mean cosine of each label with the background pieces, `(labels,)`: some labels are close to all music."""
+        return label_embeds @ self.pieces.mean(axis=0) if len(self.pieces) else np.zeros(len(label_embeds))
+
+    def save(self, path, fingerprint: str) -> None:
+        """Writes a file for the checkpoint of a fingerprint, in one step."""
+        from safetensors.numpy import save_file
+
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            arrays = {field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)}
+            save_file(
+                arrays | {"pieces": arrays["pieces"].astype(np.float16)},
+                temporary,
+                {"checkpoint_fingerprint": fingerprint, "format_version": FORMAT},
+            )
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path, fingerprint: str) -> "Calibration | None":
+        """Reads such a file; None if there is none, it is damaged, or it belongs to other weights."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "numpy") as file:
+                expected = {"checkpoint_fingerprint": fingerprint, "format_version": FORMAT}
+                if file.metadata() != expected:
+                    return None
+                arrays = {field.name: file.get_tensor(field.name).astype(np.float32) for field in fields(cls)}
+        except (OSError, SafetensorError):
+            return None
+        return cls(**arrays)
+
+
+def percentile(standard) -> np.ndarray:
+    """Standard scores as the share of a normal distribution below them: 0 to 1."""
+    cumulative = NormalDist().cdf
+    return np.array([cumulative(float(one)) for one in np.ravel(standard)])
+
+
+def _direction(embeds: np.ndarray, is_music: np.ndarray) -> np.ndarray:
+    """Fisher's direction between two kinds of texts, with a ridge: `(dim,)`."""
+    kinds = embeds[is_music], embeds[~is_music]
+    within = sum(np.cov(kind, rowvar=False) for kind in kinds) / 2
+    within += RIDGE * np.trace(within) / len(within) * np.eye(len(within))
+    direction = np.linalg.solve(within, kinds[0].mean(axis=0) - kinds[1].mean(axis=0))
+    return direction / max(np.linalg.norm(direction), 1e-12)
+
+
+def load_calibration(
+    checkpoint,
+    fingerprint: str,
+    embed_text: Callable[[list[str]], np.ndarray],
+    embed_pieces: Callable[[list[str]], np.ndarray],
+) -> Calibration:
+    """The calibration of a checkpoint: from its folder, from the cache, or measured now and cached.
+
+    Args:
+        checkpoint: its folder or Hub id.
+        fingerprint (`str`): of its weights.
+        embed_text, embed_pieces: embed texts, and paths of MIDI files; called only if nothing is stored.
+    """
+    cached = cache_root() / f"calibration-{fingerprint[:24]}.safetensors"
+    for path in (Path(checkpoint) / FILE, cached):
+        if (found := Calibration.load(path, fingerprint)) is not None:
+            return found
+    made = Calibration.measure(embed_text, embed_pieces(example_files()))
+    with suppress(OSError):  # it is measured again the next time
+        made.save(cached, fingerprint)
+    return made
+
+
+def example_files() -> list[str]:
+    """The MIDI files of the example corpus."""
+    return sorted(map(str, EXAMPLES.glob("*.mid")))
+
+
+__all__ = ["POOR_FIT", "Calibration", "example_files", "load_calibration", "percentile"]
