@@ -30,6 +30,7 @@ _HOMES = {
     "embed_audio": "retrieval",
     "embed_example": "retrieval",
     "embed_midi": "retrieval",
+    "embed_score": "retrieval",
     "embed_pieces": "retrieval",
     "embed_text": "retrieval",
 }

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from .checkpoint_pianobind import check_match
-from .inputs_pianobind import FORMATS, check_content, group_pieces, modality_of
+from .inputs_pianobind import FORMATS, check_content, gives_notes, group_pieces, modality_of
 from .transcription_pianobind import load_transcriber, transcribed_midi
 
 # How far reading may run ahead, so that memory does not grow with a recording: windows of audio, about 1 MB each, or
@@ -120,7 +120,10 @@ def embed_files(
     files = [_Progress() for _ in sources]
 
     def read(source):
-        kind, is_file = modality or modality_of(source), isinstance(source, (str, os.PathLike))
+        is_file = isinstance(source, (str, os.PathLike))
+        kind = modality or modality_of(source)
+        if is_file and kind == "midi" and gives_notes(source):
+            kind = modality_of(source)  # a score where MIDI is asked for
         entry = FORMATS[kind]
         for tower in (entry.tower, "midi") if transcribe else (entry.tower,):
             if getattr(model, f"{tower}_model") is None:
@@ -337,7 +340,7 @@ def embed_midi(model, processor, paths, batch_size=16, progress=False) -> np.nda
     """Embeds MIDI of any length: each piece is cut in windows, whose mean is normalised again.
 
     Args:
-        paths: paths of MIDI files, or bytes, symusic scores or `PianoNotes`.
+        paths: paths of MIDI files or scores, or their content (`bytes`), symusic scores or `PianoNotes`.
         model, processor, batch_size, progress: as in `embed_audio`.
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
@@ -346,6 +349,9 @@ def embed_midi(model, processor, paths, batch_size=16, progress=False) -> np.nda
     """
     settings = {"batch_size": batch_size, "progress": progress}
     return embed_all(model, processor, _listed(paths), modality="midi", **settings)
+
+
+embed_score = embed_midi  # reads both
 
 
 def embed_pieces(model, processor, paths, batch_size=16, progress=False, transcribe=False) -> np.ndarray:
@@ -406,6 +412,7 @@ __all__ = [
     "embed_files",
     "embed_midi",
     "embed_pieces",
+    "embed_score",
     "embed_text",
     "unit_rows",
 ]

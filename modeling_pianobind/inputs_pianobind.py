@@ -46,9 +46,10 @@ class Format:
 
 FORMATS = {
     "midi": Format((".mid", ".midi"), "midi", _midi_windows),
+    "score": Format((".musicxml", ".xml", ".mxl", ".mei", ".krn", ".abc"), "midi", _midi_windows),
     "audio": Format((".wav", ".flac", ".mp3", ".ogg"), "audio", _audio_windows),
 }
-MIDI_EXTENSIONS, AUDIO_EXTENSIONS = FORMATS["midi"].extensions, FORMATS["audio"].extensions
+MIDI_EXTENSIONS, SCORE_EXTENSIONS, AUDIO_EXTENSIONS = (FORMATS[kind].extensions for kind in FORMATS)
 EXTENSIONS = {extension: modality for modality, entry in FORMATS.items() for extension in entry.extensions}
 MODALITIES = ("text", *FORMATS)
 MP3_STARTS = (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xfa")
@@ -60,8 +61,12 @@ SIGNATURES = {
     (b"fLaC", b""): ("a FLAC file", "audio"),
     (b"OggS", b""): ("an Ogg file", "audio"),
     **dict.fromkeys(((first, b"") for first in MP3_STARTS), ("an MP3 file", "audio")),
-    (b"PK\x03\x04", b""): ("a ZIP archive", None),
+    (b"PK\x03\x04", b""): ("a ZIP archive", "score"),  # as compressed MusicXML is
+    **dict.fromkeys(((first, b"") for first in (b"<?xml", b"<score-", b"<!DOCTYPE", b"<mei")), ("XML", "score")),
+    **dict.fromkeys(((first, b"") for first in (b"!!!", b"**kern", b"**dynam")), ("Humdrum", "score")),
+    **dict.fromkeys(((first, b"") for first in (b"X:", b"%abc")), ("ABC", "score")),
 }
+TEXT_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # that begin a text in UTF-8 or UTF-16
 
 
 def modality_of(path) -> str:
@@ -77,7 +82,16 @@ def modality_of(path) -> str:
     raise ValueError(f"{path}: its extension {extension or '(none)'} is not one of {known}; rename or convert it.")
 
 
+def gives_notes(path) -> bool:
+    """Whether a file holds notes, as MIDI files and scores do, by its extension."""
+    modality = EXTENSIONS.get(os.path.splitext(path)[1].lower())
+    return modality is not None and FORMATS[modality].tower == "midi"
+
+
 def _signature(head: bytes) -> tuple[str, str | None]:
+    if head.startswith(TEXT_MARKS[1:]):
+        return ("UTF-16 text", "score") if b"<" in head else ("", None)
+    head = head.removeprefix(TEXT_MARKS[0])
     for (first, later), meaning in SIGNATURES.items():
         if head.startswith(first) and head[8:12].startswith(later):
             return meaning
@@ -147,7 +161,7 @@ def check_numbers(settings, lowest: dict[str, float]) -> None:
 
 
 def list_files(folder) -> list[str]:
-    """Paths of the MIDI files and recordings below a folder, sorted; hidden files and folders are left out.
+    """Paths of the MIDI files, scores and recordings below a folder, sorted; hidden files and folders are left out.
 
     Raises:
         NotADirectoryError, FileNotFoundError, PermissionError: the folder itself cannot be listed.
@@ -202,6 +216,7 @@ __all__ = [
     "FORMATS",
     "MIDI_EXTENSIONS",
     "MODALITIES",
+    "SCORE_EXTENSIONS",
     "Format",
     "check_content",
     "check_numbers",
@@ -209,6 +224,7 @@ __all__ = [
     "content_kind",
     "content_modality",
     "explain",
+    "gives_notes",
     "group_pieces",
     "list_files",
     "modality_of",

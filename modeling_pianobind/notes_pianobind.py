@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import symusic
 
-from .inputs_pianobind import content_kind, content_modality
+from .inputs_pianobind import SCORE_EXTENSIONS, content_kind, content_modality
+from .score_pianobind import read_score
 
 LOWEST_KEY, HIGHEST_KEY = 21, 108  # A0 and C8 as MIDI pitches
 PIANO_PROGRAMS = range(8)  # General MIDI's piano family, counted from 0
@@ -58,10 +59,11 @@ class PianoNotes:
 
 
 def read_midi(source) -> PianoNotes:
-    """Reads the notes of a MIDI file.
+    """Reads the notes of a MIDI file or a score.
 
     Args:
-        source (`str`, `Path`, `bytes`, `symusic.Score` or `PianoNotes`): a file, its content, or what was read of it.
+        source (`str`, `Path`, `bytes`, `symusic.Score` or `PianoNotes`): a file, its content, or what was read of it;
+            what is a score (MusicXML, MEI, Humdrum, ABC) is known by its content.
     Returns:
         `PianoNotes`, all tracks and channels together.
     Raises:
@@ -77,12 +79,16 @@ def read_midi(source) -> PianoNotes:
 
 
 def score_from(source, name: str) -> symusic.Score:
-    """Parses MIDI into a symusic score in ticks; `name` stands in the error messages."""
+    """Parses MIDI or a score into a symusic score in ticks; `name` stands in the error messages."""
     if isinstance(source, symusic.core.ScoreTick):
         return source
     if isinstance(source, (str, Path)):
+        if str(source).lower().endswith(SCORE_EXTENSIONS):
+            return read_score(source, name).midi
         with open(source, "rb") as handle:
             source = handle.read()
+    elif content_modality(bytes(source[:12])) == "score":
+        return read_score(source, name).midi
     content = bytes(source)
     _check_header(content, name)
     _check_chunks(content, name)

@@ -1,7 +1,7 @@
 """What to do with a checkpoint: embed files and text, search them, describe them."""
 
 from .checkpoint_pianobind import default_checkpoint
-from .embedding_pianobind import embed_audio, embed_example, embed_midi, embed_pieces, embed_text
+from .embedding_pianobind import embed_audio, embed_example, embed_midi, embed_pieces, embed_score, embed_text
 from .index.embedding_index import EmbeddingIndex, Hit
 from .labels_pianobind import label_embeddings, rank_labels
 
@@ -36,5 +36,6 @@ __all__ = [
     "embed_example",
     "embed_midi",
     "embed_pieces",
+    "embed_score",
     "embed_text",
 ]

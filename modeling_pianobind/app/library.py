@@ -8,7 +8,7 @@ import numpy as np
 from ..gate_pianobind import Limits
 from ..index.alignment import Example
 from ..index.folder_index import Collection
-from ..inputs_pianobind import MIDI_EXTENSIONS, explain
+from ..inputs_pianobind import EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError
@@ -174,7 +174,8 @@ def _display_names(paths, known) -> list[tuple[str, str]]:
     common = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
     names = []
     for path in paths:
-        kind = "MIDI" if os.path.splitext(path)[1].lower() in MIDI_EXTENSIONS else "recording"
+        modality = EXTENSIONS.get(os.path.splitext(path)[1].lower())
+        kind = {"midi": "MIDI", "score": "score"}.get(modality, "recording")
         folder = os.path.relpath(os.path.dirname(path), common or None)
         title, creator = known.get(os.path.basename(path), ("", ""))
         stem = os.path.splitext(os.path.basename(path))[0].replace("_", " ").strip()

@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from ..inputs_pianobind import modality_of
+from ..inputs_pianobind import FORMATS, modality_of
 from ..notes_pianobind import PianoNotes, read_midi
 from .synthesis import SAMPLING_RATE, levelled
 
@@ -121,12 +121,12 @@ class Recording:
 
 
 def open_music(path) -> Midi | Recording:
-    """Opens a MIDI file or recording by its extension.
+    """Opens a MIDI file, score or recording by its extension.
 
     Raises:
         ValueError, OSError: it cannot be read.
     """
-    return Midi(read_midi(Path(path))) if modality_of(path) == "midi" else Recording(path)
+    return Midi(read_midi(Path(path))) if FORMATS[modality_of(path)].tower == "midi" else Recording(path)
 
 
 def flac(sound: np.ndarray) -> bytes:

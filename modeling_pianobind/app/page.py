@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..gate_pianobind import BusyError, Gate
-from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS
+from ..inputs_pianobind import EXTENSIONS
 from ..service.errors import UserError
 from ..service.examples import DEMO_QUERIES
 from .cards import card, corpus_map, escaped, example_card, results
@@ -47,8 +47,8 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
                 )
                 phrases = gr.HTML(_phrases(), js_on_load=ASKING)
                 file = gr.File(
-                    label=f"or MIDI or a recording, up to {limits.minutes:g} min",
-                    file_types=[*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS],
+                    label=f"or MIDI, a score or a recording, up to {limits.minutes:g} min",
+                    file_types=list(EXTENSIONS),
                     height=120,
                     elem_id="file",
                 )

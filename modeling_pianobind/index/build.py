@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, content_hash, explain, list_files, piece_of
+from ..inputs_pianobind import EXTENSIONS, content_hash, explain, gives_notes, list_files, piece_of
 from .shards import in_shard
-from .table import Failure, is_midi
+from .table import Failure
 
 
 @dataclass
@@ -52,8 +52,7 @@ def embed_folder(
     """
     paths = list_files(folder)
     if not paths:
-        extensions = " ".join((*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS))
-        raise ValueError(f"{folder}: there is no {extensions} file in it; give a folder with music.")
+        raise ValueError(f"{folder}: there is no {' '.join(EXTENSIONS)} file in it; give a folder with music.")
     if shard is not None:
         paths = [path for path in paths if in_shard(piece_of(path), folder, *shard)]
     state = _scan(paths, previous)
@@ -104,7 +103,7 @@ class _State:
 
 def _scan(paths: list[str], previous: FolderContent) -> _State:
     """Hashes the files and takes what `previous` knows of their content."""
-    known = {(row[2], is_midi(row[0])): row for row in previous.rows}
+    known = {(row[2], gives_notes(row[0])): row for row in previous.rows}
     failed = {(failure.path, failure.content_hash): failure for failure in previous.failures}
     state = _State()
     with ThreadPoolExecutor() as pool:
@@ -113,8 +112,8 @@ def _scan(paths: list[str], previous: FolderContent) -> _State:
                 state.failures.append(Failure(path, explain(path, identity)))
                 continue
             digest, state.times[path] = identity
-            if (digest, is_midi(path)) in known:
-                state.rows[path] = (path, piece_of(path), *known[digest, is_midi(path)][2:])
+            if (digest, gives_notes(path)) in known:
+                state.rows[path] = (path, piece_of(path), *known[digest, gives_notes(path)][2:])
             elif (path, digest) in failed:
                 state.failures.append(failed[path, digest])
             else:

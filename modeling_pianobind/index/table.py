@@ -1,12 +1,11 @@
 """The rows of an EmbeddingIndex: its files, and the pieces that a search compares."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..inputs_pianobind import MIDI_EXTENSIONS
+from ..inputs_pianobind import gives_notes
 from .alignment import Example
 
 INT8_MAX = 127
@@ -103,7 +102,7 @@ class IndexShard:
         np.add.at(sums, piece, table.embeds)
         embeds = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
         named_by = np.full(len(names), -1)
-        for row in sorted(range(len(piece)), key=lambda row: (is_midi(table.paths[row]), table.paths[row])):
+        for row in sorted(range(len(piece)), key=lambda row: (gives_notes(table.paths[row]), table.paths[row])):
             if named_by[piece[row]] < 0:
                 named_by[piece[row]] = row
         return cls(table, embeds, named_by)
@@ -119,8 +118,4 @@ class IndexShard:
             self.scales[rows] = scales
 
 
-def is_midi(path) -> bool:
-    return os.path.splitext(path)[1].lower() in MIDI_EXTENSIONS
-
-
-__all__ = ["Failure", "FileTable", "IndexShard", "is_midi"]
+__all__ = ["Failure", "FileTable", "IndexShard"]
