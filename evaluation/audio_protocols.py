@@ -36,7 +36,7 @@ def tagging_audio(bench: Bench) -> dict:
 def audio_midi(bench: Bench) -> dict:
     """Rendered audio seeks the MIDI of the same stretch; `reverse_` figures are MIDI that seeks audio.
 
-    `_by_windows` are figures of what `search_like` does: not the means of two pieces are compared but their windows.
+    `_by_windows` are figures of `search_like`: the windows of two pieces are compared, not their means.
     `_transcribed` has fewer queries, if that many pieces were transcribed only, among as much MIDI.
     """
     places, notes, plain = bench.rendered

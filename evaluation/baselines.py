@@ -1,4 +1,4 @@
-"""What simple means reach: hand-made features with logistic regression, and search in captions made from those."""
+"""Baselines: hand-made features with logistic regression, and search in captions written from these."""
 
 import random
 
@@ -68,7 +68,7 @@ def tag_probabilities(train, labels, test) -> np.ndarray:
 
 
 def generated_captions(bench, pieces) -> list[str]:
-    """What can be said of music without any embedding: what its notes say, and the labels that its features predict.
+    """Facts of a piece without any embedding: from its notes, and the labels that its features predict.
 
     Args:
         bench (`Bench`): whose `train` rows with human or provenance labels teach the prediction.

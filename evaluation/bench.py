@@ -1,4 +1,4 @@
-"""What protocols measure: the embeddings that one checkpoint gives one corpus, each made once."""
+"""A corpus with its cached embeddings by one checkpoint, which the protocols measure."""
 
 import io
 import random
@@ -32,7 +32,7 @@ class UnsuitableError(ValueError):
 
 
 def means(examples: list[Example]) -> np.ndarray:
-    """`(n, dim)` unit rows: what examples are as a whole."""
+    """`(n, dim)` unit rows: the embeddings of examples."""
     return np.stack([example.embedding for example in examples])
 
 
@@ -46,11 +46,11 @@ class Bench:
             takes `transcribe`.
         sampling_rate (`int`): of these waveforms, in Hz.
         split (`str`): the rows that are measured; only probes and baselines see `train` rows.
-        instruments (`dict`): what renders MIDI, by name; training should have heard none of them.
+        instruments (`dict`): instruments that render MIDI, by name; not those of the training data.
         recordings (`Path`, *optional*): folder below which the corpus's recordings lie.
         sentence_embedder (`Callable`, *optional*): list of texts -> `(n, dim)` unit rows, for the MiniLM baseline.
         audio_pieces, audio_seconds: how many pieces are rendered, and how much of each, around its middle.
-        transcribe, transcribed_pieces: measure audio with transcription as well, and of how many rendered pieces.
+        transcribe, transcribed_pieces: also measure audio with transcription, and on how many rendered pieces.
     """
 
     corpus: PackedCorpus
@@ -89,7 +89,7 @@ class Bench:
         return [self.corpus.notes(place) for place in places]
 
     def songs_at(self, places) -> list[str]:
-        """The song of each piece; a piece without one is a song of its own."""
+        """The song of each piece; a piece without one is its own song."""
         return [row.get("song") or row["id"] for row in self.rows_at(places)]
 
     def midi_at(self, places) -> np.ndarray:
@@ -132,7 +132,7 @@ class Bench:
         return write_caption(facts[:FACTS_OF_A_CAPTION], self.creators, words) if facts else None
 
     def signed_facts(self, row: dict) -> tuple[set[str], set[str]]:
-        """What holds and what does not by a row's labels; nothing is certain where they are weak."""
+        """True and false facts of a row's labels; weak labels give none."""
         return (set(), set()) if row["tier"] == "weak" else label_facts(row, self.creators)
 
     @cached_property

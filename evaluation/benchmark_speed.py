@@ -1,4 +1,4 @@
-"""How fast and how lean the package is, each figure beside what it could at best be.
+"""Speed and memory of the package, each figure with a reference value.
 
     python -m evaluation.benchmark_speed --midi-folder FOLDER [--checkpoint FOLDER] [--hours 10] [--output speed.json]
 
@@ -38,7 +38,7 @@ GROWTH_FILES = (1_000, 10_000, 100_000)
 
 @dataclass
 class Figure:
-    """One line of the table; `target` is what `value` is held against, `detail` what it was made from."""
+    """One line of the table; `target` is the reference of `value`, `detail` its inputs."""
 
     name: str
     value: float
@@ -49,7 +49,7 @@ class Figure:
 
 
 def best_seconds(run, rounds=3) -> float:
-    """The shortest of some runs: what disturbs a run only makes it longer."""
+    """The shortest of some runs: disturbances only lengthen a run."""
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -146,7 +146,7 @@ def search_index(model, checkpoint) -> Figure:
 
 
 def long_recording(checkpoint, hours) -> Figure:
-    """Memory that a recording of many hours takes beyond the loaded model, in a process of its own."""
+    """Memory for a recording of many hours beyond the loaded model, in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         path = write_recording(Path(folder) / "long.flac", hours)
         command = [sys.executable, "-m", "evaluation.benchmark_speed", "--checkpoint", checkpoint]
@@ -158,7 +158,7 @@ def long_recording(checkpoint, hours) -> Figure:
 
 
 def package_import() -> Figure:
-    """What the public names of the package take to import, once torch and transformers are there."""
+    """Import time of the package's public names, after torch and transformers."""
     program = (
         "import time, torch, transformers; from transformers import AutoModel, AutoProcessor, PreTrainedModel\n"
         "start = time.perf_counter(); from modeling_pianobind import *; print(time.perf_counter() - start)"
@@ -223,7 +223,7 @@ def exact_search(rows) -> list[Figure]:
 
 
 def _faiss_seconds(embeds, query) -> float | None:
-    """What faiss needs for one query; None where it is not installed."""
+    """Time of faiss for one query; None if it is not installed."""
     try:
         import faiss
     except ImportError:
@@ -237,7 +237,7 @@ def _faiss_seconds(embeds, query) -> float | None:
 def growth(checkpoint, path) -> Figure:
     """`pianobind index` of copies of one MIDI file: time a file and memory, at each size in a process of its own.
 
-    Each copy ends in bytes of its own, which MIDI readers pass over, so that none is known by its content.
+    Each copy ends in different bytes, which MIDI readers ignore, so that all contents differ.
     """
     content, seconds, memory = Path(path).read_bytes(), [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ NOTE_ARRAYS = ("offsets", "onset", "duration", "pedal", "pitch", "velocity")
 def load_corpus(folder: str | Path) -> PackedCorpus:
     """Reads either kind of folder.
 
-    Rows of a dataset keep what is theirs: `captions`, and `audio` as the bytes of a file where it is a real recording.
+    Rows of a dataset keep `captions`, and `audio` as the bytes of a file if it is a real recording.
 
     Raises:
         FileNotFoundError: the folder is neither.

@@ -47,7 +47,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def tower(model, name: str, embed):
-    """An embedding function of a model; one that says so where the model lacks the tower."""
+    """An embedding function of a model; it raises if the model lacks the tower."""
     if getattr(model, f"{name}_model") is not None:
         return embed
 
@@ -100,7 +100,7 @@ def _instrument_name(instrument: InstrumentArguments) -> str:
 
 
 def subject(checkpoint: Path, corpus_folder: Path, corpus: PackedCorpus, split: str, dtype: str = "float32") -> dict:
-    """What is measured on what: names and checksums, and the sources of the corpus's `train` rows."""
+    """Names and checksums of checkpoint and corpus, and the sources of the `train` rows."""
     trained = Counter((row["source"], row["licence"]) for row in corpus.rows if row["split"] == "train")
     return {
         "checkpoint": checkpoint.resolve().name,
@@ -144,7 +144,7 @@ def open_results(path: Path, measured: dict) -> dict:
 
 
 def save_results(path: Path, results: dict) -> None:
-    """Writes results whole or not at all; a list of numbers stands on one line."""
+    """Writes results atomically; a list of numbers is on one line."""
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     text = re.sub(r"\[[\s\d.,eE+-]*\]", lambda numbers: " ".join(numbers[0].split()), text)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ def evaluate(bench: Bench, names: list[str], output: Path, measured: dict, stric
 
     Args:
         measured (`dict`): as `subject` gives it.
-        strict (`bool`): raise where a protocol does not suit the data; otherwise say so and go on.
+        strict (`bool`): raise if a protocol does not suit the data; otherwise print that and continue.
     Returns:
         `dict`: all results in `output`.
     """

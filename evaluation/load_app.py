@@ -29,7 +29,7 @@ def run_client(number: int, requests_of, url: str, until: float, record) -> None
     """Asks until the time is up; `record(kind, outcome, seconds)` for each request."""
     try:
         requests = requests_of(url)
-    except Exception as error:  # whatever it is, it is counted and named
+    except Exception as error:  # any error is counted and named
         return record("start", f"failed: {error!r}", 0.0)
     kinds = collections.deque(requests)
     kinds.rotate(number)  # so that not all send the same at once

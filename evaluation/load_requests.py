@@ -72,7 +72,7 @@ def app_requests(url: str) -> Requests:
         """Sends a file as a browser does: its name is the visitor's, whatever it says."""
         answer = httpx.post(f"{url}gradio_api/upload", files={"files": (name, content)}, timeout=TIMEOUT_SECONDS)
         if answer.status_code == 413:
-            return "refused: at most so much is taken"  # gradio has words of its own
+            return "refused: at most so much is taken"  # gradio's own message
         return handle(answer.raise_for_status().json()[0])
 
     def handle(path):

@@ -1,4 +1,4 @@
-"""What the exported towers keep of a checkpoint: ONNX against PyTorch, and int8 against both, on a corpus.
+"""Measures exported towers on a corpus: ONNX against PyTorch, and int8 against both.
 
     python -m evaluation.measure_onnx CHECKPOINT CORPUS --output evaluation/results/onnx-int8.json
 
@@ -36,7 +36,7 @@ def compare(checkpoint: Path, corpus, split: str, folder: Path, bootstrap: Boots
 
     Args:
         checkpoint (`Path`): with all three towers.
-        corpus (`PackedCorpus`), split (`str`): what is embedded: the rows that have a caption.
+        corpus (`PackedCorpus`), split (`str`): the rows with a caption are embedded.
         folder (`Path`): for the ONNX files.
     Returns:
         `dict`: the `export`'s report; of each kind of towers the figures of captions that seek their piece; of each

@@ -15,7 +15,7 @@ from .changes import excerpt, faster, transposed, without_cues
 from .scores import accuracy_scores, linear_probe, random_pairs, stability, tag_scores
 
 MIN_POSITIVES = 5  # pieces of a tag, or of a class of a probe
-MIN_OF_SOURCE = 20  # labelled pieces of a source that make a protocol of their own
+MIN_OF_SOURCE = 20  # labelled pieces of a source for a separate protocol
 PROBE_PIECES = 200  # of each genre in training
 STABLE_PIECES, STABLE_SECONDS = 200, 30.0
 SEMITONES, TEMPO_RATIOS = (-6, -3, -1, 1, 3, 6), (0.8, 0.9, 1.1, 1.2)
@@ -48,8 +48,8 @@ def zero_shot_tagging(bench: Bench, places, embeddings, pieces=None) -> dict:
     to hold.
 
     Args:
-        places: corpus positions; embeddings (`np.ndarray` of shape `(places, dim)`): of what is seen of each.
-        pieces (`list[PianoNotes]`, *optional*): what the baseline sees of each; without them there is none.
+        places: corpus positions; embeddings (`np.ndarray` of shape `(places, dim)`): of each piece.
+        pieces (`list[PianoNotes]`, *optional*): input of the baseline; without them there is none.
     """
     tagged = [number for number, place in enumerate(places) if tags_of(bench.corpus.rows[place])]
     places = [places[number] for number in tagged]
@@ -78,7 +78,7 @@ def tagging(bench: Bench) -> dict:
 
 
 def tagging_without_cues(bench: Bench) -> dict:
-    """The same where velocity is flat, pedal is gone and onsets are jittered: files no longer show their source."""
+    """The same with flat velocity, no pedal and jittered onsets, which hide a file's source."""
     twins = [without_cues(bench.corpus.notes(place), seed=place) for place in bench.places]
     return zero_shot_tagging(bench, bench.places, bench.embed_notes(twins), twins)
 

@@ -144,7 +144,7 @@ def linear_probe(train, train_labels, train_songs, test, test_labels, test_songs
 
 
 def alignments(examples: list[Example], pieces: list[Example]) -> np.ndarray:
-    """`(examples, pieces)`: how well the windows of each example fit those of each piece."""
+    """`(examples, pieces)`: alignment scores of the windows of examples and pieces."""
     return np.array([[alignment(example, piece) for piece in pieces] for example in tqdm(examples, desc="aligning")])
 
 
@@ -168,7 +168,7 @@ def paired_retrieval(scores: np.ndarray, among: int, bootstrap: Bootstrap, draws
 
 
 def stability(originals: np.ndarray, changed: np.ndarray, songs, bootstrap: Bootstrap) -> dict:
-    """How near changed pieces stay to what they were: cosine, and how often a changed piece finds its own original."""
+    """Robustness to a change: cosine to the original, and recall of the original."""
     cosines = (originals * changed).sum(1)
     options = {"top_k": (1,), "bootstrap_samples": bootstrap.samples, "seed": bootstrap.seed}
     ranking = retrieval_metrics(changed @ originals.T, range(len(originals)), **options)

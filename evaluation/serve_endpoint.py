@@ -13,11 +13,11 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-MAX_BODY_BYTES = 64_000_000  # what is larger is not even read
+MAX_BODY_BYTES = 64_000_000  # larger requests are not read
 
 
 def load_handler(folder: Path):
-    """The folder's `EndpointHandler`, made as where the package is not installed."""
+    """The folder's `EndpointHandler`, without the installed package."""
     sys.modules["modeling_pianobind"] = None
     spec = importlib.util.spec_from_file_location("handler", folder / "handler.py")
     module = importlib.util.module_from_spec(spec)

@@ -1,1 +1,1 @@
-"""Cards of checkpoints and data sets: Jinja templates, and what fills them from measured results."""
+"""Cards of checkpoints and datasets: Jinja templates, filled from measured results."""

@@ -1,4 +1,4 @@
-"""The figures that cards and the README quote, and where they stand in a results file."""
+"""The figures of cards and README, and their paths in a results file."""
 
 from typing import NamedTuple
 
@@ -30,11 +30,22 @@ FIGURES = (
 )
 
 
-class Figure(NamedTuple):
-    """A measured number: its name in a card, its place in the results, its value, and what stands beside it.
+# the figures that a user decides by, for the README
+DECIDING = (
+    "tagging.macro_roc_auc",
+    "tagging_audio.macro_roc_auc",
+    "text_to_piece.recall@10",
+    "audio_midi.among_500_by_windows.recall@1",
+    "audio_midi.among_500_by_windows_transcribed.recall@1",
+    "recordings.plain_by_windows.recall@1",
+)
 
-    `interval` is the 95 % interval, `chance` what chance gives, `baseline` the best simple means and their name; each
-    is empty where it was not measured.
+
+class Figure(NamedTuple):
+    """A measured number: its name in a card, its path in the results, its value, and its context.
+
+    `interval` is the 95 % interval, `chance` the chance level, `baseline` the best baseline and its name; each is
+    empty where it was not measured.
     """
 
     name: str
@@ -46,7 +57,7 @@ class Figure(NamedTuple):
 
 
 def look_up(results: dict, path: str):
-    """`"tagging.scores.macro_roc_auc"` -> what stands there, or None."""
+    """`"tagging.scores.macro_roc_auc"` -> the value at this path, or None."""
     for key in path.split("."):
         if not isinstance(results, dict) or key not in results:
             return None
@@ -79,6 +90,11 @@ def figures_of(results: dict) -> list[Figure]:
     return figures
 
 
+def deciding_figures(figures: list[Figure]) -> list[Figure]:
+    """The figures that the README shows; the card has all."""
+    return [figure for figure in figures if figure.path in DECIDING]
+
+
 def model_index(figures: list[Figure], dataset_id: str, split: str) -> list[EvalResult]:
     """What huggingface_hub writes the `model-index` of a card from."""
     return [
@@ -96,13 +112,13 @@ def model_index(figures: list[Figure], dataset_id: str, split: str) -> list[Eval
 
 
 def figure_table(figures: list[Figure]) -> str:
-    """Markdown of the figures: with 95 % intervals, chance and the best simple means, where any figure has them."""
+    """Markdown table of the figures: with 95 % intervals, chance and the best baseline, where any figure has them."""
     columns = {
         "protocol": [one.name for one in figures],
         "figure": [f"{one.value:.3f}" for one in figures],
         "95 % interval": [one.interval for one in figures],
         "chance": [one.chance for one in figures],
-        "best simple means": [one.baseline for one in figures],
+        "best baseline": [one.baseline for one in figures],
     }
     columns = {name: cells for name, cells in columns.items() if any(cells)}
     rows = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]

@@ -1,4 +1,4 @@
-"""What a published checkpoint says of itself: card, results in three forms, licence files."""
+"""Card, results and licence files of a published checkpoint."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 TEMPLATE = ROOT / "model_cards" / "hub_card.md.jinja"
 RESULTS = ROOT / "evaluation" / "results"
 HUB_ID = r"[\w.-]+/[\w.-]+"
-CORPUS = "open-piano-corpus"  # what the corpus is called on the Hub, at the same owner's unless told otherwise
+CORPUS = "open-piano-corpus"  # name of the corpus on the Hub, by default of the same owner
 TAGS = ["pianobind", "piano", "music", "midi", "audio", "retrieval", "contrastive"]
 WIDGET = DEMO_QUERIES[:3]
 LICENCES = {
@@ -42,7 +42,7 @@ LICENCES = {
 
 @dataclass
 class HubOptions:
-    """What only a person can know of a publication."""
+    """Options of a publication that cannot be derived."""
 
     repo_id: str
     licence: str = ""  # identifier of the Hub; "" takes that of the checkpoint's own card
@@ -75,7 +75,7 @@ def write_card(checkpoint: Path, folder: Path, settings: dict, options: HubOptio
     """
     base = settings.get("base_model_name_or_path")
     own = checkpoint / "README.md"
-    # PEFT writes a card full of blanks beside every adapter
+    # PEFT writes an empty card beside every adapter
     own_card = ModelCard.load(own, ignore_metadata_errors=True) if own.is_file() and not base else None
     licence = options.licence or (own_card.data.license if own_card else None)
     results, figures = _results_of(checkpoint, folder, options)
@@ -118,7 +118,7 @@ def write_card(checkpoint: Path, folder: Path, settings: dict, options: HubOptio
 
 
 def _with_images(text: str, checkpoint: Path, folder: Path) -> str:
-    """A card whose pictures lie in the folder: those that it links to beside the checkpoint are copied there."""
+    """A card with its linked pictures copied to the folder."""
 
     def copied(link):
         picture = checkpoint / link[2]
@@ -132,7 +132,7 @@ def _with_images(text: str, checkpoint: Path, folder: Path) -> str:
 
 
 def _results_of(checkpoint: Path, folder: Path, options: HubOptions):
-    """Results of these very weights, copied into the folder, and the card's figures; `({}, [])` without any."""
+    """Results of these weights, copied into the folder, and the card's figures; `({}, [])` if there are none."""
     weights = next(folder.glob("*model.safetensors"), None)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
     path = options.results
@@ -156,7 +156,7 @@ def _write_licence(checkpoint: Path, folder: Path, licence, results: dict, optio
     """LICENSE for the weights; LICENSE-CODE for the modules, which are always Apache-2.0.
 
     Raises:
-        ValueError: no licence is known, its text is not, or it allows what a training source does not.
+        ValueError: the licence or its text is unknown, or it allows what a training source forbids.
     """
     if not licence:
         raise ValueError(f"{checkpoint}: nothing says its licence; say `--licence ID`, such as cc-by-nc-sa-4.0.")

@@ -1,4 +1,4 @@
-"""Writes a checkpoint's card from measured results: nobody types a number.
+"""Renders a checkpoint's card from measured results.
 
 python -m model_cards.render_model_card CHECKPOINT RESULTS [--plots FOLDER] [--readme README.md]
 """
@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor
 
-from .figures import figure_table, figures_of, look_up, model_index
+from .figures import deciding_figures, figure_table, figures_of, look_up, model_index
 from .hub_card import TAGS
 
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
@@ -129,7 +129,8 @@ def main(arguments=None) -> int:
         card = render(given.checkpoint, given.results, given.plots)
         (given.checkpoint / "README.md").write_text(str(card), encoding="utf-8")
         if given.readme:
-            table = figure_table(figures_of(json.loads(given.results.read_text(encoding="utf-8"))))
+            figures = figures_of(json.loads(given.results.read_text(encoding="utf-8")))
+            table = figure_table(deciding_figures(figures))
             given.readme.write_text(with_table(given.readme.read_text(encoding="utf-8"), table), encoding="utf-8")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,7 +7,7 @@ from .towers_pianobind import masked_mean
 
 
 class PianoBindEncoderTower(nn.Module):
-    """Feeds windows to an encoder's main input and pools what it gives.
+    """Passes windows to an encoder's main input and pools its output.
 
     Args:
         config (`PreTrainedConfig`): the encoder's own.
@@ -34,10 +34,10 @@ class PianoBindEncoderTower(nn.Module):
         """Hidden states of single windows.
 
         Args:
-            input_features (`torch.Tensor` of shape `(windows, ...)`): what the encoder's own feature extractor gives.
+            input_features (`torch.Tensor` of shape `(windows, ...)`): output of the encoder's own feature extractor.
             audio_attention_mask (`torch.Tensor` of shape `(windows, places)`): 0 on padding.
         Returns:
-            `torch.Tensor` of shape `(windows, tokens, hidden_size)`; one token where the encoder pools by itself.
+            `torch.Tensor` of shape `(windows, tokens, hidden_size)`; one token if the encoder pools.
         """
         inputs = {self.encoder.main_input_name: input_features}
         if self._reads_waveforms and getattr(self.config, "feat_extract_norm", "layer") == "layer":

@@ -2,11 +2,11 @@
 
 `import modeling_pianobind` makes `AutoModel.from_pretrained(checkpoint)` and `pipeline("piano-embedding")` work. The
 plain way, registering while the package is imported, imports transformers' Auto classes and torch: 4.8 s on two CPU
-cores, beside 0.11 s of the command line's own start. Registration therefore waits until somebody imports one of the
-five modules of transformers that define the Auto classes.
+cores, beside 0.11 s of the command line's own start. Registration therefore waits for the import of one of the five
+modules of transformers that define the Auto classes.
 
-The finder below looks at no other module of anybody's. It changes no loader: a module is loaded by its own loader,
-inside one of ours that is gone again when the module is there.
+The finder below reacts to these modules and to our own, and ignores all others. It does not change loaders: our loader
+calls the original one and takes itself out of the module's spec.
 """
 
 import importlib
@@ -14,7 +14,7 @@ import sys
 from importlib.abc import Loader, MetaPathFinder
 
 PACKAGE = __name__.rpartition(".")[0]
-# module of transformers -> its Auto class, and the module of ours whose classes that one has to know
+# module of transformers -> its Auto class, and our module whose classes are registered there
 AUTO_MODULES = {
     "transformers.models.auto.configuration_auto": ("AutoConfig", "configuration_pianobind"),
     "transformers.models.auto.modeling_auto": ("AutoModel", "modeling_pianobind"),
@@ -33,7 +33,7 @@ def register_on_import() -> None:
 
 
 def _register(auto_module: str) -> None:
-    """Makes one Auto class, or the pipelines, of an imported transformers module know ours."""
+    """Registers our classes with one Auto class, or with the pipelines, of an imported transformers module."""
     auto_name, home = AUTO_MODULES[auto_module]
     auto_class = getattr(sys.modules[auto_module], auto_name)
     configuration = importlib.import_module(".configuration_pianobind", PACKAGE)

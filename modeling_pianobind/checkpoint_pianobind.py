@@ -15,14 +15,14 @@ TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 FILES = (WEIGHTS, CONFIG, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG)
 COPY_AGAIN = "check its name, or copy it again"
 PROBE_MIDI = bytes.fromhex("4d546864 00000006 0000000101e0 4d54726b 0000000d 00903c40 8360803c40 00ff2f00")  # a note
-PROBES = {  # what `check_fit` embeds, by modality
+PROBES = {  # inputs that `check_fit` embeds, by modality
     "audio": lambda processor: [np.sin(np.arange(processor.feature_extractor.sampling_rate // 4), dtype=np.float32)],
     "midi": lambda processor: [PROBE_MIDI],
     "text": lambda processor: ["piano"],
 }
 NO_EMBEDDING = "its weights give embeddings that are no unit vectors"
-MAX_REASON_CHARACTERS = 300  # characters; a damaged value may be of any length
-MAX_TEXT_TOKENS = 128  # where a processor sets no limit of its own
+MAX_REASON_CHARACTERS = 300  # a damaged value may be of any length
+MAX_TEXT_TOKENS = 128  # default of processors without a limit
 
 
 def default_checkpoint() -> str:
@@ -48,7 +48,7 @@ def read_json(path) -> dict:
 
 @contextmanager
 def loading(name):
-    """Turns whatever libraries raise while they load a damaged checkpoint into one line that names it.
+    """Turns any error of a library that loads a damaged checkpoint into one line that names the checkpoint.
 
     Raises:
         ValueError: the line.
@@ -104,10 +104,10 @@ def check_fit(name, model, processor) -> None:
 
 
 def check_match(model, processor) -> None:
-    """Refuses another model's processor, as far as sizes tell; an exported model (`OnnxModel`) knows none.
+    """Refuses a processor of another model, by sizes; an exported model (`OnnxModel`) has none to compare.
 
     Raises:
-        ValueError: what the one makes and the other reads.
+        ValueError: the processor's outputs and the model's inputs differ.
     """
     config, extractor, tokenizer = model.config, processor.feature_extractor, processor.tokenizer
     audio, midi, text = (getattr(config, f"{tower}_config", None) for tower in ("audio", "midi", "text"))
@@ -127,7 +127,7 @@ def check_match(model, processor) -> None:
 
 
 def reason_of(error) -> str:
-    """What a library says, on one line; its name where it says nothing."""
+    """A library's message on one line; the error's name if it has no message."""
     if isinstance(error, KeyError):
         return f"it lacks {error}"[:MAX_REASON_CHARACTERS]
     return " ".join(str(error).split())[:MAX_REASON_CHARACTERS].rstrip(".:") or type(error).__name__

@@ -1,7 +1,6 @@
 """The `pianobind` command: search, index, embed, describe, export, demo, app.
 
-torch and transformers are imported only where a file has to be embedded, so that `--help` and a search of a saved
-index answer at once.
+torch and transformers are imported only to embed files: `--help` and a search of a saved index start fast.
 """
 
 import argparse
@@ -45,13 +44,13 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line `argv` (the process's by default) and returns its exit status."""
-    for stream in (sys.stdout, sys.stderr):  # a file name need not be printable
+    for stream in (sys.stdout, sys.stderr):  # file names may hold unprintable characters
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
         args = _parse(argv)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what libraries say to programmers
+            warnings.simplefilter("ignore")  # warnings of libraries
             warnings.filterwarnings("always", module=r"modeling_pianobind\.")
             warnings.showwarning = lambda message, *rest, **more: complain(f"warning: {message}")
             status = args.run(args)
@@ -63,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader (`head`, say) has left; the interpreter would complain when it flushes stdout at its end.
+        # The reader (such as `head`) has closed the pipe; without this the interpreter fails to flush stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
@@ -71,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv):
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    # Before Python 3.13 argparse does not find an optional QUERY that stands behind an option.
+    # Before Python 3.13 argparse does not find an optional QUERY after an option.
     if len(rest) == 1 and not rest[0].startswith("-") and getattr(args, "query", "") is None:
         args.query = rest.pop()
     if rest:
@@ -209,7 +208,7 @@ def run_search(args) -> int:
         raise UserError("the query is empty; describe the music in at least one word")
     check_searchable(args.path)
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
-    # A saved index is opened before the query is embedded, which may take long; a folder is embedded after it.
+    # Opens a saved index before the query is embedded, which may take long; a folder is embedded after the query.
     collection = Collection(args.path, checkpoint, by_words=args.like is None)
     words = None if args.query is None else checkpoint.embed_text([args.query])[0]
     example = checkpoint.embed_file(args.like) if args.like is not None else None
@@ -247,7 +246,7 @@ def run_index(args) -> int:
     shard = (int(os.environ["RANK"]) + 1, int(os.environ["WORLD_SIZE"])) if launched else args.shard
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
     check_searchable(args.path)
-    with user_errors(output, writing=True):  # before the work rather than after it
+    with user_errors(output, writing=True):  # fails before the work
         if shard is not None:
             check_shard_target(folder, shard[1])
             output = shard_folder(folder, *shard)
@@ -274,7 +273,7 @@ def run_index(args) -> int:
             if list_shards(folder, shard[1]):
                 print(f"{folder}: all {shard[1]} shards are there")
     status = _report([failure.message for failure in index.failures])
-    # A launcher kills the other processes when one ends with an error; a bad file must not stop them.
+    # A launcher kills all processes when one fails; a bad file must not stop the others.
     return 0 if launched else status
 
 
@@ -322,7 +321,7 @@ def run_describe(args) -> int:
 
 
 def run_export(args) -> int:
-    """Writes the towers as ONNX files, and says how they compare with PyTorch's."""
+    """Writes the towers as ONNX files and prints their differences to PyTorch."""
     if args.pairs is not None and not args.int8:
         raise UserError("--pairs are for measuring what int8 costs; give --int8 as well")
     checkpoint = Checkpoint(args.checkpoint, args.device)
@@ -350,7 +349,7 @@ def run_export(args) -> int:
 
 
 def run_demo(args) -> int:
-    """Searches the bundled corpus, and gives the words that fit each hit best as the reason."""
+    """Searches the bundled corpus and prints the best labels of each hit."""
     folder, queries = EXAMPLES, DEMO_QUERIES[:DEMO_SEARCHES]
     check_searchable(folder)
     checkpoint = Checkpoint(args.checkpoint, args.device)

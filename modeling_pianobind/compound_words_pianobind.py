@@ -39,7 +39,7 @@ def read_compound_notes(source) -> CompoundNotes:
     """Reads the notes of a MIDI file with their places in the score.
 
     Args:
-        source (`str`, `Path`, `bytes`, `symusic.Score` or `CompoundNotes`): a file, its content, or what was read.
+        source (`str`, `Path`, `bytes`, `symusic.Score` or `CompoundNotes`): a file, its content, or notes.
     Returns:
         `CompoundNotes`, without the notes below 22 or above 107, which the vocabulary does not have.
     Raises:

@@ -3,7 +3,7 @@
     python -m modeling_pianobind.convert_original_checkpoint --checkpoint FILE --output FOLDER
 
 No code that a checkpoint's pickle may hold is run. Names, shapes and copies are checked first: a tensor that is
-missing or that nobody knows stops the conversion. `original.presets` shows how the numbers of parameters add up.
+missing or unknown stops the conversion. `original.presets` shows how the numbers of parameters add up.
 """
 
 import argparse
@@ -107,7 +107,7 @@ def read_checkpoint(path) -> _Tensors:
 
 
 def detect_variant(tensors) -> str:
-    """Names the variant by the towers that are there."""
+    """The variant, by the towers in the file."""
     towers = tuple(tower for tower, prefix in PREFIXES.items() if any(name.startswith(prefix) for name in tensors))
     for variant, needed in TOWERS.items():
         if towers == needed:
@@ -333,7 +333,7 @@ def _published_tokenizer():
         pass
     try:  # asks once, where loading would ask many times before it gives up
         reachable = file_exists(TOKENIZER, "tokenizer.json")
-    except Exception:  # whatever keeps the Hub away; each HTTP library of its client has had errors of its own
+    except Exception:  # any error of the Hub's client, whose HTTP libraries raise different ones
         return None
     return _tokenizer(TOKENIZER) if reachable else None
 

@@ -16,8 +16,7 @@ from .checkpoint_pianobind import check_match
 from .inputs_pianobind import FORMATS, check_content, gives_notes, group_pieces, modality_of
 from .transcription_pianobind import load_transcriber, transcribed_midi
 
-# How far reading may run ahead, so that memory does not grow with a recording: windows of audio, about 1 MB each, or
-# whole MIDI files.
+# Bounds the memory of reading ahead: windows of audio of about 1 MB each, or whole MIDI files.
 QUEUE_CHUNKS = 16
 
 
@@ -56,13 +55,13 @@ TOWERS = {
 
 @dataclass
 class EmbeddedFile:
-    """A file's windows in the embedding space, or the reason why there are none.
+    """The windows of a file in the embedding space, or the error that prevented them.
 
     Attributes:
         windows (`np.ndarray` of shape `(windows, dim)`): float32, unit length.
         spans (`np.ndarray` of shape `(windows, 2)`): start and end of each window in seconds.
-        towers (`np.ndarray` of shape `(windows,)`): "audio" or "midi", whichever made the window's embedding; a
-            recording that was transcribed has windows of both.
+        towers (`np.ndarray` of shape `(windows,)`): the tower of each window, "audio" or "midi"; a transcribed
+            recording has windows of both.
         error (`ValueError`, `OSError` or None): why the file could not be read; its windows are then empty.
     """
 
@@ -95,12 +94,12 @@ def embed_files(
     progress: bool | None = False,
     transcribe: bool = False,
 ) -> Iterator[tuple[int, EmbeddedFile]]:
-    """Embeds files of any length, in whatever order they are done.
+    """Embeds files of any length; results come in the order of completion.
 
     Args:
-        model (`PianoBindModel`): runs where it is, in eval mode.
+        model (`PianoBindModel`): runs on its device, in eval mode.
         processor (`PianoBindProcessor`): cuts the files into windows.
-        sources: paths, or what the processor reads in their place.
+        sources: paths, or other inputs of the processor.
         modality (`str`, *optional*): "audio" or "midi"; by default each path's extension tells.
         sampling_rate (`int`, *optional*): of waveforms among `sources`, in Hz.
         batch_size (`int`): windows in one batch of the model.
@@ -115,8 +114,8 @@ def embed_files(
     check_match(model, processor)
     sources = list(sources)
     if transcribe:
-        load_transcriber()  # before the work rather than in the middle of it
-    waiting = {tower: [] for tower in TOWERS}  # windows that no batch has taken yet
+        load_transcriber()  # fails before the work
+    waiting = {tower: [] for tower in TOWERS}  # windows for the next batches
     files = [_Progress() for _ in sources]
 
     def read(source):
@@ -160,7 +159,7 @@ def embed_files(
                 yield from map(done, take(position, *chunk))
                 continue
             if transcribe and error is None and "audio" in file.towers:
-                # Not on the reading threads: transkun uses all cores by itself, and Ctrl-C has to reach it.
+                # On the main thread: transkun uses all cores, and Ctrl-C has to reach it.
                 try:
                     midi = transcribed_midi(sources[position], sampling_rate)
                     for chunk in FORMATS["midi"].windows(processor, midi):
@@ -175,11 +174,11 @@ def embed_files(
 
 
 class _Progress:
-    """What is known of a file so far."""
+    """Progress of one file."""
 
     def __init__(self):
         self.spans, self.towers = [], []
-        self.windows, self.embedded = np.empty((0, 0), np.float32), 0  # rows of windows to come are there already
+        self.windows, self.embedded = np.empty((0, 0), np.float32), 0  # has spare rows for further windows
         self.read, self.error = False, None
 
     @property
@@ -189,8 +188,8 @@ class _Progress:
     def keep(self, number, embedding):
         """Takes a window's embedding.
 
-        All are in one array that doubles: small arrays, each made amid a batch's large tensors, would leave holes that
-        nothing fits in, and memory would grow by the hour.
+        One array that doubles holds all windows: small arrays allocated between a batch's large tensors would fragment
+        the memory, which would then grow by the hour.
         """
         if number >= len(self.windows):
             self.windows.resize((max(len(self.spans), 2 * len(self.windows)), len(embedding)), refcheck=False)
@@ -211,7 +210,7 @@ def _hidden(progress):
 def _embed_windows(model, processor, tower: str, windows, batch_size: int):
     """Yields (file, number of the window, embedding) for windows of many files."""
     kind = TOWERS[tower]
-    if kind.length is not None:  # windows of one length side by side waste the least padding
+    if kind.length is not None:  # batches of equal length need the least padding
         windows = sorted(windows, key=lambda window: kind.length(window[2]))
     for start in range(0, len(windows), batch_size):
         batch = windows[start : start + batch_size]
@@ -252,7 +251,7 @@ def _read_ahead(read, sources) -> Iterator[tuple]:
                     put((position, chunk, None))
                     if stop.is_set():
                         return
-            except Exception as caught:  # handed to the caller's thread, which raises what is no reading error
+            except Exception as caught:  # passed to the caller's thread, which raises all but reading errors
                 error = caught
             put((position, None, error))
         put(None)
@@ -278,7 +277,7 @@ def _read_ahead(read, sources) -> Iterator[tuple]:
 
 @contextmanager
 def _evaluating(model):
-    """Eval mode, and back to what was: with dropout no file would get the same embedding twice."""
+    """Eval mode inside the block: with dropout, embeddings would be random."""
     training = model.training
     model.eval()
     try:
@@ -301,7 +300,7 @@ def embed_example(model, processor, source, modality=None, sampling_rate=None, t
     """Embeds one recording or MIDI file with its windows, for `EmbeddingIndex.search_like`.
 
     Args:
-        source: a path, or with `modality` ("audio" or "midi") whatever `embed_audio` or `embed_midi` takes one of.
+        source: a path, or with `modality` ("audio" or "midi") one input of `embed_audio` or `embed_midi`.
         model, processor, sampling_rate, transcribe: as in `embed_audio`.
     Raises:
         ValueError, OSError, ImportError: as `embed_audio`.
@@ -329,7 +328,7 @@ def embed_audio(
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
     Raises:
-        ValueError, OSError: a file cannot be read; `EmbeddingIndex.build` goes on with the others instead.
+        ValueError, OSError: a file cannot be read; `EmbeddingIndex.build` continues with the others.
         ImportError: `transcribe` needs transkun, which is not installed.
     """
     settings = {"sampling_rate": sampling_rate, "batch_size": batch_size, "progress": progress}
@@ -355,7 +354,7 @@ embed_score = embed_midi  # reads both
 
 
 def embed_pieces(model, processor, paths, batch_size=16, progress=False, transcribe=False) -> np.ndarray:
-    """Embeds pieces, each the mean of its files: those of one folder with one stem (take.mid, take.mp3).
+    """Embeds pieces: the mean over the files of one folder with one stem (take.mid, take.mp3).
 
     Args:
         paths: paths of MIDI files and recordings, told apart by their extensions.
@@ -380,7 +379,7 @@ def embed_text(model, processor, texts, batch_size=64) -> np.ndarray:
     """Embeds descriptions.
 
     Args:
-        texts (`str` or `list[str]`): each of at least one word; what exceeds the text tower's limit is cut.
+        texts (`str` or `list[str]`): each of at least one word; longer texts are truncated.
         model, processor: as in `embed_audio`.
         batch_size (`int`): texts in one batch; the embeddings do not depend on it.
     Returns:
@@ -399,7 +398,7 @@ def embed_text(model, processor, texts, batch_size=64) -> np.ndarray:
 
 
 def _listed(sources) -> list:
-    """A single path, text or waveform is a list of one."""
+    """Wraps a single path, text or waveform in a list."""
     return [sources] if isinstance(sources, (str, bytes, os.PathLike, np.ndarray)) else list(sources)
 
 

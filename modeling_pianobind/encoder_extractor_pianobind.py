@@ -8,7 +8,7 @@ import transformers
 
 
 def extractor_settings(extractor) -> dict:
-    """What `load_extractor` rebuilds a Hugging Face feature extractor from; it stands in our own saved settings."""
+    """Settings from which `load_extractor` rebuilds a Hugging Face feature extractor; part of our saved settings."""
     return json.loads(extractor.to_json_string())
 
 
@@ -45,8 +45,8 @@ def encoder_batch(extractor, waveforms, window_samples: int) -> tuple[torch.Tens
     Args:
         waveforms (`list[np.ndarray]`): mono windows at the extractor's sampling rate, of at most `window_samples`.
     Returns:
-        The encoder's main input, of shape `(windows, ...)`, and its mask `(windows, places)` int64, which is 1 in a
-        single place where the extractor makes none.
+        The encoder's main input, of shape `(windows, ...)`, and its mask `(windows, places)` int64, a single 1 if the
+        extractor makes none.
     """
     settings = {"sampling_rate": extractor.sampling_rate, "return_tensors": "pt"}
     if "return_attention_mask" in inspect.signature(extractor.__call__).parameters:

@@ -27,7 +27,7 @@ MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = (
 MAX_WINDOW_NUMBERS = 2**25  # numbers of its spectrum: twenty times the usual
 FILTER_GROUPS = 8
 MAX_SAMPLE = 2.0**32  # integers of 32 bits may have been written as floats; the power of far more is infinite
-SILENCE_AMPLITUDE = 10 ** (-70 / 20)  # of full scale; below it a window holds no music
+SILENCE_AMPLITUDE = 10 ** (-70 / 20)  # of full scale; windows below it are silent
 
 LOWEST_SETTINGS = {
     "feature_size": 1,
@@ -65,7 +65,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         min_frequency, max_frequency (`float`): edges of the mel bands in Hz.
         window_seconds, hop_seconds (`float`): length of a window, and time between the starts of two.
         top_db (`float`): dynamic range that is kept, in decibels.
-        amplitude_floor (`float`): smallest power that is told from zero.
+        amplitude_floor (`float`): smallest power that differs from zero.
         normalize (`str`): "unit" maps the kept range to 0..1; "none" keeps decibels of the power, as the published
             PianoBind does.
         window_norm (`bool`): divide the spectrum by the norm of the Hann window.
@@ -150,7 +150,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         return {key: value for key, value in super().to_dict().items() if not key.startswith("_cached")}
 
     def windows(self, audio, sampling_rate: int | None = None) -> Iterator[AudioWindow]:
-        """Yields a recording's windows one by one, decoding and resampling as it goes.
+        """Yields a recording's windows; decodes and resamples by blocks.
 
         Args:
             audio (`str`, `Path`, `bytes`, array of shape `(samples,)` or `(channels, samples)`): a file, its content,
@@ -241,8 +241,8 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
     def _constants(self, device):
         """The Hann window and the mel filters on a device, made once.
 
-        A mel band hears few of the transform's bins: filters come in groups of bands, each with the bins `low:high`
-        that it hears, as `(low, high, (bins, bands))`; one product of all bins and bands takes five times as long.
+        A mel band covers few of the transform's bins: filters come in groups of bands with the bins `low:high` that
+        they cover, as `(low, high, (bins, bands))`; one product of all bins and bands takes five times as long.
         """
         if device not in self._cached:
             if self.filter_precision == "float32":
@@ -311,7 +311,7 @@ def _file_blocks(path: Path, sampling_rate: int) -> Iterator[np.ndarray]:
 
 
 def _decoded_blocks(handle, name: str, sampling_rate: int) -> Iterator[np.ndarray]:
-    """Mono float32 blocks of an opened file at `sampling_rate`; `name` stands in the error messages."""
+    """Mono float32 blocks of an opened file at `sampling_rate`; `name` is used in error messages."""
     if not handle.read(1):
         raise ValueError(f"{name}: the file is empty; copy or export it again.")
     handle.seek(0)
@@ -370,7 +370,7 @@ def _cut(blocks, sampling_rate, window_seconds, hop_seconds, name) -> Iterator[A
             held, start = held[hop:], start + hop
     if not start and not len(held):
         raise ValueError(f"{name}: the recording holds no sample; record or export it again.")
-    if start + len(held) > reached:  # what no full window has reached
+    if start + len(held) > reached:  # the rest after the last full window
         yield AudioWindow(held, start / sampling_rate, (start + len(held)) / sampling_rate)
 
 

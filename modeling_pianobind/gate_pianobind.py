@@ -1,4 +1,4 @@
-"""What a service takes and how many it serves at once, so that memory stays bounded: the page's and the endpoint's."""
+"""Limits of the page and the endpoint: size of requests, and requests at once, so that memory stays bounded."""
 
 import threading
 from contextlib import contextmanager
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on what one user can ask for.
+    """Bounds on one user's requests.
 
     Attributes:
         file_megabytes (`float`): size of a file.
-        midi_share (`float`): what a MIDI file may have of that; its notes take far more memory than its bytes.
+        midi_share (`float`): limit of MIDI files as a share of it: their notes take far more memory.
         minutes (`float`): length of a piece.
         notes (`int`): of a MIDI file.
         characters (`int`): of a description; the text tower reads far fewer.
@@ -34,11 +34,11 @@ class Limits:
 
 
 class BusyError(TimeoutError):
-    """Too many ask at once; the message is for the one who was refused."""
+    """Too many requests at once; the message is for the user."""
 
 
 class Gate:
-    """Lets some requests run and some more wait for their turn; refuses all others at once.
+    """Runs some requests, lets some more wait for their turn, and refuses all others.
 
     Args:
         running, waiting (`int`): requests that are worked on at once, and that may wait for their turn.

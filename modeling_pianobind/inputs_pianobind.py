@@ -1,4 +1,4 @@
-"""Files that the package reads: which ones, what they really are, and what to say about one that cannot be read."""
+"""Input files: formats, readers, signatures, and error lines for files that cannot be read."""
 
 import hashlib
 import os
@@ -35,8 +35,8 @@ class Format:
     Attributes:
         extensions (`tuple[str, ...]`): in lower case, with the dot.
         tower (`str`): which tower of the model embeds them.
-        windows: takes a processor, a path (or what the processor reads in its place) and the sampling rate of
-            waveforms; yields lists of windows with the list of their spans in seconds.
+        windows: takes a processor, a path (or other input of the processor) and the sampling rate of waveforms; yields
+            lists of windows with the list of their spans in seconds.
     """
 
     extensions: tuple[str, ...]
@@ -53,7 +53,7 @@ MIDI_EXTENSIONS, SCORE_EXTENSIONS, AUDIO_EXTENSIONS = (FORMATS[kind].extensions 
 EXTENSIONS = {extension: modality for modality, entry in FORMATS.items() for extension in entry.extensions}
 MODALITIES = ("text", *FORMATS)
 MP3_STARTS = (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xfa")
-# (first bytes, bytes 8 to 12) -> what the content is, and its modality where the package reads it
+# (first bytes, bytes 8 to 12) -> kind of the content, and its modality if the package reads it
 SIGNATURES = {
     (b"MThd", b""): ("a MIDI file", "midi"),
     (b"RIFF", b"RMID"): ("a RIFF MIDI (.rmi) file", None),
@@ -99,12 +99,12 @@ def _signature(head: bytes) -> tuple[str, str | None]:
 
 
 def content_kind(head: bytes) -> str:
-    """Names the kind of a file by its first 12 bytes, for error messages; "" where it is none of `SIGNATURES`."""
+    """Names the kind of a file by its first 12 bytes, for error messages; "" if unknown."""
     return _signature(head)[0]
 
 
 def content_modality(head: bytes) -> str | None:
-    """The modality of a file by its first 12 bytes; None where they do not tell."""
+    """The modality of a file by its first 12 bytes; None if unknown."""
     return _signature(head)[1]
 
 
@@ -125,7 +125,7 @@ def check_content(path, modality: str) -> None:
 
 
 def readable_text(text) -> str:
-    """A description as tokenizers take it; what exceeds `MAX_CHARACTERS` is cut off.
+    """A description that a tokenizer can read, truncated to `MAX_CHARACTERS`.
 
     Raises:
         ValueError: it is no string, holds no word, or holds half characters (lone surrogates).
@@ -144,13 +144,13 @@ def readable_text(text) -> str:
 
 
 def check_numbers(settings, lowest: dict[str, float]) -> None:
-    """Refuses settings that are no numbers in reason, as saved settings that were damaged may be.
+    """Refuses settings that are not numbers in the valid range, such as those of a damaged file.
 
     Args:
-        settings: what has them as attributes.
+        settings: an object with the settings as attributes.
         lowest: their names and the lowest value of each; of an integer, the setting has to be one too.
     Raises:
-        ValueError: one is of another type, too low, or beyond all reason.
+        ValueError: one is of another type or out of range.
     """
     for name, least in lowest.items():
         value, whole = getattr(settings, name), isinstance(least, int)
@@ -177,12 +177,12 @@ def list_files(folder) -> list[str]:
 
 
 def piece_of(path) -> str:
-    """What names a piece: files of one folder with one stem (take.mid, take.mp3) are the same piece."""
+    """The name of a piece: files of one folder with one stem (take.mid, take.mp3) are the same piece."""
     return os.path.splitext(os.fspath(path))[0]
 
 
 def group_pieces(paths: Iterable) -> list[list]:
-    """Paths by piece, the pieces in the order in which their first file stands."""
+    """Paths grouped by piece, in the order of each piece's first file."""
     pieces = {}
     for path in paths:
         pieces.setdefault(piece_of(path), []).append(path)
@@ -196,7 +196,7 @@ def content_hash(path) -> str:
 
 
 def explain(path, error: Exception) -> str:
-    """One line for a file that could not be read: the file, what is wrong, what to do."""
+    """One line for a file that could not be read: the file, the problem, the remedy."""
     if isinstance(error, FileNotFoundError):
         return f"{path}: does not exist; check the path."
     if isinstance(error, PermissionError):

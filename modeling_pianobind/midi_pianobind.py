@@ -40,7 +40,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         max_notes (`int`): a window with more notes is split into equal parts of at most this many.
         onset_gap_bins, duration_bins, pedal_bins, velocity_bins (`int`): vocabulary of a field without PAD and MASK.
         onset_gap_range, duration_range, pedal_range (`tuple[float, float]`): shortest and longest time in seconds that
-            a field tells apart; what is shorter falls in bin 0, what is longer in the last.
+            a field distinguishes; shorter ones are in bin 0, longer ones in the last bin.
     """
 
     model_input_names = ["midi_ids", "midi_attention_mask"]
@@ -166,7 +166,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         rows = self.rows(notes)
         cut = [rows[b:e].copy() for b, e in zip(begin, end, strict=True)]
         for piece in cut:
-            piece[0, 1] = 0  # a window does not know what came before it
+            piece[0, 1] = 0  # a window has no earlier note
         return cut, np.stack([left, np.minimum(right, max(notes.seconds, 0.0))], axis=1)
 
     def pad(self, windows: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -194,7 +194,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         Returns:
             `midi_ids` of shape `(batch, notes, fields)` and `midi_attention_mask` of shape `(batch, notes)`: 0 is
             padding, `k` is the `k`-th window of that piece (1 throughout for a piece of one window). Windows overlap,
-            so a long piece's notes stand in the row once for each window that holds them.
+            so the notes of a long piece occur once for each window that contains them.
         """
         pieces = midi if isinstance(midi, (list, tuple)) else [midi]
         windows = [self.windows(self.read(piece))[0] for piece in pieces]

@@ -14,9 +14,9 @@ from .score_pianobind import read_score
 
 LOWEST_KEY, HIGHEST_KEY = 21, 108  # A0 and C8 as MIDI pitches
 PIANO_PROGRAMS = range(8)  # General MIDI's piano family, counted from 0
-LAST_TICK = 2**31  # beyond what a MIDI file can say
-MAX_HOURS = 24.0  # longer "pieces" are damaged files: a single wrong time can stand for a century
-MAX_NOTES = 300_000  # eight hours without a pause, ten notes a second: whatever is longer takes minutes of the tower
+LAST_TICK = 2**31  # beyond the range of a MIDI file
+MAX_HOURS = 24.0  # longer "pieces" are damaged files: one wrong time can mean a century
+MAX_NOTES = 300_000  # eight hours at ten notes a second; more would take the tower minutes
 MAX_PEDAL_SECONDS = 10.0  # a string has decayed by then, however long the pedal stays down
 
 
@@ -79,7 +79,7 @@ def read_midi(source) -> PianoNotes:
 
 
 def score_from(source, name: str) -> symusic.Score:
-    """Parses MIDI or a score into a symusic score in ticks; `name` stands in the error messages."""
+    """Parses MIDI or a score into a symusic score in ticks; `name` is used in error messages."""
     if isinstance(source, symusic.core.ScoreTick):
         return source
     if isinstance(source, (str, Path)):
@@ -126,7 +126,7 @@ def _check_header(content: bytes, name: str) -> None:
 
 
 def _check_chunks(content: bytes, name: str) -> None:
-    """Refuses what symusic would not check, and answer by reading or writing memory that is not its own."""
+    """Refuses content that symusic does not check and that makes it access memory out of bounds."""
     tracks, at = int.from_bytes(content[10:12], "big"), 14
     while tracks:
         end = at + 8 + int.from_bytes(content[at + 4 : at + 8], "big")
@@ -136,7 +136,7 @@ def _check_chunks(content: bytes, name: str) -> None:
             )
         if content[at : at + 4] == b"MTrk":
             tracks -= 1
-            # Hardly any file has these bytes at all, so events are walked through, slowly, for very few.
+            # Few files have these bytes: the slow walk through all events is rare.
             if re.search(rb"[\x8f\x9f][\x80-\xff]", content[at + 8 : end]) and not _keys_fit(content[at + 8 : end]):
                 raise ValueError(f"{name}: the MIDI data is damaged (a note of a key above 127); export it again.")
         at = end
@@ -145,8 +145,8 @@ def _check_chunks(content: bytes, name: str) -> None:
 def _keys_fit(track: bytes) -> bool:
     """Whether no note of channel 16 has a key above 127, which is beyond symusic's table of sounding notes.
 
-    False too where a track has events that do not belong in a file, or a time or size of more than four bytes, after
-    which symusic goes on in its midst.
+    Also False if a track has events that do not belong in a file, or a time or size of more than four bytes, from
+    whose middle symusic would continue.
     """
 
     def quantity(at):
@@ -189,7 +189,7 @@ def check_length(score: symusic.Score, start_ticks: np.ndarray, seconds: float, 
 
     Args:
         score (`symusic.Score`): whose tempo changes have times too.
-        start_ticks (`np.ndarray` of shape `(notes,)`): below 0 where a time does not fit in 31 bits.
+        start_ticks (`np.ndarray` of shape `(notes,)`): negative if a time does not fit in 31 bits.
         seconds (`float`): when the last note ends.
     """
     first_tick = min(start_ticks.min(), score.tempos.numpy()["time"].min(initial=0))

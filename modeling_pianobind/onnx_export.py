@@ -1,4 +1,4 @@
-"""The towers as ONNX files, and what int8 costs the text and MIDI towers (extra `[onnx]`)."""
+"""Export of the towers to ONNX, and the loss of int8 quantisation (extra `[onnx]`)."""
 
 import json
 import logging
@@ -18,8 +18,8 @@ from .embedding_pianobind import embed_midi, embed_text
 from .metric.ranking import embedding_retrieval_metrics
 
 REPORT = "export.json"
-TOLERANCE = 1e-4  # largest difference to PyTorch that an export may have
-CHECKED_SHAPES = ((1, 9), (3, 40), (2, 101))  # (batch, length), none of them the one that is traced
+TOLERANCE = 1e-4  # largest allowed difference to PyTorch
+CHECKED_SHAPES = ((1, 9), (3, 40), (2, 101))  # (batch, length), different from the traced one
 TRACED_SHAPE = (2, 49)
 
 
@@ -91,8 +91,8 @@ class OnnxModel:
     `embed_text(OnnxModel(folder), processor, ["calm"])`; likewise `embed_midi`, `embed_audio` and `describe`.
 
     Args:
-        folder: what `export_onnx` wrote.
-        int8 (`bool`): use the int8 towers where there are any.
+        folder: output of `export_onnx`.
+        int8 (`bool`): use int8 towers if available.
     Raises:
         ImportError: the extra is not installed.
         ValueError: the folder is no export.
@@ -139,7 +139,7 @@ class OnnxModel:
             raise ValueError(f"this export has no {modality} tower; export a checkpoint that has it.")
         if modality not in self._int8:
             return self._embed(modality, tensors)
-        # An int8 tower scales activations by all that it is given at once: a row has to be alone, without padding.
+        # An int8 tower scales activations by its whole input: rows are passed one by one, without padding.
         lengths = tensors[-1].ne(0).long().mul(torch.arange(1, tensors[-1].shape[1] + 1)).amax(dim=1).tolist()
         rows = [[tensor[row : row + 1, :length] for tensor in tensors] for row, length in enumerate(lengths)]
         return torch.cat([self._embed(modality, row) for row in rows])
@@ -157,12 +157,12 @@ def export_onnx(model, folder, int8: bool = False) -> dict:
 
     Args:
         model (`PianoBindModel`): of the default family.
-        folder: made where it is missing.
+        folder: created if missing.
         int8 (`bool`): also `text.int8.onnx` and `midi.int8.onnx`, whose weights are quantised, and activations as
             they come (dynamic quantisation).
     Returns:
-        `dict`, also saved as `export.json`: `projection_dim`, and in `towers` and `int8` what was written, with its
-        size in bytes and, of a tower, its largest difference to PyTorch.
+        `dict`, also saved as `export.json`: `projection_dim`, and for each file in `towers` and `int8` its size in
+        bytes; for a tower also its largest difference to PyTorch.
     Raises:
         ImportError: the extra is not installed.
         ValueError: a tower cannot be exported, or differs from PyTorch by more than 1e-4.
@@ -246,7 +246,7 @@ def _quantise(source: Path, target: Path) -> int:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = _extra("onnx").load(source)
-    del model.graph.value_info[:]  # the exporter's shapes of inner values, which do not survive the rewriting
+    del model.graph.value_info[:]  # shapes of inner values, which quantisation invalidates
     temporary = target.with_name(f".{os.getpid()}.{target.name}")
     try:
         with _quiet():
@@ -258,10 +258,10 @@ def _quantise(source: Path, target: Path) -> int:
 
 
 def measure_int8(folder, processor, texts: list[str], midi_files: list, paired: bool = False) -> dict:
-    """What int8 costs, on texts and MIDI files.
+    """Measures the loss of int8 on texts and MIDI files.
 
     Args:
-        folder: what `export_onnx` wrote with `int8=True`.
+        folder: output of `export_onnx` with `int8=True`.
         processor (`PianoBindProcessor`): the checkpoint's.
         paired (`bool`): text `i` describes file `i`.
     Returns:
@@ -337,7 +337,7 @@ def _extra(name: str):
 
 @contextmanager
 def _quiet():
-    """Exporter and quantiser report their progress as warnings and log lines; errors are raised all the same."""
+    """Silences warnings and log lines of exporter and quantiser; errors are still raised."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

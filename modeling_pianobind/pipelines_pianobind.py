@@ -26,7 +26,7 @@ CUSTOM_PIPELINES = {
 class PianoEmbeddingPipeline(Pipeline):
     """Embeds words, recordings and MIDI: `pipe("calm, slow")`, `pipe("waltz.mid")`, `pipe({"audio": content})`.
 
-    An input is whatever `source_of` takes, or a list of such; a file may be of any length.
+    An input is one of `source_of`, or a list of them; files may be of any length.
     Returns `np.ndarray` of shape `(dim,)`, float32, unit length, for each input.
     """
 
@@ -35,7 +35,7 @@ class PianoEmbeddingPipeline(Pipeline):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        # `pipeline` puts classes in the place of these names, and a config with classes in it can no longer be saved.
+        # A copy: `pipeline` replaces these names by classes, and a config with classes cannot be saved.
         for task in (getattr(self.model.config, "custom_pipelines", None) or {}).values():
             task["pt"] = [getattr(one, "__name__", one) for one in task["pt"]]
 
@@ -74,7 +74,7 @@ class PianoTaggingPipeline(PianoEmbeddingPipeline):
         return [{"label": label, "score": score} for label, score in ranked]
 
     def _label_embeddings(self, labels):
-        """The labels and their embeddings; those of the latest call are kept."""
+        """The labels and their embeddings; cached for the next call with the same labels."""
         if isinstance(labels, str):  # as transformers' own zero-shot pipelines have it
             labels = labels.split(",")
         key = None if labels is None else tuple(labels)

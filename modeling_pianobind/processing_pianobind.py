@@ -21,7 +21,7 @@ from .feature_extraction_pianobind import PianoBindFeatureExtractor
 from .inputs_pianobind import check_numbers, readable_text
 from .midi_pianobind import PianoBindMidiProcessor
 
-WINDOW_SECONDS = 20.0  # where an encoder itself sets no limit
+WINDOW_SECONDS = 20.0  # for encoders without a limit of their own
 TEXT_SETTINGS = ("text_max_length", "text_pad_to_max", "text_pad_id")
 
 
@@ -32,7 +32,7 @@ class PianoBindProcessor(ProcessorMixin):
         feature_extractor (`PianoBindFeatureExtractor`): for audio.
         tokenizer (`PreTrainedTokenizerBase`): for text.
         midi_processor (`PianoBindMidiProcessor` or `dict`, *optional*): for MIDI.
-        text_max_length (`int`): a text's tokens beyond so many are cut.
+        text_max_length (`int`): longer texts are truncated to this many tokens.
         text_pad_to_max (`bool`): pad every text to `text_max_length`, as the published PianoBind does, instead of to
             the longest of the batch.
         text_pad_id (`int`, *optional*): the id of padding; the tokenizer's own by default.
@@ -64,7 +64,7 @@ class PianoBindProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """Loads a checkpoint's processor; what is wrong with a damaged one is one line, a ValueError."""
+        """Loads a checkpoint's processor; a damaged one raises a ValueError of one line."""
         with loading(pretrained_model_name_or_path):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
@@ -74,7 +74,7 @@ class PianoBindProcessor(ProcessorMixin):
         return cls(**processor_parts(audio, midi, text))
 
     def __call__(self, audio=None, midi=None, text=None, sampling_rate=None, return_tensors=None) -> BatchFeature:
-        """Makes one batch of whatever is given.
+        """Makes one batch of the given modalities.
 
         Args:
             audio: one or a list of paths or waveforms; see `PianoBindFeatureExtractor.__call__`.
@@ -160,7 +160,7 @@ def _extractor_around(extractor) -> PianoBindFeatureExtractor:
 
 
 def _settings(source, part: str) -> dict:
-    """IndexMetadata settings of one part of a processor: of a whole one, or standing alone beside its tower."""
+    """Saved settings of one part of a processor: from a whole processor, or from the file of a single tower."""
     whole, alone = _read(source, "processor_config.json"), _read(source, "preprocessor_config.json")
     found = (whole or {}).get(part) or alone
     if found is None:

@@ -38,14 +38,14 @@ def relative_key_query_attention(q, k, v, distances, attention_mask):
     mixed = []
     for first in range(0, len(q), step):
         queries, keys, values, seen = (x[first : first + step] for x in (q, k, v, mask))
-        if on_cpu:  # nobody looks at the padding behind the last note; other devices would have to be waited for
+        if on_cpu:  # skips padding after the last note; on other devices reading the length would block
             last = int((seen.any(0)[0] * torch.arange(1, length + 1)).max().clamp(min=1))
             keys, values, seen = keys[:, :last], values[:, :last], seen[..., :last]
         bias = torch.cat(_shifted_products(queries, backward, keys.shape[1]), dim=1)
         bias += torch.cat([block.mT for block in _shifted_products(keys, table, length)], dim=2)
         if not on_cpu or not seen.all():
             bias = bias.masked_fill_(~seen, float("-inf"))
-        # a head is a batch row here, since each has a mask of its own
+        # heads are batch rows here, because each has its own mask
         fused = F.scaled_dot_product_attention(
             queries[:, None], keys[:, None], values[:, None], attn_mask=bias[:, None]
         )

@@ -40,7 +40,7 @@ class ModifiedResNet(nn.Module):
     """Three stem convolutions and four stages; the grid of cells is given out as a sequence."""
 
     # Adapted from https://github.com/openai/CLIP/blob/a1d071733d7111c9c014f024669f959182114e33/clip/model.py#L94 (MIT)
-    # Differs: one input channel, grids that need not be square, and pooling is a step of its own.
+    # Differs: one input channel, grids that need not be square, and pooling is a separate step.
 
     def __init__(self, layers, width: int):
         super().__init__()

@@ -8,7 +8,7 @@ from .sources_pianobind import embed_sources, source_of
 
 
 class PianoBindSentenceModule(InputModule):
-    """Reads what `source_of` takes: words, paths, `{"midi": content}`, `{"array": ..., "sampling_rate": ...}`.
+    """Takes the inputs of `source_of`: text, paths, `{"midi": content}`, `{"array": ..., "sampling_rate": ...}`.
 
     Text goes through the towers as tensors, so that it can be trained; files are embedded window by window, whatever
     their length, without gradients. The files of one call to `encode` are of one modality.

@@ -1,4 +1,4 @@
-"""One argument for any modality: words, files, their content or waveforms, as pipelines and encoders get them."""
+"""One argument for any modality: text, files, their content or waveforms; for pipelines and sentence-transformers."""
 
 import os
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from .inputs_pianobind import EXTENSIONS, MODALITIES, check_content, content_mod
 
 @dataclass
 class Source:
-    """What is to be embedded.
+    """One input with its modality.
 
     Attributes:
         modality (`str`): "text", "audio" or "midi".
-        content: what `embed_text`, `embed_audio` or `embed_midi` takes for one item.
+        content: one input of `embed_text`, `embed_audio` or `embed_midi`.
         sampling_rate (`int`, *optional*): of a waveform, in Hz.
     """
 
@@ -26,14 +26,14 @@ class Source:
 
 
 def source_of(value) -> Source:
-    """Tells what a caller means by one value.
+    """Finds the modality of a value.
 
     Args:
         value: a `Path`; a `str`, which is a file if it ends in .mid .midi .wav .flac .mp3 .ogg and words otherwise;
             the content of a file (`bytes`); a dictionary with one of the keys "text", "audio" and "midi"; or one with
             "array" (or "raw") and "sampling_rate", which is a waveform `(samples,)` or `(channels, samples)`.
     Raises:
-        ValueError: it is none of these; or a file's content is not what its name says.
+        ValueError: it is none of these, or a file's content does not match its name.
         OSError: the file cannot be opened.
     """
     if isinstance(value, Source):
@@ -72,7 +72,7 @@ def _source_of_dict(value: dict) -> Source:
 
 
 def embed_sources(model, processor, sources, batch_size: int = 16) -> np.ndarray:
-    """Embeds what `source_of` made, of any modalities.
+    """Embeds sources of any modalities.
 
     Args:
         model (`PianoBindModel`), processor (`PianoBindProcessor`): of one checkpoint.

@@ -284,15 +284,11 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
                 config.resnet_output_size,
             )
         else:
-            self.stem = (
-                _patch_stem(config)
-                if config.patch_frames
-                else nn.ModuleList(
-                    nn.Conv1d(
-                        config.hidden_size if place else config.num_mel_bins, config.hidden_size, 3, stride, padding=1
-                    )
-                    for place, stride in enumerate(config.stem_strides)
+            self.stem = _patch_stem(config) if config.patch_frames else nn.ModuleList(
+                nn.Conv1d(
+                    config.hidden_size if place else config.num_mel_bins, config.hidden_size, 3, stride, padding=1
                 )
+                for place, stride in enumerate(config.stem_strides)
             )
             self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
             self.encoder = PianoBindTransformer(config)

@@ -13,12 +13,12 @@ from .feature_extraction_pianobind import audio_blocks, audio_name
 
 # Decoded blocks (of 10 s each) transcribed at a time, so that memory does not grow with a recording.
 STRETCH_BLOCKS = 30
-# transkun hears 16 s at a time. Its own step of 8 s hears all twice, and finds no more notes (training/NOTES.md, 13).
+# transkun reads 16 s at a time. Its default step of 8 s reads all twice and finds no more notes (training/NOTES.md).
 SEGMENT_SECONDS, STEP_SECONDS = 16, 15
 
 
 def transcribed_midi(audio, sampling_rate: int | None = None) -> bytes:
-    """Writes the notes and pedals that transkun hears in a recording as MIDI; on a GPU where there is one.
+    """Transcribes a recording to MIDI with transkun: notes and pedals; on a GPU if available.
 
     Args:
         audio: a file, its content, or a waveform, as in `PianoBindFeatureExtractor.windows`.
@@ -28,7 +28,7 @@ def transcribed_midi(audio, sampling_rate: int | None = None) -> bytes:
     Raises:
         ImportError: the extra is not installed.
         FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
-        ValueError: the recording cannot be decoded or transcribed, or no note is heard; the message names it.
+        ValueError: the recording cannot be decoded or transcribed, or has no note; the message names it.
     """
     model, write_midi = load_transcriber()
     name = audio_name(audio)
@@ -62,7 +62,7 @@ def _notes(model, samples: np.ndarray, name: str) -> list:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 itself; where it does not, bfloat16 is slower than float32."""
+    """Whether a device computes in bfloat16 natively; otherwise bfloat16 is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     can = torch.cpu.get_capabilities()

@@ -14,7 +14,7 @@ from evaluation.changes import faster, through_mp3, transposed, with_noise, with
 from evaluation.corpora import load_corpus
 from evaluation.scores import Bootstrap, paired_retrieval, tag_scores
 from model_cards import plots, render_model_card
-from model_cards.figures import figure_table, figures_of
+from model_cards.figures import deciding_figures, figure_table, figures_of
 from modeling_pianobind.index.alignment import Example
 from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS
 from modeling_pianobind.notes_pianobind import PianoNotes
@@ -406,9 +406,11 @@ def test_card_and_plots_are_made_of_the_results_alone(evaluated, tiny_checkpoint
 def test_the_readme_quotes_the_results_of_the_embedded_checkpoint():
     root = evaluate_checkpoint.ROOT
     results = json.loads((root / "evaluation" / "results" / "pianobind-mini.json").read_text())
-    table = figure_table(figures_of(results))
-    assert table.count("\n") >= 8
+    table = figure_table(deciding_figures(figures_of(results)))
+    assert table.count("\n") == 1 + 6
     assert table in (root / "README.md").read_text()
+    card = root / "modeling_pianobind" / "checkpoints" / "pianobind-mini" / "README.md"
+    assert figure_table(figures_of(results)) in card.read_text()
 
 
 def test_a_readme_gets_a_new_table_and_nothing_else():

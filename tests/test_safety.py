@@ -22,7 +22,9 @@ from .conftest import save_tiny_checkpoint
 
 ROOT = Path(modeling_pianobind.__file__).parent.parent
 SOURCES = [
-    path for folder in ("modeling_pianobind", "training", "evaluation") for path in (ROOT / folder).rglob("*.py")
+    path
+    for folder in ("modeling_pianobind", "training", "evaluation", "model_cards")
+    for path in (ROOT / folder).rglob("*.py")
 ]
 PICKLERS = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 

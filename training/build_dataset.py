@@ -12,8 +12,8 @@ A small file:
     instruments: [{path: MuseScore_General.sf3}]         # renders the audio that is missing
 
 The keys of the file are the fields of `training.data.build_arguments.BuildArguments`; the columns of the result are
-those of `training.data.dataset_schema.COLUMNS`. Two passes over the pieces: the first opens and checks each of them
-and keeps its melody's fingerprint, which is what songs and splits are made of; the second writes its rows.
+those of `training.data.dataset_schema.COLUMNS`. Two passes over the pieces: the first checks each piece and
+computes its melody's fingerprint, by which songs and splits are formed; the second writes the rows.
 """
 
 import argparse
@@ -41,9 +41,9 @@ def build(arguments: BuildArguments) -> Report:
     """Builds a dataset.
 
     Returns:
-        `Report`: what was written and what was refused; `output` holds it as `report.json` and `refused.csv`.
+        `Report`: counts of rows and refused pieces; `output` holds it as `report.json` and `refused.csv`.
     Raises:
-        ValueError: an instrument is out of tune, a source is not what its layout says, two pieces have one name, or no
+        ValueError: an instrument is out of tune, a source does not have its layout, two pieces have one name, or no
             piece is left.
         OSError: something cannot be read or written. Unless all of the dataset is written, there is nothing of it.
     """
@@ -131,7 +131,7 @@ def _rows(pieces, seen, arguments, instruments, report) -> Iterator[dict]:
 
 
 def _times(*paths: Path | None) -> dict:
-    """Size and time of the last change of the files that are there."""
+    """Size and modification time of the existing files."""
     times = {}
     for path in filter(None, paths):
         with suppress(FileNotFoundError):
@@ -141,7 +141,7 @@ def _times(*paths: Path | None) -> dict:
 
 
 def _refuse_changed(piece, files, report) -> bool:
-    """Refuses a piece of which a file has changed: what was learnt of it does not fit what it holds now."""
+    """Refuses a piece whose file has changed since the first pass."""
     now = _times(*files)
     changed = [str(path) for path in files if now.get(path) != files[path]]
     if changed:

@@ -43,7 +43,7 @@ def initialize(output, audio=None, midi=None, text=None, projection_dim: int = 3
         output (`str` or `Path`): a folder that is not there yet, or is empty.
         audio, midi, text (`str` or `Path`, *optional*): see `PianoBindModel.from_encoders`; "new" for a tower of the
             default family with random weights.
-        projection_dim (`int`): width of the shared embedding space; where it is the text tower's own, the text
+        projection_dim (`int`): width of the shared embedding space; if it equals the text tower's width, the text
             projection starts as the identity, so that words keep the meaning that they have.
         seed (`int`): of all weights that are new.
     Returns:

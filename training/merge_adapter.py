@@ -18,7 +18,7 @@ def merge(adapter: str | Path, output: str | Path, base: str = "") -> None:
     Args:
         adapter: folder or Hub id of an adapter that `training.train` wrote.
         output: a folder that is not there yet, or is empty.
-        base: folder or Hub id of the checkpoint that the adapter was trained on, where it has moved.
+        base: folder or Hub id of the checkpoint that the adapter was trained on, if it has moved.
     Raises:
         ValueError: `output` already holds something, or `adapter` is none.
     """

@@ -1,12 +1,12 @@
 """A checkpoint, an adapter, a data set, the metric or the demo -> the Hugging Face Hub.
 
     python -m training.publish CHECKPOINT --repo-id OWNER/NAME               # a checkpoint, or a PEFT adapter's folder
-    python -m training.publish DATASET --repo-id OWNER/NAME                  # what training.build_dataset wrote
+    python -m training.publish DATASET --repo-id OWNER/NAME                  # output of training.build_dataset
     python -m training.publish --space metric --repo-id OWNER/piano_retrieval
     python -m training.publish [HUB_ID] --space demo --repo-id OWNER/NAME
 
 `--dry-run` writes exactly the folder that would be pushed, and needs neither a token nor a network. A push is one
-commit: where it fails, a repository that existed is as it was, and one that the command made is deleted again.
+commit: after a failure an existing repository is unchanged, and one that the command created is deleted.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from .hub.hub_upload import check_on_hub, check_repo_id, push_folder
 
 
 def make_folder(arguments, folder: Path) -> str:
-    """Writes what is to be pushed into an empty folder, and returns its `repo_type`.
+    """Writes the files to push into an empty folder and returns the `repo_type`.
 
     Raises:
         ValueError, OSError: see `training.hub.hub_folder`.
@@ -58,7 +58,7 @@ def make_folder(arguments, folder: Path) -> str:
 
 
 def publish(arguments) -> str:
-    """Does what the command line asks for, and returns the commit's address or the folder that was written.
+    """Runs the command; returns the commit's address or the written folder.
 
     Raises:
         ValueError, OSError: the input is wrong or cannot be read; nothing was pushed.

@@ -1,4 +1,4 @@
-"""`piano_retrieval`, an `evaluate` metric: does the right recording come up when somebody asks for it?"""
+"""`piano_retrieval`, an `evaluate` metric: retrieval figures with ties, intervals and several relevant items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pianobind app`: its arguments, and what it does with them."""
+"""The command `pianobind app`: arguments and start."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The corpus behind the page: its pieces, their names and tags, and where they lie on a map."""
+"""The corpus of the page: pieces, names, tags, and positions on a map."""
 
 import os
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ class View:
         title, subtitle (`str`): plain text, to be escaped.
         seconds (`float` or None): of the piece; None where its file cannot be read.
         start_seconds, end_seconds (`float`): of the excerpt that is drawn and played.
-        window (`tuple[float, float]` or None): what fits the query best.
-        roll (`str`): SVG, or "" where there is none.
+        window (`tuple[float, float]` or None): the best matching window.
+        roll (`str`): SVG, or "" if there is none.
         tags (`list[tuple[str, float]]`): label, and how far it stands out: 1 for the label that fits best, 0 for the
             middle one of all labels.
         score (`float` or None): cosine with the query.
@@ -52,16 +52,16 @@ class View:
 
 
 class Library:
-    """A folder or saved index, ready to be searched, seen and heard.
+    """A folder or saved index for search, drawing and playback.
 
     Args:
         path: the folder or index.
         checkpoint (`Checkpoint`): embeds queries and uploads.
-        instrument: what plays notes, such as `AdditivePiano()`.
-        limits (`Limits`): on what visitors send.
+        instrument: renders notes, such as `AdditivePiano()`.
+        limits (`Limits`): on requests and uploads.
     Attributes:
         map_points (`np.ndarray` of shape `(pieces, 2)`): -1 to 1.
-        map_words (`dict[str, str]`): what lies at the left, right, top and bottom of the map.
+        map_words (`dict[str, str]`): labels of the map's left, right, top and bottom.
     """
 
     def __init__(self, path, checkpoint: Checkpoint, instrument, limits: Limits | None = None):
@@ -89,7 +89,7 @@ class Library:
         Args:
             words (`str`): a description, or "".
             example (`str`): key of a piece or upload, or "".
-            text_weight (`float`): 0 to 1, what the words weigh beside the example.
+            text_weight (`float`): 0 to 1, the weight of the words; the example has the rest.
         Raises:
             UserError: there is neither, or one of them cannot be taken.
         """
@@ -170,7 +170,7 @@ class Library:
 
 
 def _display_names(paths, known) -> list[tuple[str, str]]:
-    """Title and subtitle of each piece: from `examples.jsonl` where it knows them, else from the file's name."""
+    """Title and subtitle of each piece: from `examples.jsonl` if listed there, else from the file's name."""
     common = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
     names = []
     for path in paths:

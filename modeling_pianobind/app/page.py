@@ -1,4 +1,4 @@
-"""The page itself, in gradio: what is asked, what answers. All else of `pianobind app` works without gradio."""
+"""The page in gradio: components and event handlers. The rest of `app` does not import gradio."""
 
 import atexit
 import os
@@ -77,8 +77,8 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
                 outputs,
                 api_name=name,
                 api_visibility="public" if name else "private",
-                show_progress="hidden",  # it would lay a badge over each output; the page has a sign of its own
-                concurrency_limit=None,  # the gate refuses what is too much; gradio would let it wait without end
+                show_progress="hidden",  # hides gradio's badge on each output; the page has its own sign
+                concurrency_limit=None,  # the gate refuses excess requests; gradio would queue them without limit
             )
             for after in (answered.success, answered.failure):  # `then` does not come after a failure
                 after(None, js="() => pianobind.waiting(false)")
@@ -130,7 +130,7 @@ class Handlers:
         return box, key, gr.Slider(value=0.5, visible=bool(key)), like, found, chart
 
     def _answer(self, work: Callable):
-        """Does `work` when its turn comes; what is wrong with the request is said in the page."""
+        """Runs `work` in its turn; errors of the request are shown in the page."""
         try:
             with self.gate.turn():
                 return work()
@@ -161,13 +161,13 @@ def launch(library: Library, host: str | None = None, port: int | None = None, b
         host (`str`, *optional*): address to listen on; "0.0.0.0" lets other machines in. By default what the
             environment says, as on a Space, else this machine alone.
         port (`int`, *optional*): the first free one from 7860 on by default.
-        blocking (`bool`): wait for Ctrl-C; otherwise the server runs on threads of its own.
+        blocking (`bool`): wait for Ctrl-C; otherwise the server runs in background threads.
     Returns:
         The page, whose `local_url` says where it is and whose `close()` stops it.
     Raises:
         OSError: the port is taken.
     """
-    if "GRADIO_TEMP_DIR" not in os.environ:  # uploads lie in a folder of our own, which goes when the program ends
+    if "GRADIO_TEMP_DIR" not in os.environ:  # uploads are in a temporary folder that is removed at exit
         os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="pianobind-")
         atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
     handlers, here = Handlers(library), Path(__file__).parent
@@ -177,7 +177,7 @@ def launch(library: Library, host: str | None = None, port: int | None = None, b
         server_port=port,
         share=False,
         prevent_thread_lock=True,
-        show_error=False,  # of errors that nobody foresaw: their text may name folders
+        show_error=False,  # unexpected errors, whose text may name folders
         quiet=True,
         footer_links=[],
         run_history=False,

@@ -8,7 +8,7 @@ import numpy as np
 from ..notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNotes
 from .music import Excerpt, Midi, Recording
 
-WIDTH = 1000  # of the drawing, whatever its seconds; the page stretches it
+WIDTH = 1000  # of the drawing; the page stretches it
 LOUDNESS_BANDS = 6  # the page's colours for velocities
 MAX_NOTES_DRAWN = 6_000
 HEARD_COLOUR = (184, 92, 40)
@@ -22,8 +22,8 @@ def draw_roll(music: Midi | Recording, excerpt: Excerpt, window: tuple[float, fl
 
     Args:
         music (`Midi` or `Recording`): the piece.
-        excerpt (`Excerpt`): what to draw.
-        window (`tuple[float, float]`, *optional*): start and end in seconds of what is to be marked.
+        excerpt (`Excerpt`): the part to draw.
+        window (`tuple[float, float]`, *optional*): start and end in seconds of the marked window.
     Returns:
         `str`: an SVG element without any text in it.
     """
@@ -65,7 +65,7 @@ def _note_paths(notes: PianoNotes, seconds: float) -> str:
     left = np.round(notes.onset * scale, 1)
     width = np.round(np.clip(notes.duration * scale, 1.5, WIDTH - left), 1)
     band = np.clip(notes.velocity * LOUDNESS_BANDS // 128, 0, LOUDNESS_BANDS - 1)
-    bars = np.unique(np.stack([band, left, width, notes.pitch], axis=1), axis=0)  # what lies on top of its like
+    bars = np.unique(np.stack([band, left, width, notes.pitch], axis=1), axis=0)  # without duplicates
     if len(bars) > MAX_NOTES_DRAWN:
         bars = bars[np.linspace(0, len(bars) - 1, MAX_NOTES_DRAWN).astype(int)]
     paths = []
@@ -85,7 +85,7 @@ def _mark(excerpt: Excerpt, window, top: int, height: int) -> str:
 
 
 def key_strengths(samples: np.ndarray) -> np.ndarray:
-    """How strongly each key sounds.
+    """Energy of each key over time.
 
     Args:
         samples (`np.ndarray` of shape `(samples,)`): at `ENERGY_RATE`.

@@ -9,7 +9,7 @@ import symusic
 from ..notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNotes
 
 SAMPLING_RATE = 24_000  # Hz; the highest key's third partial still fits
-MAX_NOTES_PLAYED = 8_000  # of an excerpt; what is beyond can be told apart by nobody, and would cost seconds
+MAX_NOTES_PLAYED = 8_000  # of an excerpt; more are inaudible and take seconds
 PARTIALS, HIGHEST_PARTIAL_HERTZ = 20, 10_500.0
 HIGHEST_DAMPED_KEY = 88  # E6; strings above it have no dampers
 DAMPER_SECONDS, ATTACK_SECONDS = 0.09, 0.002

@@ -1,4 +1,4 @@
-"""What a visitor brings: checked, embedded, and kept in memory for a while."""
+"""Uploads: checked, embedded, and kept in memory for a while."""
 
 import os
 import secrets
@@ -18,7 +18,7 @@ KEPT_MEGABYTES = 256.0  # of all visitors together; a recording's excerpt is som
 
 @dataclass
 class Upload:
-    """A visitor's piece: `name` as the visitor calls it, its `music`, and what to search by."""
+    """An uploaded piece: file name, music, and the example to search by."""
 
     name: str
     music: Midi | Recording
@@ -26,7 +26,7 @@ class Upload:
 
 
 class Uploads:
-    """The latest uploads by keys that nobody can guess; the oldest go when a new one needs their place."""
+    """The latest uploads by random keys; the oldest are dropped when memory is full."""
 
     def __init__(self, most_megabytes: float = KEPT_MEGABYTES):
         self._most_megabytes, self._kept, self._lock = most_megabytes, OrderedDict(), threading.Lock()
@@ -46,7 +46,7 @@ class Uploads:
     def get(self, key: str) -> Upload:
         """
         Raises:
-            UserError: it has gone.
+            UserError: it was dropped.
         """
         with self._lock:
             if key not in self._kept:
@@ -56,20 +56,20 @@ class Uploads:
 
 
 def read_upload(path, embed_file, limits: Limits) -> Upload:
-    """Reads a file that a visitor sent, whatever it is.
+    """Reads an uploaded file.
 
     Args:
-        path: where the server put it.
+        path: the server's copy.
         embed_file: takes a path, gives its `EmbeddedFile`.
-        limits (`Limits`): what is refused before it costs time or memory.
+        limits (`Limits`): checked before time or memory is spent.
     Raises:
-        UserError: it is refused; the message names the file as the visitor does, not where the server put it.
+        UserError: it is refused; the message has the file's name without the server's folder.
     """
     name = Path(path).name
     try:
         music = _open(path, limits)
         file = embed_file(path)
-        if isinstance(music, Recording):  # what will be shown and played of it is kept, the file itself is not
+        if isinstance(music, Recording):  # keeps only the excerpt that is drawn and played
             music = Recording(flac(music.sound(excerpt_around(music.seconds, None))))
     except (OSError, ValueError, UserError) as error:
         raise UserError(explain(path, error).replace(os.fspath(path), name)) from error

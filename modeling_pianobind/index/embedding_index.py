@@ -18,18 +18,18 @@ from .storage import IndexMetadata, damage, save_shard
 from .table import Failure, FileTable, IndexShard
 
 DTYPES = ("float32", "int8")
-RERANKED_PIECES = 500  # that an example is compared with window by window
+RERANKED_PIECES = 500  # candidates whose windows are aligned with an example's
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A piece that a search found.
+    """A search result.
 
     Attributes:
         path (`str`): the piece's recording if it has one, else its MIDI file, or the id that it was added under.
         score (`float`): cosine between the query and the piece.
-        start_seconds, end_seconds (`float` or None): the window of that file that fits the query best; None where the
-            index knows no windows.
+        start_seconds, end_seconds (`float` or None): the best matching window of that file; None if the index has no
+            windows.
     """
 
     path: str
@@ -44,8 +44,8 @@ class EmbeddingIndex:
     Files of one folder with one stem (take.mid, take.mp3) are one piece: the mean of their embeddings, normalised.
 
     Attributes:
-        fingerprint (`str`): of the checkpoint that made the embeddings; "" where that is unknown.
-        transcribed (`bool`): whether recordings were transcribed as well; see `embed_audio`.
+        fingerprint (`str`): of the checkpoint that made the embeddings; "" if unknown.
+        transcribed (`bool`): whether recordings were also transcribed; see `embed_audio`.
         failures (`list[Failure]`): the files that `build` could not read.
     """
 
@@ -81,13 +81,13 @@ class EmbeddingIndex:
 
     @property
     def paths(self) -> list[str]:
-        """What names each piece, in the order of `embeddings`."""
+        """Path or id of each piece, in the order of `embeddings`."""
         paths = [(list(shard.table.paths), shard.named_by) for shard in self.shards]
         return [names[row] for names, named_by in paths for row in named_by]
 
     @property
     def embeddings(self) -> np.ndarray:
-        """`(pieces, dim)` float32, unit length; of a saved index mapped from the disk, of shards joined in memory."""
+        """`(pieces, dim)` float32, unit length; memory-mapped for a saved index, joined in memory for shards."""
         if self._joined is None:
             filled = [shard.embeds for shard in self.shards if len(shard)]
             self._joined = filled[0] if len(filled) == 1 else np.concatenate(filled or [self.shards[0].embeds])
@@ -99,7 +99,7 @@ class EmbeddingIndex:
     ) -> "EmbeddingIndex":
         """Embeds the MIDI files and recordings below a folder.
 
-        A file that cannot be read stops no other: it is noted in `failures`.
+        A file that cannot be read is listed in `failures`; the others are embedded.
 
         Args:
             model (`PianoBindModel`), processor (`PianoBindProcessor`): of one checkpoint.
@@ -157,13 +157,13 @@ class EmbeddingIndex:
         return index(embed_folder(folder, known, embed, hand_over, shard))
 
     def add(self, ids, embeddings) -> None:
-        """Adds pieces whose embeddings exist already.
+        """Adds pieces by their embeddings.
 
         Args:
-            ids (`list[str]`): paths or other names, each of them new to the index.
-            embeddings (`np.ndarray` of shape `(len(ids), dim)`): brought to unit length.
+            ids (`list[str]`): paths or other names, each new to the index.
+            embeddings (`np.ndarray` of shape `(len(ids), dim)`): normalised here.
         Raises:
-            ValueError: shapes differ, a value is not finite, a row is 0 throughout, or an id stands twice.
+            ValueError: shapes differ, a value is not finite, a row is all zeros, or an id occurs twice.
         """
         ids = [os.fspath(one) for one in ids]
         embeds = self._checked(embeddings, "embeddings")
@@ -184,11 +184,11 @@ class EmbeddingIndex:
 
         Args:
             query_embeddings (`np.ndarray` of shape `(queries, dim)` or `(dim,)`): of any modality.
-            top_k (`int`): hits for each query; all pieces where there are fewer.
+            top_k (`int`): hits for each query; all pieces if there are fewer.
         Returns:
             `list[list[Hit]]`: for each query its hits, best first; ties in the order of their paths.
         Raises:
-            ValueError: the width differs, a value is not finite, a query is 0 throughout, or `top_k` is below 1.
+            ValueError: the width differs, a value is not finite, a query is all zeros, or `top_k` is below 1.
         """
         if top_k < 1:
             raise ValueError(f"`top_k` is {top_k}; it must be at least 1.")
@@ -202,7 +202,7 @@ class EmbeddingIndex:
         ]
 
     def example(self, piece: int) -> Example:
-        """A piece of the index, by its place in `paths`, to search by."""
+        """A piece of the index by its position in `paths`, for `search_like`."""
         for shard in self.shards:
             if piece < len(shard):
                 return shard.example(piece)
@@ -219,11 +219,11 @@ class EmbeddingIndex:
     ) -> list[Hit]:
         """Finds the pieces that resemble an example, the same piece in another form first.
 
-        The pieces whose mean is closest are compared once more, window by window in their order (`alignment`).
+        The closest pieces by mean embedding are reranked by the alignment of their windows (`alignment`).
 
         Args:
             example (`EmbeddedFile` or `Example`): as `embed_example` and `example` give it.
-            top_k (`int`): hits; all pieces where there are fewer.
+            top_k (`int`): hits; all pieces if there are fewer.
             words (`np.ndarray` of shape `(dim,)`, *optional*): embedding of a text that steers the example.
             text_weight (`float`): 0 to 1, the weight of the words; the example has the rest.
             words_share (`float`, *optional*): deprecated name of `text_weight`, to be removed in 0.3.
@@ -248,9 +248,9 @@ class EmbeddingIndex:
         return [_hit(shard, piece, path, -score, query[0]) for score, path, shard, piece in found[:top_k]]
 
     def _hits(self, query, top_k, found) -> list[Hit]:
-        """The best of what was `found` in each shard: numbers of its pieces and their scores."""
+        """The best of the pieces and scores found in each shard."""
         scores = np.concatenate([scores for _, _, scores in found])
-        # What let a row of an int8 index through was its copy: its own numbers may be none.
+        # Candidates of an int8 index were chosen by their codes: the float32 rows may be damaged.
         if len(scores) < top_k or np.abs(scores).max() > MAX_COSINE:
             raise ValueError(
                 f"{found[0][0].source}: the index is damaged (embeddings of no length 1); build it again."
@@ -265,7 +265,7 @@ class EmbeddingIndex:
         return [_hit(shard, piece, path, -score, query) for score, path, shard, piece in best[:top_k]]
 
     def _checked(self, vectors, what: str) -> np.ndarray:
-        """`(n, dim)` float32 unit rows of what a caller gave."""
+        """A caller's vectors as `(n, dim)` float32 unit rows."""
         vectors = np.asarray(vectors, np.float32)
         vectors = vectors[None] if vectors.ndim == 1 else vectors
         if vectors.ndim != 2 or not vectors.shape[1]:
@@ -288,14 +288,14 @@ class EmbeddingIndex:
         return same and (self.failures, self.fingerprint) == (other.failures, other.fingerprint)
 
     def save(self, path, dtype: str = "float32") -> None:
-        """Writes the index to a folder; an index that is there is replaced in one step, so that none is ever lost.
+        """Writes the index to a folder; an existing index is replaced atomically.
 
         Args:
-            dtype (`str`): "float32"; or "int8", which adds a copy of the embeddings in a quarter of their size. A
-                search then reads that copy, and float32 only of the few rows that it lets through: hits have the same
-                scores, and the file is a quarter larger while the memory and time of a search are smaller.
+            dtype (`str`): "float32"; or "int8", which adds int8 codes of a quarter of the size. A search then
+                reads the codes, and float32 rows only of its candidates: scores stay the same, the file grows by a
+                quarter, and a search needs less memory and time.
         Raises:
-            ValueError: there is something else at `path`, or `dtype` is unknown.
+            ValueError: `path` holds something else, or `dtype` is unknown.
             OSError: it cannot be written.
         """
         if dtype not in DTYPES:
@@ -309,15 +309,15 @@ class EmbeddingIndex:
 
     @classmethod
     def load(cls, path, model=None, verify: bool | None = None) -> "EmbeddingIndex":
-        """Opens a saved index, or one in shards; its numbers are mapped into memory and read when they are needed.
+        """Opens a saved index of any kind; its arrays are memory-mapped.
 
         Args:
             path: the folder.
-            model (`PianoBindModel`, *optional*): what will embed the queries, to be told if it is another one.
-            verify (`bool`, *optional*): whether to read all of it and compare checksums; by default only of files of
-                at most 32 MB, so that any index opens at once.
+            model (`PianoBindModel`, *optional*): embeds the queries; it must be the one that made the index.
+            verify (`bool`, *optional*): compare the checksums of all files; by default only of files up to 32 MB, so
+                that an index of any size opens quickly.
         Raises:
-            ValueError: it is no index, is damaged or cut off, lacks shards, or belongs to another checkpoint.
+            ValueError: it is not an index, is damaged, lacks shards, or belongs to another checkpoint.
             OSError: it cannot be read.
         """
         shards, saved = load_shards(path, verify)
@@ -339,7 +339,7 @@ class EmbeddingIndex:
             )
 
     def check_transcribed(self, transcribe: bool, path) -> None:
-        """Refuses recordings embedded in another way than those of this index."""
+        """Refuses to mix recordings with and without transcription."""
         if self.transcribed != transcribe:
             made, wanted = ("with", "give it") if self.transcribed else ("without", "leave it out")
             raise ValueError(

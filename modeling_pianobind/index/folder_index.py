@@ -1,4 +1,4 @@
-"""The index of a folder's present content: cached, and brought up to date before each search."""
+"""The index of a folder's present content: cached, and updated before each search."""
 
 import hashlib
 import os
@@ -14,16 +14,16 @@ from .shards import is_index
 
 
 class Collection:
-    """A folder of music or a saved index, to be searched; which of the two it is, is decided here once.
+    """A folder of music or a saved index; the only place that decides which of the two a path is.
 
-    A saved index is opened at once; a folder is embedded by `open`, which may take long.
+    A saved index is opened at once. `open` embeds a folder, which may take long.
 
     Args:
         path: the folder or index.
         checkpoint (`Checkpoint`): embeds queries, and the folder's files.
-        by_words (`bool`): the query is text alone, which may search a saved index whether transcribed or not.
+        by_words (`bool`): the query is text alone; it may search a saved index with or without transcription.
     Raises:
-        UserError: there is no such folder, or the index is damaged or another checkpoint's.
+        UserError: the index is damaged or belongs to another checkpoint.
     """
 
     def __init__(self, path, checkpoint: Checkpoint, by_words: bool = False):
@@ -39,7 +39,7 @@ class Collection:
         return index
 
     def open(self) -> tuple[EmbeddingIndex, list[str]]:
-        """The index, and a line for each file that could not be read; a folder's index is cached."""
+        """Returns the index and an error line for each unreadable file; caches a folder's index."""
         if self.saved is not None:
             return self.saved, []
         cache = _cache_folder(self.path, self.checkpoint)
@@ -58,7 +58,7 @@ class Collection:
 
 
 def check_searchable(path) -> None:
-    """Refuses what is neither a folder nor an index, before anything slow begins."""
+    """Refuses a path that is neither a folder nor an index, before slow work starts."""
     if not os.path.exists(path):
         raise UserError(f"{path}: does not exist; check the path")
     if not os.path.isdir(path):
@@ -68,7 +68,7 @@ def check_searchable(path) -> None:
 def update_index(
     folder, previous: EmbeddingIndex | None, checkpoint: Checkpoint, save: Callable, shard=None
 ) -> EmbeddingIndex:
-    """Embeds what changed below a folder, or in a shard of it, since `previous`; Ctrl-C saves what is done."""
+    """Embeds the files of a folder, or of its shard, that changed since `previous`; Ctrl-C saves finished pieces."""
 
     def keep(index: EmbeddingIndex) -> None:
         if len(index):
@@ -83,9 +83,9 @@ def update_index(
 
 
 def _cache_folder(folder, checkpoint) -> Path:
-    """Where the index of a folder is cached, for this checkpoint with its window settings, transcribing or not.
+    """Cache folder of a folder's index, by checkpoint, window settings and transcription.
 
-    Not in the folder itself: music often lies where one may not write, or where files are synchronised.
+    It is not in the music folder, which is often read-only or synchronised.
     """
     root = os.environ.get("PIANOBIND_CACHE")
     if not root:
@@ -98,7 +98,7 @@ def _cache_folder(folder, checkpoint) -> Path:
 
 
 def _cached(cache) -> EmbeddingIndex | None:
-    """The cached index; a damaged one is thrown away, since it can be made again."""
+    """The cached index; a damaged one is deleted."""
     try:
         return EmbeddingIndex.load(cache)
     except OSError:

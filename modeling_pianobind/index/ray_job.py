@@ -2,8 +2,8 @@
 
     python -m modeling_pianobind.index.ray_job FOLDER --output INDEX --workers 8
 
-The folder, the checkpoint and the output lie where all machines of the cluster see them. `pianobind search INDEX`
-opens what it writes: parquet files of a row a file, and a header that is written last, when all of them are there.
+Folder, checkpoint and output are on a disk that all machines of the cluster share. `pianobind search INDEX` opens the
+output: parquet files with one row a music file, and a header that is written last.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from ..service.errors import UserError, complain, user_errors
 from .shards import PARQUET_COLUMNS, write_parquet_header
 from .storage import IndexMetadata, check_target
 
-PIECES_PER_BATCH = 64  # what a worker loses, and another does again, when it is killed
+PIECES_PER_BATCH = 64  # lost and repeated when a worker is killed
 
 
 class EmbedPieces:
-    """A worker of the job: holds the model, and turns batches of pieces into rows of parquet."""
+    """A Ray actor that holds the model and turns batches of pieces into rows of parquet."""
 
     def __init__(self, checkpoint, device=None, transcribe=False):
         self._checkpoint = Checkpoint(checkpoint, device, transcribe)
@@ -57,7 +57,7 @@ def embed_folder(
 ) -> list[str]:
     """Embeds a folder on the Ray cluster that this process is connected to, or on a local one.
 
-    A worker that dies is started again, and its batch done by whoever is free.
+    Ray restarts a worker that dies and repeats its batch.
 
     Args:
         folder: searched through all levels, on a disk that all workers see.

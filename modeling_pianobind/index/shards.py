@@ -1,7 +1,7 @@
-"""An index in shards: each is made by a process or machine of its own, and a folder lists them as one index.
+"""An index in shards: several processes or machines make one each, and a folder lists them as one index.
 
-`FOLDER/shard-00001-of-00004` and its siblings are indices like any other; `FOLDER/index.json` names them, and is
-written once all of them are there. Nothing of a shard is copied or changed for that.
+`FOLDER/shard-00001-of-00004` and its siblings are complete indices; `FOLDER/index.json` names them and is written
+when all exist. Shards are neither copied nor changed.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ SHARD_NAME = re.compile(r"shard-(\d{5})-of-(\d{5})")
 def in_shard(piece: str, folder, number: int, count: int) -> bool:
     """Whether a piece belongs to shard `number`, from 1, of `count`.
 
-    Its name below `folder` decides, so files that come or go move no other piece to another shard.
+    The hash of its name below `folder` decides: new or deleted files do not move other pieces to another shard.
     """
     name = Path(os.path.relpath(piece, folder)).as_posix()
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % count == number - 1
@@ -33,7 +33,7 @@ def shard_folder(folder, number: int, count: int) -> Path:
 
 
 def shards_of(folder) -> dict[int, list[int]]:
-    """The numbers of the finished shards in a folder, by the count that they belong to."""
+    """Numbers of the finished shards in a folder, by the total count in their names."""
     found = {}
     for entry in sorted(Path(folder).glob(f"shard-*-of-*/{HEADER}")):
         if match := SHARD_NAME.fullmatch(entry.parent.name):
@@ -42,12 +42,12 @@ def shards_of(folder) -> dict[int, list[int]]:
 
 
 def is_index(path) -> bool:
-    """Whether a folder looks like a saved index, or some shards of one."""
+    """Whether a folder holds a saved index or shards of one."""
     return (Path(path) / HEADER).is_file() or bool(shards_of(path))
 
 
 def check_shard_target(folder, count: int) -> None:
-    """Refuses a place where a shard would touch anything else than its siblings.
+    """Refuses a folder in which a shard would touch anything but its siblings.
 
     Raises:
         ValueError: there is a whole index, an index of another count of shards, or something else.
@@ -61,7 +61,7 @@ def check_shard_target(folder, count: int) -> None:
 
 
 def list_shards(folder, count: int) -> bool:
-    """Makes the shards in a folder one index if all are there; says whether they are."""
+    """Lists the shards of a folder as one index if all exist; returns whether they do."""
     if len(shards_of(folder).get(count, ())) < count:
         return False
     merge(folder, [shard_folder(folder, number, count) for number in range(1, count + 1)])
@@ -69,13 +69,13 @@ def list_shards(folder, count: int) -> bool:
 
 
 def merge(folder, shards: list) -> int:
-    """Makes indices one, by a list of them; they stay where they are.
+    """Lists indices as one; they stay where they are.
 
     Args:
         folder: for the list; a shard below it, or on the same disk, may move together with it.
         shards: folders of indices that one checkpoint made.
     Returns:
-        How many pieces they hold.
+        Number of pieces.
     Raises:
         ValueError: one is no index, or they do not belong together.
         OSError: one cannot be read, or the list cannot be written.
@@ -92,10 +92,10 @@ def merge(folder, shards: list) -> int:
 
 
 def load_shards(path, verify: bool | None = None) -> tuple[list[IndexShard], IndexMetadata]:
-    """Opens an index of any kind: one of its own, one in shards, or one that a Ray job wrote as parquet files.
+    """Opens an index; its format is decided here: a single index, shards, or the parquet files of a Ray job.
 
     Raises:
-        ValueError: it is no index, damaged, or lacks shards.
+        ValueError: it is not an index, is damaged, or lacks shards.
         OSError: it cannot be read.
     """
     path = Path(path)
@@ -132,7 +132,7 @@ _MERGE = "make them one index with `pianobind index --merge`."
 
 
 def _together(path, shards, opened) -> IndexMetadata:
-    """What the shards' headers say of the whole; refuses those that one checkpoint did not make in one way."""
+    """Metadata of all shards; refuses shards of different checkpoints or settings."""
     first = opened[0][1]
     for shard, (_, saved) in zip(shards, opened, strict=True):
         if (saved.fingerprint, saved.transcribed) != (first.fingerprint, first.transcribed):
@@ -157,14 +157,14 @@ def _refuse_doubles(shards, contents) -> None:
 
 
 def write_parquet_header(folder, saved: IndexMetadata) -> None:
-    """Makes the parquet files that a Ray job wrote an index, once all are written."""
+    """Writes the header that makes the parquet files of a Ray job an index."""
     files = sorted(Path(folder).glob("*.parquet"))
     stored = [{"name": file.name, "bytes": file.stat().st_size} for file in files]
     write_header(folder, {"parquet": stored}, saved)
 
 
 def _load_parquet(path, header) -> tuple[IndexShard, IndexMetadata]:
-    """Reads such an index into memory; `EmbeddingIndex.save` makes one of it that is mapped from the disk.
+    """Reads the parquet files of a Ray job into memory; `EmbeddingIndex.save` makes a memory-mapped index of them.
 
     Raises:
         ValueError: a file is missing, or was cut off or changed.

@@ -1,9 +1,9 @@
-"""The folder that an EmbeddingIndex is saved in.
+"""The files of a saved EmbeddingIndex.
 
 `index.json` names the two data files with their size and SHA-256; `rows-*.parquet` has a row for each file,
-`embeddings-*.safetensors` the numbers, which are mapped into memory rather than read. Data files carry their hash
-in the name and the header is replaced last, in one step: whatever interrupts a save, the folder holds either the old
-index or the new one, complete. What it left besides is removed by the next save.
+`embeddings-*.safetensors` the arrays, which are memory-mapped. Data files carry their hash in the name, and the
+header is replaced last, atomically: after an interrupted save the folder holds either the old index or the new one.
+The next save removes leftover files.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ FORMAT, FORMAT_VERSION = "pianobind-index", 2
 HEADER = "index.json"
 TEMPORARY = re.compile(r"\.(rows|embeddings|index\.json)\.\d+")
 AGAIN = "build the index again"
-HASHED_BYTES = 32 << 20  # data files up to this size are read through when an index is opened, to notice any change
+HASHED_BYTES = 32 << 20  # data files up to this size are hashed when an index is opened
 GROUP_ROWS = 8_192  # rows of the parquet file that are read at once
 GROUPS_KEPT = 4
 DTYPES = {
@@ -44,7 +44,7 @@ DTYPES = {
 
 @dataclass
 class IndexMetadata:
-    """What a folder's header says of the index itself."""
+    """Metadata of an index in its header."""
 
     fingerprint: str
     transcribed: bool
@@ -56,7 +56,7 @@ class IndexMetadata:
 
 
 class MappedNames(Sequence):
-    """The paths, one after the other as mapped bytes: a hit's path costs no reading of others."""
+    """Paths as one memory-mapped byte array with bounds: reading one path reads no other."""
 
     def __init__(self, content, bounds):
         self._content, self._bounds = content, bounds
@@ -72,7 +72,7 @@ class MappedNames(Sequence):
 
 
 class StoredColumn(Sequence):
-    """A column of the parquet file, of which a few thousand rows are read when one of them is asked for.
+    """A column of the parquet file, read by row groups on demand.
 
     Raises:
         ValueError: it is damaged.
@@ -104,7 +104,7 @@ class StoredColumn(Sequence):
 
 
 def check_target(path, sharded: bool = False) -> None:
-    """Refuses a place where saving an index would touch anything else.
+    """Refuses a folder in which saving an index would touch other files.
 
     Args:
         sharded (`bool`): whether the index will be a list of shards.
@@ -117,7 +117,7 @@ def check_target(path, sharded: bool = False) -> None:
         raise ValueError(f"{path}: there is a file of that name; choose another folder for the index.")
     names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     shards = {name for name in names if name.startswith("shard-")}
-    # What a killed save leaves is no stranger: the next one has to go on from there.
+    # Leftovers of a killed save are accepted: the next save starts from there.
     left = {name for name in names if _is_own(name) or TEMPORARY.fullmatch(name)}
     if names - shards - left and HEADER not in names:
         raise ValueError(f"{path}: the folder holds something else than an index; choose a new or an empty one.")
@@ -127,7 +127,7 @@ def check_target(path, sharded: bool = False) -> None:
 
 
 def save_shard(path, shard: IndexShard, saved: IndexMetadata) -> None:
-    """Writes a `IndexShard`, with `codes` if it has them; see `EmbeddingIndex.save`."""
+    """Writes a shard, with its int8 codes if it has any; see `EmbeddingIndex.save`."""
     path, table = Path(path), shard.table
     check_target(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def save_shard(path, shard: IndexShard, saved: IndexMetadata) -> None:
 
 
 def write_header(path, content: dict, saved: IndexMetadata) -> None:
-    """Replaces the header of an index in one step; `content` says where its files are."""
+    """Replaces the header of an index atomically; `content` names its files."""
     with _saving(Path(path)):
         _replace_header(Path(path), content, saved)
 
@@ -162,13 +162,13 @@ def _replace_header(path, content, saved) -> None:
 
 @contextmanager
 def _saving(path: Path) -> Iterator[None]:
-    """Removes what the header does not name in the end: the index before, or what a save that failed has left."""
+    """Removes data files that the header does not name afterwards: the old index, or those of a failed save."""
     with folder_lock(path) as is_alone:
         old = _stored_names(path)
         try:
             yield
         finally:
-            # Without a lock, a file that no header names may be another process's, which goes on writing.
+            # Without a lock, an unnamed file may belong to another process that is still writing.
             left = {name for name in os.listdir(path) if _is_own(name) or TEMPORARY.fullmatch(name)}
             for name in (left if is_alone else old) - _stored_names(path):
                 (path / name).unlink(missing_ok=True)
@@ -178,8 +178,8 @@ def load_shard(path, verify: bool | None = None) -> tuple[IndexShard, IndexMetad
     """Opens what `save_shard` wrote.
 
     Args:
-        verify (`bool`, *optional*): whether to read the data files through and compare their SHA-256; by default only
-            those of at most 32 MB. Their size is always compared.
+        verify (`bool`, *optional*): compare the SHA-256 of the data files; by default only of files up to 32 MB.
+            Sizes are always compared.
     """
     path = Path(path)
     header = read_header(path, ("dim", "files", "stored"))
@@ -200,7 +200,11 @@ def load_shard(path, verify: bool | None = None) -> tuple[IndexShard, IndexMetad
     files, dim = header["files"], header["dim"]
     wide = {array.shape[1:] for array in (embeds, windows, shard.embeds, shard.codes) if array is not None}
     long = len(
-        {len(shard.embeds), len(shard.named_by), *(len(one) for one in (shard.codes, shard.scales) if one is not None)}
+        {
+            len(shard.embeds),
+            len(shard.named_by),
+            *(len(array) for array in (shard.codes, shard.scales) if array is not None),
+        }
     )
     if (
         {len(embeds), *map(len, columns)} != {files}
@@ -223,7 +227,7 @@ def load_shard(path, verify: bool | None = None) -> tuple[IndexShard, IndexMetad
 
 @contextmanager
 def damage(path):
-    """Turns what a library says of a damaged file into one line."""
+    """Turns a library's error about a damaged file into one line."""
     import pyarrow
     from safetensors import SafetensorError
 
@@ -231,7 +235,7 @@ def damage(path):
         yield
     except (KeyError, IndexError, ValueError, TypeError, SafetensorError, pyarrow.ArrowException, OSError) as error:
         if getattr(error, "errno", None) is not None:
-            raise  # the disk's; those of pyarrow that have no number are about the content
+            raise  # an error of the disk; pyarrow's errors about content have no number
         raise ValueError(f"{path}: the index is damaged ({' '.join(str(error).split())}); {AGAIN}.") from error
 
 
@@ -239,7 +243,7 @@ def _write_rows(handle, table: FileTable) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    # As bytes, since a file name need not be valid Unicode.
+    # As bytes: file names need not be valid Unicode.
     fields = [("path", pyarrow.binary()), ("piece", pyarrow.binary()), ("content_hash", pyarrow.string())]
     rows = zip(map(os.fsencode, table.paths), map(os.fsencode, table.pieces), table.hashes, strict=True)
     with pyarrow.parquet.ParquetWriter(handle, pyarrow.schema(fields)) as writer:
@@ -251,10 +255,13 @@ def _write_rows(handle, table: FileTable) -> None:
 
 
 def _write_arrays(handle, arrays: dict[str, np.ndarray]) -> None:
-    """Writes arrays as safetensors does, but straight from where they lie: an index may fill most of the memory."""
+    """Writes a safetensors file without copying the arrays, which may fill most of the memory.
+
+    safetensors' own writer takes bytes, which are a copy.
+    """
     kinds = {dtype: name for name, dtype in DTYPES.items()}
     header, end = {}, 0
-    # Wide numbers first, so that each array starts at a multiple of its own width.
+    # Wide types first, so that each array is aligned.
     arrays = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
     for name, array in arrays:
         offsets, end = [end, end + array.nbytes], end + array.nbytes
@@ -267,11 +274,11 @@ def _write_arrays(handle, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _map_arrays(file) -> dict[str, np.ndarray]:
-    """Maps the arrays of a safetensors file; changing one changes it in memory alone."""
+    """Memory-maps the arrays of a safetensors file, copy on write."""
     from safetensors import safe_open
 
     with safe_open(file, "numpy"):
-        pass  # refuses a header that is not in order, or does not fit the size of the file
+        pass  # validates the header against the size of the file
     with open(file, "rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
         header = json.loads(handle.read(length))
@@ -285,7 +292,7 @@ def _map_arrays(file) -> dict[str, np.ndarray]:
 
 
 def write_embeddings(target, paths: list[str], embeds: np.ndarray) -> None:
-    """Writes paths and their embeddings `(n, dim)` to one .npz or .parquet file, by the extension of `target`."""
+    """Writes paths and their embeddings `(n, dim)` to one .npz or .parquet file, by `target`'s extension."""
     target, out = Path(target), io.BytesIO()
     if target.suffix.lower() == ".npz":
         np.savez(out, paths=np.array(paths), embeddings=embeds)
@@ -301,7 +308,7 @@ def write_embeddings(target, paths: list[str], embeds: np.ndarray) -> None:
 
 
 def read_header(path, keys: Sequence[str] = ()) -> dict:
-    """The header of an index; `keys` are those that its kind must have."""
+    """The header of an index; `keys` are required."""
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(2, os.strerror(2), str(path))
@@ -325,7 +332,7 @@ def read_header(path, keys: Sequence[str] = ()) -> dict:
 
 
 def _stored_names(path) -> set[str]:
-    """Data files of the index that is there already; none where it cannot be understood."""
+    """Data files of the existing index; none if its header cannot be read."""
     try:
         names = {entry["name"] for entry in read_header(path, ("stored",))["stored"].values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -334,13 +341,13 @@ def _stored_names(path) -> set[str]:
 
 
 def _is_own(name) -> bool:
-    """Whether a header names a file of the index's own folder: no header may point to anything else."""
+    """Whether a name is that of a data file in the index's own folder: a header must not point elsewhere."""
     right = isinstance(name, str) and name.startswith(("rows-", "embeddings-")) and len(name) < 100
     return right and os.path.basename(name) == name
 
 
 def _store(path, kind, extension, write) -> dict:
-    """Writes a data file under its hash."""
+    """Writes a data file named by its hash."""
     with _temporary(path / kind) as (temporary, handle):
         write(handle)
         handle.flush()
@@ -353,7 +360,7 @@ def _store(path, kind, extension, write) -> dict:
 
 
 def _replace(target: Path, content: bytes) -> None:
-    """Writes a file under a temporary name, then gives it its own in one step."""
+    """Writes a file atomically."""
     with _temporary(target) as (temporary, handle):
         handle.write(content)
         handle.flush()
@@ -363,7 +370,7 @@ def _replace(target: Path, content: bytes) -> None:
 
 @contextmanager
 def _temporary(target: Path) -> Iterator[tuple]:
-    """A hidden file beside `target`, which is gone afterwards unless it was renamed."""
+    """A hidden file beside `target`, removed afterwards unless it was renamed."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as handle:
@@ -378,7 +385,7 @@ def _sha256(path) -> str:
 
 
 def _checked(path, entry, verify) -> Path:
-    """The path of a data file, once it is known to be what the header says."""
+    """The path of a data file after a check against the header."""
     try:
         name, digest, size = entry["name"], entry["sha256"], entry.get("bytes")
     except (KeyError, TypeError, AttributeError) as error:

@@ -13,7 +13,7 @@ INT8_MAX = 127
 
 @dataclass
 class Failure:
-    """A file that could not be read: `message` is one line with the file, what is wrong and what to do."""
+    """A file that could not be read: `message` is one line with the file, the problem and the remedy."""
 
     path: str
     message: str
@@ -68,10 +68,10 @@ class IndexShard:
     Attributes:
         table (`FileTable`): the files.
         embeds (`np.ndarray` of shape `(pieces, dim)`): float32, unit length; the mean of a piece's files, normalised.
-        named_by (`np.ndarray` of shape `(pieces,)`): row of the file that names a piece: its recording if it has one.
+        named_by (`np.ndarray` of shape `(pieces,)`): row of the file that a hit shows: the recording if any.
         codes (`np.ndarray` of shape `(pieces, dim)`, *optional*): `embeds` as int8, a quarter of the memory that a
-            search reads; `embeds` then scores only what `codes` let through.
-        scales (`np.ndarray` of shape `(pieces,)`, *optional*): float32, what a row of `codes` is multiplied with.
+            search reads; `embeds` then scores only the candidates.
+        scales (`np.ndarray` of shape `(pieces,)`, *optional*): float32, scale of each row of `codes`.
         source (`str`): the folder that it was read from.
     """
 
@@ -89,12 +89,12 @@ class IndexShard:
         return self.table.paths[self.named_by[piece]]
 
     def example(self, piece: int) -> Example:
-        """A piece, and the windows of the file that names it."""
+        """A piece with the windows of the file that a hit shows."""
         return Example(self.embeds[piece], *self.table.windows_of(self.named_by[piece]))
 
     @classmethod
     def of(cls, table: FileTable) -> "IndexShard":
-        """Averages the files of each piece, and chooses the file that names it."""
+        """Averages the files of each piece and chooses the path that a hit shows."""
         names, piece = np.unique(np.array(table.pieces, dtype=object), return_inverse=True)
         if len(names) == len(table.pieces):
             return cls(table, table.embeds, np.arange(len(table.paths)))

@@ -1,1 +1,1 @@
-"""The published PianoBind: its settings."""
+"""Settings of the published PianoBind."""

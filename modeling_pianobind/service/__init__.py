@@ -1,1 +1,1 @@
-"""What serves a user: a lazily loaded checkpoint, the text tower without torch, error lines."""
+"""Shared by command line, page and Ray job: a lazily loaded checkpoint, a numpy text tower, error lines."""

@@ -1,4 +1,4 @@
-"""A checkpoint that loads only what is used."""
+"""A checkpoint that is loaded when it is first used."""
 
 import os
 import re
@@ -22,12 +22,12 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class Checkpoint:
-    """A checkpoint by name, of which nothing is loaded before it is needed.
+    """A checkpoint by name; its parts are loaded on first use.
 
     Args:
         name (`str`, *optional*): folder or Hub id; the default checkpoint if None.
-        device (`str`, *optional*): where the model runs; CUDA if there is one, else the CPU, if None.
-        transcribe (`bool`): transcribe recordings as well; see `embed_audio`.
+        device (`str`, *optional*): device of the model; None for CUDA if available, else the CPU.
+        transcribe (`bool`): also transcribe recordings; see `embed_audio`.
     """
 
     def __init__(self, name=None, device=None, transcribe=False):
@@ -45,7 +45,7 @@ class Checkpoint:
 
     @cached_property
     def _text_tower(self) -> TextTower | None:
-        """The text tower alone, where that is enough and faster."""
+        """The numpy text tower; None if the model itself is needed."""
         if self.device not in (None, "cpu") or not os.path.isdir(self.name):
             return None
         with user_errors(self.name):
@@ -110,7 +110,7 @@ class Checkpoint:
         with user_errors(path):
             if os.path.isdir(path):
                 raise IsADirectoryError
-            open(path, "rb").close()  # before the model takes its seconds to load
+            open(path, "rb").close()  # fails before the model is loaded, which takes seconds
         from ..embedding_pianobind import embed_example
 
         with user_errors(path):
@@ -142,7 +142,7 @@ def _check_device(device):
 
 
 def _best_device() -> str:
-    """CUDA if there is one, the process's own under torchrun or accelerate launch; else the CPU."""
+    """CUDA if available (the process's own under torchrun or accelerate launch), else the CPU."""
     import torch
 
     if not torch.cuda.is_available():

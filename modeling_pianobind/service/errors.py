@@ -1,4 +1,4 @@
-"""A user's mistakes: one line on stderr each."""
+"""User errors: one line on stderr each."""
 
 import sys
 from contextlib import contextmanager
@@ -7,12 +7,12 @@ from ..inputs_pianobind import explain
 
 
 class UserError(Exception):
-    """A mistake of the user: its message is the one line that stderr gets."""
+    """An error caused by the user's input; its message is the line on stderr."""
 
 
 @contextmanager
 def user_errors(path, writing=False):
-    """Turns the errors that a wrong file raises into a `UserError` that names it."""
+    """Turns errors about a file into a `UserError` that names it."""
     try:
         yield
     except OSError as error:
@@ -20,7 +20,7 @@ def user_errors(path, writing=False):
             reason = error.strerror or error
             raise UserError(f"{path}: cannot be written ({reason}); choose another place") from error
         raise UserError(explain(path, error)) from error
-    except (ValueError, ImportError) as error:  # of an extra, its message says how to install it
+    except (ValueError, ImportError) as error:  # an ImportError's message says how to install the extra
         raise UserError(explain(path, error)) from error
 
 

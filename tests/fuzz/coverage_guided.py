@@ -44,7 +44,7 @@ def header(content: bytes) -> None:
 
 
 def config(content: bytes) -> None:
-    """IndexMetadata settings of the model and of its processors."""
+    """Saved settings of the model and of its processors."""
     FILE.write_bytes(content)
     settings = read_json(FILE)
     PianoBindMidiProcessor.from_dict(dict(settings))

@@ -1,4 +1,4 @@
-"""IndexMetadata indices and checkpoints with files that are damaged, missing or from elsewhere."""
+"""Saved indices and checkpoints with files that are damaged, missing or from elsewhere."""
 
 import hashlib
 import json

@@ -1,1 +1,1 @@
-"""What data and loop both use."""
+"""Shared by data and loop."""

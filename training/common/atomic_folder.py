@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all, whatever stops the process that writes it."""
+"""Folders that are complete or absent, even if the process that writes them is killed."""
 
 import errno
 import os
@@ -22,9 +22,9 @@ YOUNG_SECONDS = 60
 
 @contextmanager
 def atomic_folder(target: str | Path) -> Iterator[Path]:
-    """An empty folder beside `target` that takes its place once it is written.
+    """An empty folder that replaces `target` when the block ends without an error.
 
-    What goes wrong leaves `target` as it was, and what a process that was killed left there is thrown away.
+    An error leaves `target` unchanged. Leftovers of killed processes are removed.
 
     Raises:
         ValueError: another process writes it at this moment.
@@ -53,10 +53,10 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(prefix: str) -> Iterator[Path]:
-    """A folder among the system's temporary ones, from where those that killed processes left are removed."""
+    """A temporary folder; leftovers of killed processes with the same prefix are removed."""
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         with suppress(OSError):  # another process's, or another user's
-            # A process locks the folder that it has made at once, but not in the same step.
+            # A process creates its folder and locks it in two steps.
             if left.stat().st_mtime < time.time() - YOUNG_SECONDS:
                 with folder_lock(left, wait=False) as is_alone:
                     if is_alone:
@@ -66,7 +66,7 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
 
 
 def restore(target: Path) -> None:
-    """Gives a folder its name back where a process was killed while it put another one in its place."""
+    """Restores a folder's name if a process was killed while replacing the folder."""
     previous = target.with_name(target.name + PREVIOUS)
     if previous.exists() and not target.exists():
         previous.rename(target)
@@ -104,12 +104,12 @@ def _replace(partial: Path, target: Path) -> None:
 
 
 def _disk_error(error: BaseException, folder: Path) -> int | None:
-    """The number of the system's error behind what a library says of a disk; None where it is about something else."""
+    """The errno behind a library's error about the disk; None for other errors."""
     if isinstance(error, OSError):
         return error.errno if error.errno in DISK_ERRORS else None
     if isinstance(error, SafetensorError) and (number := re.search(r"os error (\d+)", str(error))):
         return int(number[1])
-    # torch.save only says that it wrote less than it meant to.
+    # torch.save reports only that it wrote too little.
     is_full = isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < MIN_FREE_BYTES
     return errno.ENOSPC if is_full else None
 

@@ -1,4 +1,4 @@
-"""YAML files <-> dataclasses whose fields are the documentation: what a run can be told, checked before it starts."""
+"""YAML files <-> dataclasses: fields with help texts, types checked by pydantic before a run starts."""
 
 import json
 import sys
@@ -30,7 +30,7 @@ TYPE_NAMES = {
 
 
 class YamlArguments:
-    """A dataclass that one YAML file holds, and whose `check` refuses values that cannot work."""
+    """A dataclass that is read from a YAML file; its `check` refuses invalid values."""
 
     @classmethod
     def from_yaml(cls, path) -> Self:

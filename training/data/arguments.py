@@ -121,10 +121,8 @@ class TrainingArguments(YamlArguments):
     instruments: list[InstrumentArguments] = field(default_factory=list, metadata={"help": "see InstrumentArguments"})
     mel_rendering: str = field(
         default="",
-        metadata={
-            "help": "play windows as sums of single notes' spectrograms, several times as fast; the folder that "
-            "keeps these"
-        },
+        metadata={"help": "play windows as sums of single notes' spectrograms, several times as fast; the folder that "
+                  "keeps these"},
     )
     augmentation: NoteAugmentation = field(default_factory=NoteAugmentation, metadata={"help": "see NoteAugmentation"})
     audio_augmentation: float = field(default=1.0, metadata={"help": "strength of rooms, noise, equalisers"})

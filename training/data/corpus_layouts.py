@@ -1,4 +1,4 @@
-"""Where the files and labels of a corpus lie: each layout -> one `Piece` for each piece, without opening its music."""
+"""Layouts of corpora: where files and labels are. Yields one `Piece` for each piece without opening its music."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +30,7 @@ def read_source(source: SourceArguments, work_folder: Path) -> Iterator[Piece]:
     """The pieces of a source, in a fixed order; archives are unpacked below `work_folder`.
 
     Raises:
-        ValueError: the folder is not what its layout says.
+        ValueError: the folder does not have its layout.
     """
     folder = Path(source.path)
     name = source.name or (folder.resolve().name if source.layout == "folder" else source.layout)
@@ -65,7 +65,7 @@ def _folder(folder: Path, name: str) -> Iterator[Piece]:
     """Any folder: files of one stem are a piece; `metadata.csv|jsonl|parquet` says more of them, one row a piece.
 
     A row names its piece in `file_name`, `midi`, `audio`, `piece_id` or `id`: a path from the folder, with or without
-    extension. Descriptions stand in `captions`, `caption`, `description` or `text`; several are written as a JSON
+    extension. Descriptions are in `captions`, `caption`, `description` or `text`; several are written as a JSON
     list. Tags may also be text with `;` or `,` between them. A row without a file is passed on, to be reported.
     """
     metadata = {}

@@ -14,7 +14,7 @@ FINEST_TICKS = 480  # a quarter note; coarser files are refined first, so that a
 
 
 def cut_midi(score: symusic.Score, start_seconds: float, end_seconds: float) -> bytes:
-    """A stretch of a MIDI file as a MIDI file of its own, with its tempo map and time signatures.
+    """A section of a MIDI file as a MIDI file, with its tempo map and time signatures.
 
     Notes that begin in `[start_seconds, end_seconds)` are kept, none rings beyond the end; a pedal that is down at the
     start is pressed there. Times stay exact to half a tick (at 480 ticks and 120 beats a minute, half a millisecond).

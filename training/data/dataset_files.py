@@ -15,7 +15,7 @@ from ..hub.hub_upload import push_folder
 from .dataset_schema import COLUMNS, LABELS, SPLITS
 
 CARD_TEMPLATE = Path(__file__).parent.parent.parent / "model_cards" / "dataset_card.md.jinja"
-GROUP_BYTES = 16 << 20  # of audio and MIDI in a row group: what is held in memory, and what a reader fetches at once
+GROUP_BYTES = 16 << 20  # audio and MIDI of a row group, which writers hold in memory and readers fetch at once
 GROUP_ROWS = 500
 # licences as corpora write them -> identifiers of the Hub
 HUB_LICENCES = {
@@ -27,7 +27,7 @@ HUB_LICENCES = {
 
 @dataclass
 class Report:
-    """What happened to the pieces, for the card, for people and for programs."""
+    """Counts of a build, for the card and the report."""
 
     pieces: int = 0
     refused: list[dict] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Report:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Why pieces were refused -> how many, the most frequent first."""
+        """Counts by reason of refusal, the most frequent first."""
         return dict(Counter(one["reason"] for one in self.refused).most_common())
 
     @property
@@ -113,7 +113,7 @@ class ShardWriter:
         self.writer, self.written = None, 0
 
     def close(self) -> None:
-        """Writes what is held, and names the shards by their number."""
+        """Writes the buffered rows and renames the shards by their number."""
         self._flush()
         self._close_shard()
         for number, path in enumerate(self.paths):

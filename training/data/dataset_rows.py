@@ -36,7 +36,7 @@ CAPTION_TRIES = 12  # to find wordings that differ
 
 
 class RefusedError(ValueError):
-    """A piece that does not enter the dataset; `reason` is one of a few words, the message says what is wrong."""
+    """A refused piece: `reason` is a category, the message names the problem."""
 
     def __init__(self, reason: str, message: str):
         super().__init__(message)
@@ -48,7 +48,7 @@ class Inspection:
     """What opening a piece has shown.
 
     Attributes:
-        seconds (`float`): length of the piece, of its recording where there is one.
+        seconds (`float`): length of the recording, or of the MIDI if there is none.
         shared_seconds (`float`): up to where both of its files reach; windows end there.
         digests (`list[str]`): of the notes and of the recording; another piece that has one of them is a duplicate.
         fingerprint (`np.ndarray`): of the melody; empty without MIDI.
@@ -68,7 +68,7 @@ class Inspection:
 
 
 def inspect(piece: Piece, arguments: BuildArguments, work_folder: Path) -> Inspection:
-    """Opens and checks the files of a piece; its missing MIDI is transcribed where the run asks for that.
+    """Opens and checks the files of a piece; transcribes missing MIDI if the arguments say so.
 
     Raises:
         RefusedError: the piece does not enter the dataset.
@@ -179,7 +179,7 @@ def _ring_seconds(notes: PianoNotes) -> float:
 
 
 def _note_digests(notes: PianoNotes) -> list[str]:
-    """Two digests: two files of one performance, under whatever name or resolution, share at least one of them.
+    """Two digests; files of the same performance share at least one, regardless of name and resolution.
 
     They are made of the pitches in their order and of the length on a logarithmic scale, in bins of a percent that
     overlap by half; so another tempo or key, or another player, is no duplicate.
@@ -193,7 +193,7 @@ def rows_of(piece: Piece, seen: Inspection, arguments: BuildArguments, instrumen
     """The rows of a piece, in time order: one, or one a window. Audio and MIDI of a row cover the same seconds.
 
     Args:
-        instruments (`list`): what may render the missing audio (training.data.rendering); empty for none.
+        instruments (`list`): instruments that render missing audio (training.data.rendering); empty for none.
     """
     random_piece = random.Random(f"{arguments.seed} {piece.piece_id}")
     notes = score = rendered = None
@@ -259,7 +259,7 @@ def _tags(labels: dict) -> list[str]:
 
 
 def _captions_of(piece, notes, seconds, arguments, words: random.Random) -> dict:
-    """The given captions, and written ones up to the number that the run asks for, each marked by where it is from."""
+    """The given captions, filled up with written ones to the required number, each with its origin."""
     captions = list(dict.fromkeys(piece.labels.get("captions", ())))
     origins = ["given"] * len(captions)
     sure, heard, creators = _facts(piece, notes, seconds)
@@ -280,7 +280,7 @@ def _captions_of(piece, notes, seconds, arguments, words: random.Random) -> dict
 
 
 def _facts(piece, notes, seconds) -> tuple[set[str], set[str], set[str]]:
-    """What the labels say, what the notes say and no label denies, and the creator's name."""
+    """Facts of the labels, facts of the notes that no label contradicts, and the creator's name."""
     labels = piece.labels | {"source": piece.source}
     told = facts_of_tags(_tags(labels))
     labels["genre"] = [fact for fact in told if fact in GENRES]

@@ -1,11 +1,11 @@
-"""The columns of a dataset: their types, what they mean, and the checks of the labels that a corpus brings."""
+"""The columns of a dataset: types, meanings, and checks of a corpus's labels."""
 
 import json
 
 from datasets import Audio, Features, List, Value
 
 TIERS = ("human", "provenance", "weak", "generated")
-SPLITS = ("train", "valid", "test")  # in the order in which a song with several of them goes to the last
+SPLITS = ("train", "valid", "test")  # a song with several splits goes to the last in this order
 SPLIT_NAMES = {"training": "train", "validation": "valid", "val": "valid", "dev": "valid"}
 
 # column -> type, meaning; the card prints them
@@ -31,7 +31,7 @@ COLUMNS = {
     "velocities": (Value("int32"), "distinct velocities of the whole piece; few of them were not played"),
     "pedal": (Value("bool"), "whether the whole piece has sustain pedal"),
 }
-# labels that a corpus may bring; a column is there where one of the pieces has it
+# optional labels of a corpus; a column exists if a piece has the label
 LABELS = {
     "genre": (List(Value("string")), "genres"),
     "mood": (List(Value("string")), "moods"),
@@ -51,10 +51,10 @@ COMPUTED = {"notes", "velocities", "pedal", "seconds", "start_seconds", "end_sec
 
 
 def clean_labels(labels: dict) -> dict:
-    """Labels of a piece in the types of their columns; what the build counts itself is left out.
+    """Labels of a piece in the types of their columns, without the columns that the build computes.
 
     Raises:
-        ValueError: a value cannot be what its column holds.
+        ValueError: a value does not fit its column's type.
     """
     cleaned = {}
     for name, value in labels.items():
@@ -84,7 +84,7 @@ def clean_labels(labels: dict) -> dict:
 
 
 def features_of(label_names: set[str]) -> Features:
-    """The features of a dataset whose pieces bring these labels; a label that is not known here is a string."""
+    """The features of a dataset with these labels; unknown labels are strings."""
     known = {name: feature for name, (feature, _) in LABELS.items() if name in label_names}
     other = {name: Value("string") for name in sorted(label_names - set(LABELS) - set(COLUMNS))}
     return Features({name: feature for name, (feature, _) in COLUMNS.items()} | known | other)

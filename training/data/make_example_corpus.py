@@ -2,9 +2,8 @@
 
     python -m training.data.make_example_corpus FOLDER
 
-A stand-in for a corpus of one's own, to try the way from a folder to a published adapter. A program composes them, six
-kinds of ten, and plays them on plain decaying tones, so that they are free of anybody's rights. The descriptions use
-words of their own, as people's do, and not those of the package.
+An example corpus for the steps from a folder to a published adapter. The pieces (six kinds of ten) are generated and
+played with decaying sine tones, so that no rights apply. The descriptions do not use the package's vocabulary.
 """
 
 import argparse

@@ -43,7 +43,9 @@ class MelInstrument:
         if self.cache and self.cache.exists():
             return {tuple(map(int, name.split("-"))): power for name, power in load_file(self.cache).items()}
         powers = {}
-        power = PianoBindFeatureExtractor.from_dict({**self.extractor.to_dict(), "normalize": "none", "top_db": 120.0})
+        power = PianoBindFeatureExtractor.from_dict(
+            {**self.extractor.to_dict(), "normalize": "none", "top_db": 120.0}
+        )
         for key in range(LOWEST_KEY, HIGHEST_KEY + 1):
             waves = [self._note(key, velocity) for velocity in VELOCITIES]
             decibels = power.log_mel(torch.from_numpy(np.stack(waves)))

@@ -1,4 +1,4 @@
-"""Which pieces are versions of one song, by their melody: so that a song never stands in two splits.
+"""Groups versions of a song by melody, so that no song is in two splits.
 
 The melody is taken to be the top voice (skyline). Its intervals in semitones do not change with transposition, and as
 no durations are used, not with tempo either. Quick notes far below the usual pace (ornaments) and repeated pitches are
@@ -25,7 +25,7 @@ MAX_INTERVAL = 24  # a leap beyond two octaves is another voice; it is written a
 ORNAMENT_SHARE = 0.4  # of the median time between melody notes: quicker notes are ornaments
 MIN_NGRAMS = 24  # a shorter melody says too little to be compared
 MIN_SHARED_NGRAMS = 8  # n-grams that two versions have in common
-MAX_PIECES = 200  # an n-gram of more pieces than this is nobody's melody
+MAX_PIECES = 200  # n-grams of more pieces than this are too common
 SAME_SONG = 0.18  # similarity from which two pieces are one song
 
 
@@ -63,7 +63,7 @@ def melody_fingerprint(notes: PianoNotes) -> np.ndarray:
     """Hashes of the interval n-grams of the top voice.
 
     Returns:
-        `np.ndarray` of shape `(distinct n-grams,)`, uint64, sorted; empty where the melody is too short to compare.
+        `np.ndarray` of shape `(distinct n-grams,)`, uint64, sorted; empty if the melody is too short to compare.
     """
     intervals = np.clip(np.diff(skyline(notes)), -MAX_INTERVAL, MAX_INTERVAL) + MAX_INTERVAL
     if len(intervals) < MIN_NGRAMS + NGRAM - 1:
@@ -114,7 +114,7 @@ def group_songs(
 
     Args:
         fingerprints (`list[np.ndarray]`): of `melody_fingerprint`, one a piece.
-        given (`list[str | None]`): the song of a piece where it is known. A given song is never split.
+        given (`list[str | None]`): the song of a piece if known. A given song is never split.
         collections (`list[str]`): who gave it. Two songs of one collection are never joined, for it knew both; two of
             different collections are where their melodies agree. A piece without a song joins the most similar one.
         threshold (`float`): similarity from which two pieces are one song.

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow.parquet
 
-MAX_MEMBER_BYTES = 1 << 30  # bytes; a piece of music is smaller, whatever an archive claims
+MAX_MEMBER_BYTES = 1 << 30  # bytes; larger archive members are not music
 TEXT_COLUMNS = (
     "captions",
     "caption",
@@ -30,10 +30,10 @@ class Piece:
         piece_id (`str`): unique in the dataset.
         source (`str`): the corpus.
         midi, audio (`Path | None`): files; at least one.
-        midi_origin (`str`): "real", or "transcribed" where the corpus made its MIDI from recordings.
-        labels (`dict`): licence, tier, song, split, captions, tags, and any label that the corpus brings.
+        midi_origin (`str`): "real", or "transcribed" if the corpus made its MIDI from recordings.
+        labels (`dict`): licence, tier, song, split, captions, tags, and any label of the corpus.
         collection (`str`): the folder whose metadata name the song; two collections may name one song differently.
-        problem (`str`): why the piece cannot be read, where that is known already.
+        problem (`str`): why the piece cannot be read, if already known.
     """
 
     piece_id: str
@@ -62,7 +62,7 @@ def read_table(path: Path) -> Iterator[dict]:
         yield {
             column: _as_list(column, value) if column in TEXT_COLUMNS + TAG_COLUMNS else value
             for column, value in row.items()
-            if value is not None and value != "" and value != [] and value == value  # NaN stands for nothing
+            if value is not None and value != "" and value != [] and value == value  # NaN means missing
         }
 
 

@@ -1,4 +1,4 @@
-"""Songs of the pieces, and the split of every song: no song stands in two splits."""
+"""Songs of the pieces, and the split of every song: no song is in two splits."""
 
 import hashlib
 import re

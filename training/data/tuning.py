@@ -1,4 +1,4 @@
-"""Whether an instrument plays the keys that it is told to."""
+"""Checks that an instrument is in tune."""
 
 import numpy as np
 
@@ -8,15 +8,15 @@ KEYS = (60, 64, 67, 72, 76, 81, 84)
 SAMPLING_RATE = 16_000
 HELD_SECONDS, HEARD_SECONDS = 0.6, (0.05, 0.45)
 FFT_SIZE = 1 << 16
-TOLERANCE_SEMITONES = 0.4  # around each harmonic; a honky-tonk piano lies within
+TOLERANCE_SEMITONES = 0.4  # around each harmonic; includes honky-tonk pianos
 MIN_SHARE = 0.5  # of the energy; a piano in tune has 0.95 and more
 
 
 def in_tune_share(instrument) -> float:
-    """The share of an instrument's sound that lies on the harmonics of the keys played, the median of some keys.
+    """Median over some keys of the share of energy on the harmonics of the played key.
 
     Args:
-        instrument: what `training.data.rendering` makes.
+        instrument: made by `training.data.rendering`.
     Returns:
         `float` from 0 to 1; near 1 for a piano in tune, near 0.1 for one that plays other keys.
     """
@@ -42,7 +42,7 @@ def check_instruments(instruments: list, names: list[str]) -> None:
     compressed samples (MuseScore General) and folders of samples are right.
 
     Raises:
-        ValueError: an instrument plays other keys than it is told to.
+        ValueError: an instrument is out of tune.
     """
     for name, instrument in zip(names, instruments, strict=True):
         share = in_tune_share(instrument)

@@ -1,1 +1,1 @@
-"""What is published, and the upload."""
+"""The folder of a publication, and its upload."""

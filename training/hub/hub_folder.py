@@ -1,7 +1,7 @@
 """A checkpoint, an adapter, the metric or the demo -> the folder that the Hub gets.
 
-A published checkpoint is loaded with `trust_remote_code=True` where the package is not installed, so the folder holds
-the package's flat modules as they stand, and config and processor name the classes in them (`auto_map`).
+A published checkpoint is loaded with `trust_remote_code=True` without the package: the folder holds the package's flat
+modules unchanged, and config and processor name their classes (`auto_map`).
 """
 
 import json
@@ -16,7 +16,7 @@ from model_cards.hub_card import HUB_ID, HubOptions, base_of, write_card
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = Path(modeling_pianobind.__file__).parent
-HUB_FILES = Path(__file__).parent / "hub_files"  # what else every published checkpoint holds, such as handler.py
+HUB_FILES = Path(__file__).parent / "hub_files"  # further files of every published checkpoint, such as handler.py
 METRIC, FIGURES = ROOT / "evaluation" / "piano_retrieval", PACKAGE / "metric"
 DEMO_TEMPLATE = Path(__file__).parent / "demo_space"
 
@@ -36,10 +36,10 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
 
 
 def write_checkpoint(checkpoint: Path, folder: Path, options: HubOptions) -> None:
-    """Writes what is published of a full checkpoint or, where it holds an `adapter_config.json`, of an adapter.
+    """Writes the files of a full checkpoint or, if it holds an `adapter_config.json`, of an adapter.
 
     Raises:
-        ValueError: a file is missing or is not what it should be, or an option is missing that only a person can know.
+        ValueError: a file is missing or wrong, or a required option is missing.
         OSError: a file cannot be read or written.
     """
     is_adapter = (checkpoint / ADAPTER_CONFIG).is_file()
@@ -114,9 +114,9 @@ def _custom_pipelines() -> dict:
 
 
 def _without_local_paths(settings):
-    """Settings in which `name_or_path` names a place on the Hub or nothing: nobody needs to know our folders."""
+    """Settings without local folders in `name_or_path`."""
     if isinstance(settings, list):
-        return [_without_local_paths(one) for one in settings]
+        return [_without_local_paths(value) for value in settings]
     if not isinstance(settings, dict):
         return settings
     cleaned = {name: _without_local_paths(value) for name, value in settings.items()}
@@ -140,7 +140,7 @@ def write_metric(folder: Path, repo_id: str) -> None:
     shutil.copytree(METRIC, folder, dirs_exist_ok=True, ignore=LEFT_OUT)
     for module in METRIC_MODULES:
         shutil.copyfile(FIGURES / module, folder / module)
-    script = folder / f"{METRIC.name}.py"  # a Space stands alone, without the package
+    script = folder / f"{METRIC.name}.py"  # a Space runs without the package
     script.write_text(script.read_text(encoding="utf-8").replace(f"{PACKAGE.name}.metric.", "."), encoding="utf-8")
     card = folder / "README.md"
     here = f'evaluate.load("{METRIC.relative_to(ROOT).as_posix()}")  # this folder; a Space\'s id works the same'

@@ -1,4 +1,4 @@
-"""A folder -> a repository on the Hub, in one commit or not at all."""
+"""Upload of a folder to the Hub in one commit; a failed upload leaves nothing behind."""
 
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,7 +20,7 @@ def push_folder(
     revision: str | None = None,
     message: str = "Publish with PianoBind",
 ) -> str:
-    """Uploads a folder as it is, in a single commit; the repository and the branch are made where they are missing.
+    """Uploads a folder in a single commit; creates the repository and the branch if missing.
 
     Args:
         repo_type (`str`): "model", "dataset" or "space" (of gradio).
@@ -66,7 +66,7 @@ def push_folder(
 
 
 class _Made:
-    """What an upload has made so far, to be unmade where it fails."""
+    """Repository and branch that an upload has created, to be deleted if it fails."""
 
     def __init__(self, api, target, revision):
         self.api, self.target, self.revision = api, target, revision
@@ -74,7 +74,7 @@ class _Made:
         self.before = None
 
     def undo(self) -> str:
-        """Deletes what was made and holds no commit of ours; says in words what is on the Hub now."""
+        """Deletes what was created unless our commit reached it; returns a description of the Hub's state."""
         try:
             if self.before and self.api.repo_info(**self.target, revision=self.revision).sha != self.before:
                 return "the commit reached the Hub all the same"  # only its answer was lost
@@ -100,14 +100,14 @@ def _deletions(api, target, revision, folder: Path) -> list[CommitOperationDelet
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Raises ValueError where a name is not OWNER/NAME as the Hub allows it."""
+    """Raises ValueError unless a name is a valid OWNER/NAME."""
     validate_repo_id(repo_id)
     if repo_id.count("/") != 1:
         raise ValueError(f"--repo-id is {repo_id!r}; it must be OWNER/NAME.")
 
 
 def check_on_hub(base: str) -> None:
-    """Raises ValueError where an adapter's base is not on the Hub, so that nobody could load the adapter."""
+    """Raises ValueError if an adapter's base is not on the Hub."""
     if not HfApi().repo_exists(base):
         raise ValueError(f"{base} is not on the Hub; publish it first, then say `--base-model OWNER/NAME`.")
 

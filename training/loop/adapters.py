@@ -1,4 +1,4 @@
-"""LoRA: an adapter that is merged into the text tower when it is saved, or one of PEFT that stays beside the model."""
+"""LoRA: an adapter of the text tower that is merged when saved, or a separate PEFT adapter."""
 
 from pathlib import Path
 

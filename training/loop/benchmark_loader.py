@@ -1,4 +1,4 @@
-"""How fast a run's examples come and its steps go.
+"""Speed of a run: examples a second of a step alone, and with the loader.
 
     python -m training.loop.benchmark_loader CONFIG.yaml [--steps 20]
 

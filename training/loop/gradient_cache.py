@@ -27,7 +27,7 @@ def step_gradients(
     Args:
         blocks: rows of each modality; see `TrainingModel`.
         chunk (`int`): rows of a block that are embedded at a time; 0 for all at once.
-        backward: what turns the loss into gradients, such as `Accelerator.backward`.
+        backward: computes gradients, such as `Accelerator.backward`.
         autocast: context in which outputs and losses are computed.
     Returns:
         The losses by name, not weighted.

@@ -1,4 +1,4 @@
-"""How well checkpoints find the pieces of a data set.
+"""Retrieval figures of checkpoints on a dataset.
 
     python -m training.loop.measure_retrieval DATASET CHECKPOINT ...
 

@@ -58,7 +58,9 @@ class Run:
         self.model = TrainingModel(model, queue).to(accelerator.device)
         freeze(self.model, arguments)
         self.average = MovingAverage(self.model.model, arguments.average_decay)
-        self.corpus = TrainingCorpus.open(arguments.corpus, arguments.source_weights, fact_share=arguments.fact_share)
+        self.corpus = TrainingCorpus.open(
+            arguments.corpus, arguments.source_weights, fact_share=arguments.fact_share
+        )
         self.model.set_facts(self.corpus.vocabulary)
         self.instruments = make_instruments(arguments.instruments)
         if arguments.mel_rendering:

@@ -1,4 +1,4 @@
-"""The folder of a run: what it was told and ran with, its log, its checkpoints, and the state that it resumes from."""
+"""The folder of a run: arguments, environment, log, checkpoints, and the state to resume from."""
 
 import json
 import platform
@@ -52,7 +52,7 @@ class RunFolder:
             write_text(self.path / "environment.json", json.dumps(environment, indent=1))
 
     def latest_state(self) -> tuple[Path, int, int] | None:
-        """The newest state, and the stage and step that come next; None where there is none."""
+        """The newest state, and the stage and step that come next; None if there is none."""
         states = sorted(path for path in self.path.glob("state-*") if re.fullmatch(r"state-\d+-\d+", path.name))
         if not states:
             return None
@@ -78,7 +78,7 @@ class RunFolder:
             log.write(json.dumps(line) + "\n")
 
     def forget_after(self, stage: int, step: int) -> None:
-        """Takes lines out of the log whose steps are made again."""
+        """Removes log lines of steps that will be repeated."""
         path = self.path / "log.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         kept = []

@@ -1,6 +1,6 @@
-"""What a resumed run needs besides accelerate's own state: tensors as safetensors, numbers as JSON.
+"""State of a run beside accelerate's own: tensors as safetensors, numbers as JSON.
 
-Objects that are registered with accelerate would be pickled, and loading a pickle runs whatever code it names.
+Objects registered with accelerate would be pickled, and loading a pickle can run any code.
 """
 
 import json
@@ -18,7 +18,7 @@ WEIGHTS, AVERAGE, PROGRESS = "weights.safetensors", "average.safetensors", "prog
 
 @dataclass
 class Progress:
-    """What a resumed run knows of its past, besides weights and random numbers."""
+    """Progress of a run, beside weights and random numbers."""
 
     steps: int = 0
     seconds: float = 0.0
@@ -30,7 +30,7 @@ class Progress:
 def keep_with_state(accelerator: Accelerator, model: nn.Module, average: MovingAverage, progress: Progress) -> None:
     """Lets `accelerator.save_state` save these three too, and `load_state` fill them again.
 
-    `load_state` raises a `ValueError` or `OSError` where the folder does not hold them.
+    `load_state` raises a `ValueError` or `OSError` if they are not in the folder.
     """
 
     def save(_, __, folder):

@@ -56,7 +56,7 @@ def embed_examples(training_model: TrainingModel, examples, collator: BatchColla
 def retrieval_scores(found: dict, examples: list[dict]) -> dict[str, float]:
     """How well the modalities find each other.
 
-    A text's right answers are its own row, rows with the same text, and, where it is made of facts, all rows of which
+    Relevant rows of a text: its own row, rows with the same text and, if it is written from facts, all rows for which
     these hold.
 
     Args:
@@ -89,7 +89,7 @@ def retrieval_scores(found: dict, examples: list[dict]) -> dict[str, float]:
 
 
 def _text_fits(examples) -> np.ndarray:
-    """`(texts, rows)` bool: beside its own, the rows for which a text is right."""
+    """`(texts, rows)` bool: the relevant rows of each text, beside its own."""
     texts = np.array([example["caption"] for example in examples])
     facts = [torch.from_numpy(np.stack([one[key] for one in examples])) for key in ("claimed", "true", "false")]
     holds = caption_relations(*facts)[0].T.numpy()

@@ -25,7 +25,7 @@ class RequestError(ValueError):
 
 
 class EndpointHandler:
-    """Answers requests; one at a time, so that memory stays bounded whatever is sent at once.
+    """Answers requests one at a time, so that memory stays bounded.
 
     Args:
         path (`str`): folder of the published checkpoint, its code files included.
