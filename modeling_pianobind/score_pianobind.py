@@ -7,6 +7,7 @@ whatever bytes it is given.
 import atexit
 import base64
 import binascii
+import contextlib
 import io
 import json
 import queue
@@ -20,6 +21,7 @@ import zlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from xml.parsers.expat import ExpatError, ParserCreate
 
 import numpy as np
 import symusic
@@ -35,8 +37,6 @@ TICKS = 960  # of a quarter, or the next multiple of verovio's
 ENCODINGS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 DECLARED = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
 ROOTS = {"score-partwise": "xml", "score-timewise": "xml", "mei": "mei"}
-ROOT = re.compile(r"<([A-Za-z_][\w.:-]*)")
-NOT_ROOTS = re.compile(r"<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^\[>]*(?:\[.*?\]\s*)?>", re.DOTALL)
 VOICES = re.compile(
     r"\b(voice|voices|vocal|vocals|soprano|mezzo|alto|contralto|tenor|baritone|bariton|choir|chorus|chor|singer|gesang|"
     r"singstimme|stimme|canto|voce|chant|voix|solo voice|melody|lyrics)\b"
@@ -129,22 +129,34 @@ def _text_and_kind(source, name: str) -> tuple[str, str]:
     text = _decoded(content, name)
     start = text.lstrip()
     if start.startswith("<"):
-        if "<!ENTITY" in text[: text.find("<", text.find("<!DOCTYPE") + 1) + 10_000]:
-            raise ValueError(f"{name}: its XML declares entities, which no score needs; export it again.")
-        root = ROOT.search(NOT_ROOTS.sub("", start[:100_000]))
-        tag = root[1].rpartition(":")[2] if root else ""
-        if tag not in ROOTS:
-            what = f"<{tag[:40]}>" if tag else "nothing"
-            raise ValueError(
-                f"{name}: this XML is no score (it holds {what}, not <score-partwise> or <mei>); "
-                "export it as MusicXML or MEI."
-            )
-        return text, ROOTS[tag]
+        return text, _xml_kind(text, name)
     if re.search(r"^\*\*kern\b", text, re.MULTILINE) or "\t**kern" in text:
         return text, "humdrum"
     if re.search(r"^X:", text, re.MULTILINE) and re.search(r"^K:", text, re.MULTILINE):
         return text, "abc"
     raise ValueError(f"{name}: the content is no MusicXML, MEI, Humdrum or ABC; export it as MusicXML.")
+
+
+def _xml_kind(text: str, name: str) -> str:
+    """What verovio calls a format of XML, by its first element; the XML has to be whole, and declare no entities."""
+    tags = []
+
+    def refuse(*_):
+        raise ValueError(f"{name}: its XML declares entities, which no score needs; export it again.")
+
+    parser = ParserCreate("utf-8")
+    parser.EntityDeclHandler = refuse
+    parser.StartElementHandler = lambda tag, _: tags or tags.append(tag.rpartition(":")[2])
+    try:
+        parser.Parse(text.encode(), True)
+    except ExpatError as error:
+        raise ValueError(f"{name}: its XML is damaged or cut off ({error}); copy or export it again.") from error
+    if tags[0] not in ROOTS:
+        raise ValueError(
+            f"{name}: this XML is no score (it holds <{tags[0][:40]}>, not <score-partwise> or <mei>); "
+            "export it as MusicXML or MEI."
+        )
+    return ROOTS[tags[0]]
 
 
 def _check_size(content: bytes, name: str) -> None:
@@ -223,9 +235,8 @@ class _Worker:
 
     def stop(self) -> None:
         self._process.kill()
-        self._process.wait()
-        self._process.stdin.close()
-        self._process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):  # what it was not told any more
+            self._process.communicate()
 
 
 # Workers that wait for a question; as many are started as threads read scores at once.

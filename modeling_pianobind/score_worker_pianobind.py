@@ -71,7 +71,7 @@ class Reader:
 
     @staticmethod
     def _starts(events) -> list[tuple[float, str]]:
-        """When each measure begins, in quarters with repeats, and its id; a repeated one has that of the first time."""
+        """When each measure begins, in quarters with repeats, and its id, which is the same each time."""
         return [(one["qstamp"], REPEAT_SUFFIX.sub("", one["measureOn"])) for one in events if "measureOn" in one]
 
     def draw(self) -> dict:

@@ -143,9 +143,13 @@ def test_piano_and_voice_give_the_piano_and_say_so():
 
 BOMB = zipped(SIMPLE[:-20] + " " * (30 << 20))
 ENTITIES = SIMPLE.replace("<score-partwise", '<!DOCTYPE x [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><score-partwise', 1)
-EXTERNAL = SIMPLE.replace("<score-partwise", '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><score-partwise', 1)
+EXTERNAL = SIMPLE.replace(
+    "<score-partwise", '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><score-partwise', 1
+)
 STAVES = "".join(f'<score-part id="Q{n}"><part-name>Piano</part-name></score-part>' for n in range(100))
-STAFF_PARTS = "".join(f'<part id="Q{n}"><measure number="1">{note("C")}</measure></part>' for n in range(100))
+STAFF_PARTS = "".join(
+    f'<part id="Q{n}"><measure number="1">{ATTRIBUTES}{note("C")}</measure></part>' for n in range(100)
+)
 BAD = {
     "bomb.mxl": (BOMB, "larger than 24 MB"),
     "entities.xml": (ENTITIES, "declares entities"),
@@ -154,7 +158,7 @@ BAD = {
     "empty.mxl": (zipped(SIMPLE, container=False), "holds no score"),
     "cut.mxl": (zipped(SIMPLE)[:100], "archive is damaged"),
     "other.xml": ("<?xml version='1.0'?><!-- <mei> --><svg><note/></svg>", "this XML is no score .it holds <svg>"),
-    "cut.musicxml": (SIMPLE[: len(SIMPLE) // 2], "cut.musicxml: "),
+    "cut.musicxml": (SIMPLE[: len(SIMPLE) // 2], "XML is damaged or cut off"),
     "empty.mei": ("", "the file is empty"),
     "text.abc": ("no music here", "no MusicXML, MEI, Humdrum or ABC"),
     "silent.musicxml": (musicxml(""), "silent.musicxml: "),
