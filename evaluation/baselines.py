@@ -67,16 +67,18 @@ def tag_probabilities(train, labels, test) -> np.ndarray:
     return probabilities
 
 
-def generated_captions(bench, pieces) -> list[str]:
+def generated_captions(bench, pieces, unseen=()) -> list[str]:
     """Facts of a piece without any embedding: from its notes, and the labels that its features predict.
 
     Args:
         bench (`Bench`): whose `train` rows with human or provenance labels teach the prediction.
         pieces (`list[PianoNotes]`).
+        unseen: corpus positions of `train` rows that must not teach it.
     Returns:
         `list[str]`: some captions of each piece, one after the other.
     """
     train = bench.corpus.select(lambda row: row["split"] == "train" and bench.signed_facts(row)[0])
+    train = [place for place in train if place not in set(unseen)]
     facts, predicted = [], np.zeros((len(pieces), 0))
     if train:
         known = [bench.signed_facts(row) for row in bench.rows_at(train)]
@@ -96,7 +98,7 @@ def generated_captions(bench, pieces) -> list[str]:
 
 
 def word_scores(queries: list[str], documents: list[str]) -> np.ndarray:
-    """BM25 of each query with each document, `(queries, documents)`."""
+    """BM25 of each query with each document, `(queries, documents)`; 0 where a query has no word that counts."""
     import bm25s
 
     queries, documents = (
@@ -104,7 +106,8 @@ def word_scores(queries: list[str], documents: list[str]) -> np.ndarray:
     )
     index = bm25s.BM25()
     index.index(documents, show_progress=False)
-    return np.stack([index.get_scores(query) for query in queries])
+    none = np.zeros(len(documents))
+    return np.stack([index.get_scores(query) if query else none for query in queries])
 
 
 def sentence_embedder(folder: str, device: str):

@@ -17,9 +17,9 @@ from modeling_pianobind.index.alignment import Example
 from training.data.captions import write_caption
 from training.data.corpus import PackedCorpus
 from training.data.dataset import FactVocabulary
-from training.data.facts import label_facts
+from training.data.facts import DERIVED_FACTS, label_facts
 
-from .baselines import feature_matrix
+from .baselines import feature_matrix, generated_captions
 from .changes import excerpt, in_a_room
 from .scores import Bootstrap
 
@@ -115,7 +115,17 @@ class Bench:
     @cached_property
     def creators(self) -> set[str]:
         """Names that captions may use: those with enough `train` pieces."""
-        return FactVocabulary([row for row in self.corpus.rows if row["split"] == "train"]).creators
+        return self.vocabulary.creators
+
+    @cached_property
+    def vocabulary(self) -> FactVocabulary:
+        """The facts of the `train` rows."""
+        return FactVocabulary([row for row in self.corpus.rows if row["split"] == "train"])
+
+    @cached_property
+    def generated(self) -> list[str]:
+        """Captions that a program writes of the measured pieces, for search by words."""
+        return generated_captions(self, self.notes_at(self.places))
 
     def caption(self, place: int, wording: int = 0) -> str | None:
         """A caption of the dataset's, or one of all that a row's human or provenance labels say, or None.
@@ -127,7 +137,7 @@ class Bench:
         row = self.corpus.rows[place]
         if row.get("captions"):
             return row["captions"][wording % len(row["captions"])]
-        facts = sorted(self.signed_facts(row)[0])
+        facts = sorted(self.signed_facts(row)[0] - DERIVED_FACTS)
         words = random.Random(f"{row['id']} {self.bootstrap.seed} {wording}")
         return write_caption(facts[:FACTS_OF_A_CAPTION], self.creators, words) if facts else None
 

@@ -30,14 +30,24 @@ from .audio_protocols import audio_midi, recordings, robustness_audio, tagging_a
 from .baselines import sentence_embedder
 from .bench import Bench, UnsuitableError
 from .corpora import corpus_sha256, load_corpus
-from .midi_protocols import corpus_map, emotion, probes, robustness_midi, tagging, tagging_without_cues
+from .midi_protocols import (
+    corpus_map,
+    dance_and_form,
+    emotion,
+    probes,
+    robustness_midi,
+    tagging,
+    tagging_without_cues,
+)
+from .query_protocols import free_queries, lexicon_held_out, works_held_out
 from .scores import Bootstrap
 from .text_protocols import paper, prompts, text_to_piece
 
 PROTOCOLS = {
     protocol.__name__: protocol
     for protocol in (
-        paper, text_to_piece, prompts, tagging, tagging_without_cues, emotion, probes, robustness_midi, corpus_map,
+        paper, text_to_piece, works_held_out, free_queries, lexicon_held_out, prompts, tagging, tagging_without_cues,
+        dance_and_form, emotion, probes, robustness_midi, corpus_map,
         tagging_audio, audio_midi, recordings, robustness_audio,
     )
 }  # fmt: skip
@@ -182,9 +192,9 @@ def summary(scores: dict, prefix: str = "") -> str:
     """The main figures of a protocol on one line."""
     parts = []
     for name, value in scores.items():
-        if isinstance(value, dict) and name not in ("per_tag", "retrieval"):
+        if isinstance(value, dict) and name not in ("per_tag", "per_query", "per_kind", "retrieval"):
             parts.append(summary(value, f"{prefix}{name} "))
-        elif name in ("macro_roc_auc", "accuracy", "recall@1", "recall@10", "cosine"):
+        elif name in ("macro_roc_auc", "accuracy", "recall@1", "recall@10", "cosine", "fit@5", "right@10"):
             parts.append(f"{prefix}{name} {value:.3f}" if isinstance(value, float) else f"{prefix}{name} {value}")
     return ", ".join(filter(None, parts))
 

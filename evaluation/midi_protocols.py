@@ -1,5 +1,6 @@
 """Protocols on MIDI. Each takes a `Bench` and returns `scores`, `baselines` beside them and its `settings`."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -7,7 +8,7 @@ from sklearn.manifold import TSNE
 
 from modeling_pianobind.embedding_pianobind import unit_rows
 from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS, label_embeddings
-from training.data.facts import GENRES, creator_name
+from training.data.facts import FORMS, GENRES, creator_name
 
 from .baselines import feature_matrix, tag_probabilities
 from .bench import Bench, UnsuitableError
@@ -15,11 +16,13 @@ from .changes import excerpt, faster, transposed, without_cues
 from .scores import accuracy_scores, linear_probe, random_pairs, stability, tag_scores
 
 MIN_POSITIVES = 5  # pieces of a tag, or of a class of a probe
+MIN_SONGS = 2  # of a dance or form
 MIN_OF_SOURCE = 20  # labelled pieces of a source for a separate protocol
 PROBE_PIECES = 200  # of each genre in training
 STABLE_PIECES, STABLE_SECONDS = 200, 30.0
 SEMITONES, TEMPO_RATIOS = (-6, -3, -1, 1, 3, 6), (0.8, 0.9, 1.1, 1.2)
 QUADRANTS = (1, 2, 3, 4)
+DANCES_AND_FORMS = [form for form in FORMS if form not in ("christmas", "wedding", "hymn", "blues")]  # no occasions
 FEATURES = "hand-made features, trained on labels"
 
 
@@ -81,6 +84,52 @@ def tagging_without_cues(bench: Bench) -> dict:
     """The same with flat velocity, no pedal and jittered onsets, which hide a file's source."""
     twins = [without_cues(bench.corpus.notes(place), seed=place) for place in bench.places]
     return zero_shot_tagging(bench, bench.places, bench.embed_notes(twins), twins)
+
+
+def forms_of(row: dict) -> set[str]:
+    """Dances and forms that a title names."""
+    return {form for form in DANCES_AND_FORMS if re.search(FORMS[form], row.get("title") or "", re.IGNORECASE)}
+
+
+def dance_and_form(bench: Bench) -> dict:
+    """Dances and forms as text, among the pieces whose title is known; a piece is what its title says.
+
+    Forms that too few pieces or songs have stand apart, as `rare_forms`.
+    """
+    places = [place for place in bench.places if bench.corpus.rows[place].get("title")]
+    rows, songs = bench.rows_at(places), bench.songs_at(places)
+    named = [forms_of(row) for row in rows]
+    songs_of = {
+        form: [song for song, has in zip(songs, named, strict=True) if form in has] for form in DANCES_AND_FORMS
+    }
+    found = [form for form, those in songs_of.items() if 0 < len(those) < len(rows)]
+    common = [f for f in found if len(songs_of[f]) >= MIN_POSITIVES and len(set(songs_of[f])) >= MIN_SONGS]
+    rare = [form for form in found if form not in common]
+    if not common:
+        raise UnsuitableError(f"no dance or form has {MIN_POSITIVES} pieces of this split whose title names it.")
+    train = bench.corpus.select(lambda row: row["split"] == "train" and row.get("title"))
+    learnt = [forms_of(row) for row in bench.rows_at(train)]
+
+    def scores(forms, chances):
+        labels = np.array([[form in has for form in forms] for has in named])
+        return tag_scores(chances, labels, forms, songs, bench.bootstrap)
+
+    def zero_shot(forms):
+        return scores(forms, bench.midi_at(places) @ label_embeddings(bench.embed_text, forms)[1].T)
+
+    def features(forms):
+        known = np.array([[form in has for form in forms] for has in learnt], float)
+        return scores(forms, tag_probabilities(bench.features_at(train), known, bench.features_at(places)))
+
+    parts = {"rare_forms": rare} if rare else {}
+    baselines = {"chance": {"macro_roc_auc": 0.5} | {name: {"macro_roc_auc": 0.5} for name in parts}}
+    if train:
+        baselines[FEATURES] = features(common) | {name: features(forms) for name, forms in parts.items()}
+    return {
+        "scores": zero_shot(common) | {name: zero_shot(forms) for name, forms in parts.items()},
+        "baselines": baselines,
+        "settings": {"fewest_pieces_of_a_form": MIN_POSITIVES, "fewest_songs_of_a_form": MIN_SONGS},
+    }
 
 
 def emotion(bench: Bench) -> dict:

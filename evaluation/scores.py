@@ -143,6 +143,27 @@ def linear_probe(train, train_labels, train_songs, test, test_labels, test_songs
     }
 
 
+def among_best(scores: np.ndarray, count: float) -> np.ndarray:
+    """How far each column is among the `count` best of its row: 0 to 1, `count` a row in all.
+
+    Equal scores have no order, so columns that tie at the border share what is left.
+    """
+    order = -np.sort(-scores, axis=1)
+    border = order[:, [min(int(np.ceil(count)), scores.shape[1]) - 1]]
+    above, tied = scores > border, scores == border
+    return above + tied * (count - above.sum(1, keepdims=True)) / tied.sum(1, keepdims=True)
+
+
+def share_of_best(scores: np.ndarray, fitting: np.ndarray, count: int) -> np.ndarray:
+    """How much of the `count` best columns of each row fits, `(rows,)`.
+
+    Args:
+        scores, fitting (`np.ndarray` of shape `(rows, columns)`): how good a column is, and how far it fits, 0 to 1.
+    """
+    count = min(count, scores.shape[1])
+    return (among_best(scores, count) * fitting).sum(1) / count
+
+
 def alignments(examples: list[Example], pieces: list[Example]) -> np.ndarray:
     """`(examples, pieces)`: alignment scores of the windows of examples and pieces."""
     return np.array([[alignment(example, piece) for piece in pieces] for example in tqdm(examples, desc="aligning")])

@@ -1,6 +1,6 @@
 """Draws a search's results as the page of `pianobind app` shows them, for the README.
 
-    python -m model_cards.result_list --query "slow, sad and quiet" --output evaluation/results/plots/search.svg
+python -m model_cards.result_list --query "slow, sad and quiet" --output evaluation/results/plots/search.svg
 """
 
 import argparse

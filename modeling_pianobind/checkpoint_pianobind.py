@@ -12,6 +12,7 @@ import numpy as np
 
 WEIGHTS, CONFIG, PROCESSOR = "model.safetensors", "config.json", "processor_config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+BFLOAT16 = "-bfloat16"  # ends the fingerprint of an index whose embeddings were computed so
 FILES = (WEIGHTS, CONFIG, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG)
 COPY_AGAIN = "check its name, or copy it again"
 PROBE_MIDI = bytes.fromhex("4d546864 00000006 0000000101e0 4d54726b 0000000d 00903c40 8360803c40 00ff2f00")  # a note
@@ -99,7 +100,7 @@ def check_fit(name, model, processor) -> None:
         output = model(**processor(**probes, sampling_rate=rate, return_tensors="pt"))
         embeds = [output[f"{modality}_embeds"] for modality in probes]
         finite = all(weights.isfinite().all() for weights in model.parameters())
-        if not finite or not all(abs(float(one.norm()) - 1) < 1e-3 for one in embeds):  # not so of NaN
+        if not finite or not all(abs(float(embed.norm()) - 1) < 1e-3 for embed in embeds):  # not so of NaN
             raise ValueError(NO_EMBEDDING)
 
 
@@ -138,6 +139,11 @@ def model_fingerprint(model) -> str:
     return weights_fingerprint(
         (name, tensor.detach().float().cpu().numpy()) for name, tensor in model.state_dict().items()
     )
+
+
+def computed_fingerprint(fingerprint: str, bfloat16: bool) -> str:
+    """Identifies what made an index: the weights, and whether they computed in bfloat16."""
+    return f"{fingerprint}{BFLOAT16}" if bfloat16 else fingerprint
 
 
 def weights_fingerprint(tensors: Iterable[tuple[str, np.ndarray]]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .app.command import add_arguments as add_app_arguments
 from .app.command import run as run_app
-from .index.embedding_index import DTYPES, EmbeddingIndex
+from .index.embedding_index import EmbeddingIndex
 from .index.folder_index import Collection, check_searchable, update_index
 from .index.shards import check_shard_target, is_index, list_shards, merge, shard_folder
 from .index.storage import check_target, write_embeddings
@@ -88,18 +88,27 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name, run, summary, epilog=EPILOG):
-        one = commands.add_parser(name, help=summary, description=summary, epilog=epilog)
-        one.add_argument(
+        subparser = commands.add_parser(name, help=summary, description=summary, epilog=epilog)
+        subparser.add_argument(
             "--checkpoint", metavar="FOLDER|HUB_ID", help="the model (default: the one that comes with the package)"
         )
-        one.add_argument(
+        subparser.add_argument(
             "--device", metavar="DEVICE", help="cpu, cuda, cuda:1, mps (default: cuda if there is one, else cpu)"
         )
-        one.set_defaults(run=run)
-        return one
+        subparser.set_defaults(run=run)
+        return subparser
 
-    def transcribing(one):
-        one.add_argument(
+    def computing(subparser, *more):
+        subparser.add_argument(
+            "--dtype",
+            choices=("auto", "float32", "bfloat16", *more),
+            default="float32",
+            help="what the towers compute in; auto: bfloat16, faster and less exact, where the processor multiplies "
+            "it (default: float32)",
+        )
+
+    def transcribing(subparser):
+        subparser.add_argument(
             "--transcribe",
             action="store_true",
             help="let the MIDI tower see a transcription of each recording as well (extra [transcribe]; takes long)",
@@ -122,6 +131,7 @@ def _parser() -> Parser:
     search.add_argument("--top-k", metavar="N", type=_count, default=10, help="how many hits (default: 10)")
     search.add_argument("--json", action="store_true", help="print a JSON list instead of a table")
     transcribing(search)
+    computing(search)
 
     index = command("index", run_index, "Embed a folder and save the index.")
     index.add_argument("path", metavar="PATH", nargs="?", help="a folder (through all levels)")
@@ -132,11 +142,11 @@ def _parser() -> Parser:
         help="where to save it; an index that is there is brought up to date",
     )
     index.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        default="float32",
-        help="int8 adds a copy that a search of many pieces reads faster; the hits' scores stay the same",
+        "--int8",
+        action="store_true",
+        help="add int8 codes, which a search of many pieces reads faster; the hits' scores stay the same",
     )
+    computing(index, "int8")
     index.add_argument(
         "--shard",
         metavar="I/N",
@@ -161,12 +171,14 @@ def _parser() -> Parser:
         help=".npz (arrays `paths`, `embeddings`) or .parquet (columns `path`, `embedding`)",
     )
     transcribing(embed)
+    computing(embed)
 
     describe = command("describe", run_describe, "Say which words fit a file best (zero-shot).")
     describe.add_argument("path", metavar="FILE", help="a MIDI file or a recording")
     describe.add_argument("--labels", metavar="A,B,C", help="words to choose from, with commas between them")
     describe.add_argument("--top-k", metavar="N", type=_count, default=8, help="how many words (default: 8)")
     transcribing(describe)
+    computing(describe)
 
     export = command("export", run_export, "Write the model as ONNX files (extra [onnx]), checked against PyTorch.")
     export.add_argument("--onnx", metavar="FOLDER", required=True, help="where to write them")
@@ -184,6 +196,7 @@ def _parser() -> Parser:
     app = command("app", run_app, "Search, see and play a corpus on a page in the browser.", f"{CACHE_NOTE} {EPILOG}")
     add_app_arguments(app)
     transcribing(app)
+    computing(app)
     return parser
 
 
@@ -207,7 +220,7 @@ def run_search(args) -> int:
     if args.query is not None and not args.query.strip():
         raise UserError("the query is empty; describe the music in at least one word")
     check_searchable(args.path)
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
     # Opens a saved index before the query is embedded, which may take long; a folder is embedded after the query.
     collection = Collection(args.path, checkpoint, by_words=args.like is None)
     words = None if args.query is None else checkpoint.embed_text([args.query])[0]
@@ -244,7 +257,10 @@ def run_index(args) -> int:
         return 0
     launched = int(os.environ.get("WORLD_SIZE", 1)) > 1 and args.shard is None
     shard = (int(os.environ["RANK"]) + 1, int(os.environ["WORLD_SIZE"])) if launched else args.shard
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
+    if args.dtype == "int8":
+        complain("warning: `--dtype int8` is now called `--int8`.")
+        args.dtype, args.int8 = "float32", True
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
     check_searchable(args.path)
     with user_errors(output, writing=True):  # fails before the work
         if shard is not None:
@@ -263,7 +279,7 @@ def run_index(args) -> int:
 
     def save(index):
         with user_errors(output, writing=True):
-            index.save(output, args.dtype)
+            index.save(output, "int8" if args.int8 else "float32")
 
     index = update_index(os.path.abspath(args.path), previous, checkpoint, save, shard)
     save(index)
@@ -290,7 +306,7 @@ def run_embed(args) -> int:
         paths = list_files(args.path) if os.path.isdir(args.path) else [args.path]
     if not paths:
         raise UserError(f"{args.path}: there is no MIDI file or recording in it; give a folder with music")
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
     embeds, failures = {}, []
     with user_errors(args.path):
         for position, file in checkpoint.embed_files(paths):
@@ -313,7 +329,7 @@ def run_describe(args) -> int:
         labels = [label.strip() for label in args.labels.split(",") if label.strip()]
         if not labels:
             raise UserError("--labels is empty; give words with commas between them, such as calm,fast,jazz")
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
     embedding = checkpoint.embed_file(args.path).embedding
     for label, score in rank_labels(embedding, *label_embeddings(checkpoint.embed_text, labels), args.top_k):
         print(f"{score:6.3f}  {label}")

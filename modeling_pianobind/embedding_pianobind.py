@@ -7,14 +7,20 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from .checkpoint_pianobind import check_match
+from .dtype_pianobind import computing
 from .inputs_pianobind import FORMATS, check_content, gives_notes, group_pieces, modality_of
 from .transcription_pianobind import load_transcriber, transcribed_midi
+
+if TYPE_CHECKING:
+    from .modeling_pianobind import PianoBindModel
+    from .processing_pianobind import PianoBindProcessor
 
 # Bounds the memory of reading ahead: windows of audio of about 1 MB each, or whole MIDI files.
 QUEUE_CHUNKS = 16
@@ -85,14 +91,15 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
 
 
 def embed_files(
-    model,
-    processor,
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
     sources: Iterable,
     modality: str | None = None,
     sampling_rate: int | None = None,
     batch_size: int = 16,
     progress: bool | None = False,
     transcribe: bool = False,
+    dtype: str = "float32",
 ) -> Iterator[tuple[int, EmbeddedFile]]:
     """Embeds files of any length; results come in the order of completion.
 
@@ -105,6 +112,7 @@ def embed_files(
         batch_size (`int`): windows in one batch of the model.
         progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
         transcribe (`bool`): the MIDI tower sees each recording too, as transkun transcribes it.
+        dtype (`str`): what the towers compute in; see `embed_audio`.
     Yields:
         The place of a file in `sources`, and its `EmbeddedFile`.
     Raises:
@@ -133,7 +141,7 @@ def embed_files(
         return ((entry.tower, *chunk) for chunk in entry.windows(processor, source, sampling_rate))
 
     def embed(tower):
-        for position, number, embedding in _embed_windows(model, processor, tower, waiting[tower], batch_size):
+        for position, number, embedding in _embed_windows(model, processor, tower, waiting[tower], batch_size, dtype):
             files[position].keep(number, embedding)
             if files[position].complete:
                 yield position
@@ -207,14 +215,14 @@ def _hidden(progress):
     return None if progress is None else not progress
 
 
-def _embed_windows(model, processor, tower: str, windows, batch_size: int):
+def _embed_windows(model, processor, tower: str, windows, batch_size: int, dtype: str):
     """Yields (file, number of the window, embedding) for windows of many files."""
     kind = TOWERS[tower]
     if kind.length is not None:  # batches of equal length need the least padding
         windows = sorted(windows, key=lambda window: kind.length(window[2]))
     for start in range(0, len(windows), batch_size):
         batch = windows[start : start + batch_size]
-        with torch.inference_mode():
+        with torch.inference_mode(), computing(dtype, model.device):
             inputs, mask = kind.collate(processor, [window for _, _, window in batch])
             inputs = inputs.to(model.device, model.dtype if inputs.is_floating_point() else inputs.dtype)
             embeds = getattr(model, f"get_{tower}_features")(inputs, mask.to(model.device)).cpu().numpy()
@@ -286,7 +294,7 @@ def _evaluating(model):
         model.train(training)
 
 
-def embed_all(model, processor, sources: list, **settings) -> np.ndarray:
+def embed_all(model: "PianoBindModel", processor: "PianoBindProcessor", sources: list, **settings: Any) -> np.ndarray:
     """`(len(sources), dim)`, in the order given, by the settings of `embed_files`; raises a file's error."""
     embeds = np.zeros((len(sources), model.config.projection_dim), np.float32)
     for position, file in embed_files(model, processor, sources, **settings):
@@ -296,16 +304,24 @@ def embed_all(model, processor, sources: list, **settings) -> np.ndarray:
     return embeds
 
 
-def embed_example(model, processor, source, modality=None, sampling_rate=None, transcribe=False) -> EmbeddedFile:
+def embed_example(
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    source: Any,
+    modality: str | None = None,
+    sampling_rate: int | None = None,
+    transcribe: bool = False,
+    dtype: str = "float32",
+) -> EmbeddedFile:
     """Embeds one recording or MIDI file with its windows, for `EmbeddingIndex.search_like`.
 
     Args:
         source: a path, or with `modality` ("audio" or "midi") one input of `embed_audio` or `embed_midi`.
-        model, processor, sampling_rate, transcribe: as in `embed_audio`.
+        model, processor, sampling_rate, transcribe, dtype: as in `embed_audio`.
     Raises:
         ValueError, OSError, ImportError: as `embed_audio`.
     """
-    settings = {"modality": modality, "sampling_rate": sampling_rate, "transcribe": transcribe}
+    settings = {"modality": modality, "sampling_rate": sampling_rate, "transcribe": transcribe, "dtype": dtype}
     ((_, file),) = embed_files(model, processor, [source], **settings)
     if file.error is not None:
         raise file.error
@@ -313,7 +329,14 @@ def embed_example(model, processor, source, modality=None, sampling_rate=None, t
 
 
 def embed_audio(
-    model, processor, paths, sampling_rate=None, batch_size=16, progress=False, transcribe=False
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    paths: Any,
+    sampling_rate: int | None = None,
+    batch_size: int = 16,
+    progress: bool | None = False,
+    transcribe: bool = False,
+    dtype: str = "float32",
 ) -> np.ndarray:
     """Embeds recordings of any length: each is cut in windows, whose mean is normalised again.
 
@@ -325,40 +348,57 @@ def embed_audio(
         progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
         transcribe (`bool`): also transcribe each recording (extra `[transcribe]`; on one CPU core in a third to two
             thirds of the music's time); the MIDI tower's embedding of that counts three times the audio tower's.
+        dtype (`str`): what the towers compute in: "float32"; "bfloat16", faster and less exact; "auto" for bfloat16
+            where the device multiplies it. What comes out is float32.
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
     Raises:
         ValueError, OSError: a file cannot be read; `EmbeddingIndex.build` continues with the others.
         ImportError: `transcribe` needs transkun, which is not installed.
     """
-    settings = {"sampling_rate": sampling_rate, "batch_size": batch_size, "progress": progress}
+    settings = {"sampling_rate": sampling_rate, "batch_size": batch_size, "progress": progress, "dtype": dtype}
     return embed_all(model, processor, _listed(paths), modality="audio", transcribe=transcribe, **settings)
 
 
-def embed_midi(model, processor, paths, batch_size=16, progress=False) -> np.ndarray:
+def embed_midi(
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    paths: Any,
+    batch_size: int = 16,
+    progress: bool | None = False,
+    dtype: str = "float32",
+) -> np.ndarray:
     """Embeds MIDI of any length: each piece is cut in windows, whose mean is normalised again.
 
     Args:
         paths: paths of MIDI files or scores, or their content (`bytes`), symusic scores or `PianoNotes`.
-        model, processor, batch_size, progress: as in `embed_audio`.
+        model, processor, batch_size, progress, dtype: as in `embed_audio`.
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
     Raises:
         ValueError, OSError: a file cannot be read, or is no piano piece.
     """
-    settings = {"batch_size": batch_size, "progress": progress}
+    settings = {"batch_size": batch_size, "progress": progress, "dtype": dtype}
     return embed_all(model, processor, _listed(paths), modality="midi", **settings)
 
 
 embed_score = embed_midi  # reads both
 
 
-def embed_pieces(model, processor, paths, batch_size=16, progress=False, transcribe=False) -> np.ndarray:
+def embed_pieces(
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    paths: Any,
+    batch_size: int = 16,
+    progress: bool | None = False,
+    transcribe: bool = False,
+    dtype: str = "float32",
+) -> np.ndarray:
     """Embeds pieces: the mean over the files of one folder with one stem (take.mid, take.mp3).
 
     Args:
         paths: paths of MIDI files and recordings, told apart by their extensions.
-        model, processor, batch_size, progress, transcribe: as in `embed_audio`.
+        model, processor, batch_size, progress, transcribe, dtype: as in `embed_audio`.
     Returns:
         `np.ndarray` of shape `(pieces, dim)`: float32, unit length, in the order in which each piece's first file
         stands in `paths`.
@@ -367,7 +407,7 @@ def embed_pieces(model, processor, paths, batch_size=16, progress=False, transcr
         ImportError: `transcribe` needs transkun, which is not installed.
     """
     paths = _listed(paths)
-    settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe}
+    settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe, "dtype": dtype}
     embeds = embed_all(model, processor, paths, **settings)
     pieces = group_pieces(paths)
     row = {str(path): embed for path, embed in zip(paths, embeds, strict=True)}
@@ -375,7 +415,9 @@ def embed_pieces(model, processor, paths, batch_size=16, progress=False, transcr
     return unit_rows(np.stack(means)) if means else embeds
 
 
-def embed_text(model, processor, texts, batch_size=64) -> np.ndarray:
+def embed_text(
+    model: "PianoBindModel", processor: "PianoBindProcessor", texts: str | Iterable[str], batch_size: int = 64
+) -> np.ndarray:
     """Embeds descriptions.
 
     Args:

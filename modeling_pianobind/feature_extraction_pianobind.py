@@ -162,12 +162,12 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         """
         name = audio_name(audio)
         blocks = audio_blocks(audio, sampling_rate, self.sampling_rate)
-        heard = False
+        has_sound = False
         for window in _cut(blocks, self.sampling_rate, self.window_seconds, self.hop_seconds, name):
             if np.abs(window.samples).max() > SILENCE_AMPLITUDE:
-                heard = True
+                has_sound = True
                 yield window
-        if not heard:
+        if not has_sound:
             raise ValueError(f"{name}: the recording is silent (below -70 dB throughout); check how it was made.")
 
     def log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
@@ -260,8 +260,8 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
                 filters = torch.from_numpy(filters).float()
             groups = []
             for bands in filters.tensor_split(FILTER_GROUPS, dim=1):
-                heard = bands.any(dim=1).nonzero()
-                low, high = (int(heard[0]), int(heard[-1]) + 1) if len(heard) else (0, 1)
+                bins = bands.any(dim=1).nonzero()
+                low, high = (int(bins[0]), int(bins[-1]) + 1) if len(bins) else (0, 1)
                 groups.append((low, high, bands[low:high].contiguous().to(device)))
             self._cached[device] = torch.hann_window(self.fft_size, device=device), groups
         return self._cached[device]

@@ -167,13 +167,13 @@ def list_files(folder) -> list[str]:
         NotADirectoryError, FileNotFoundError, PermissionError: the folder itself cannot be listed.
     """
     os.listdir(folder)  # `os.walk` would pass over the error
-    found = []
+    paths = []
     for parent, folders, names in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:
-                found.append(os.path.join(parent, name))
-    return sorted(found)
+                paths.append(os.path.join(parent, name))
+    return sorted(paths)
 
 
 def piece_of(path) -> str:

@@ -88,8 +88,8 @@ def rhythm(keys, heard, seconds) -> torch.Tensor:
     """How a window's onsets repeat, `(windows, RHYTHM_SIZE)`: what tells a waltz from a march.
 
     The autocorrelation of onsets at fixed lags, the same at fractions and multiples of the beat (the period that
-    repeats most clearly near `BEAT_SECONDS`), so that duple and triple metre differ at any tempo, and the times between
-    successive onsets in beats, where swing and dotted rhythms show.
+    repeats most clearly near `BEAT_SECONDS`), so that duple and triple metre differ at any tempo, and the times
+    between successive onsets in beats, where swing and dotted rhythms show.
     """
     correlation = periodicity(onset_envelopes(keys, heard, seconds))
     lags = torch.logspace(*np.log10([0.12, MAX_LAG_SECONDS - 0.1]), FIXED_LAGS, device=keys.device)
@@ -125,6 +125,8 @@ class NoteStatistics(nn.Module):
         self.down_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     @torch.no_grad()
+    @torch.autocast("cpu", enabled=False)
+    @torch.autocast("cuda", enabled=False)
     def measure(self, midi_ids, midi_attention_mask, seconds):
         """Statistics of windows.
 

@@ -98,7 +98,7 @@ class PianoBindProcessor(ProcessorMixin):
 
     def tokenize(self, text, return_tensors=None) -> BatchFeature:
         """Text -> `input_ids` and `attention_mask`, each `(batch, tokens)`."""
-        texts = [readable_text(one) for one in ([text] if isinstance(text, str) else text)]
+        texts = [readable_text(each) for each in ([text] if isinstance(text, str) else text)]
         tokens = self.tokenizer(
             texts,
             padding="max_length" if self.text_pad_to_max else True,
@@ -162,10 +162,10 @@ def _extractor_around(extractor) -> PianoBindFeatureExtractor:
 def _settings(source, part: str) -> dict:
     """Saved settings of one part of a processor: from a whole processor, or from the file of a single tower."""
     whole, alone = _read(source, "processor_config.json"), _read(source, "preprocessor_config.json")
-    found = (whole or {}).get(part) or alone
-    if found is None:
+    settings = (whole or {}).get(part) or alone
+    if settings is None:
         raise ValueError(f"{source} has no settings of its {part}; save the checkpoint together with its processor.")
-    return found
+    return settings
 
 
 def _read(source, name: str) -> dict | None:

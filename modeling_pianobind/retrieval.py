@@ -1,12 +1,26 @@
-"""What to do with a checkpoint: embed files and text, search them, describe them."""
+"""Public functions on a checkpoint: embed files and text, search, describe."""
+
+import os
+from typing import TYPE_CHECKING
 
 from .checkpoint_pianobind import default_checkpoint
 from .embedding_pianobind import embed_audio, embed_example, embed_midi, embed_pieces, embed_score, embed_text
 from .index.embedding_index import EmbeddingIndex, Hit
 from .labels_pianobind import label_embeddings, rank_labels
 
+if TYPE_CHECKING:
+    from .modeling_pianobind import PianoBindModel
+    from .processing_pianobind import PianoBindProcessor
 
-def describe(model, processor, path, labels=None, top_k=8, transcribe=False) -> list[tuple[str, float]]:
+
+def describe(
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    path: str | os.PathLike,
+    labels: list[str] | None = None,
+    top_k: int = 8,
+    transcribe: bool = False,
+) -> list[tuple[str, float]]:
     """Finds the words that fit a file best, without any training on them (zero-shot).
 
     Args:

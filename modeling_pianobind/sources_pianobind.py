@@ -2,12 +2,16 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .embedding_pianobind import embed_all, embed_text
 from .inputs_pianobind import EXTENSIONS, MODALITIES, check_content, content_modality, modality_of
+
+if TYPE_CHECKING:
+    from .modeling_pianobind import PianoBindModel
+    from .processing_pianobind import PianoBindProcessor
 
 
 @dataclass
@@ -25,7 +29,7 @@ class Source:
     sampling_rate: int | None = None
 
 
-def source_of(value) -> Source:
+def source_of(value: Any) -> Source:
     """Finds the modality of a value.
 
     Args:
@@ -71,7 +75,9 @@ def _source_of_dict(value: dict) -> Source:
     return Source(named[0], content, rate)
 
 
-def embed_sources(model, processor, sources, batch_size: int = 16) -> np.ndarray:
+def embed_sources(
+    model: "PianoBindModel", processor: "PianoBindProcessor", sources: list[Source], batch_size: int = 16
+) -> np.ndarray:
     """Embeds sources of any modalities.
 
     Args:

@@ -255,13 +255,22 @@ class PianoBindMidiModel(PianoBindPreTrainedModel):
         return torch.einsum("bt,btw->bw", notes, hidden) / notes.sum(1, keepdim=True).clamp(min=1)
 
 
-def _patch_stem(config) -> nn.Sequential:
-    """Patches of `patch_frames` whole frames -> tokens: plain matrix products, faster than strided convolutions."""
-    return nn.Sequential(
-        nn.Linear(config.patch_frames * config.num_mel_bins, 2 * config.hidden_size),
-        nn.GELU(),
-        nn.Linear(2 * config.hidden_size, config.hidden_size),
-    )
+class PatchStem(nn.Module):
+    """Mel frames -> tokens of `patch_frames` frames: plain matrix products, faster than strided convolutions.
+
+    All frames share the first layer, so that a pitch is learnt once and not for each place in a patch.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.patch_frames = config.patch_frames
+        self.frame_proj = nn.Linear(config.num_mel_bins, config.hidden_size // 2)
+        self.patch_proj = nn.Linear(config.patch_frames * (config.hidden_size // 2), config.hidden_size)
+
+    def forward(self, features):
+        """`(windows, frames, num_mel_bins)` -> `(windows, tokens, hidden_size)`; the last patch is filled with 0."""
+        frames = F.gelu(self.frame_proj(F.pad(features, (0, 0, 0, -features.shape[1] % self.patch_frames))))
+        return self.patch_proj(frames.unflatten(1, (-1, self.patch_frames)).flatten(2))
 
 
 class PianoBindAudioModel(PianoBindPreTrainedModel):
@@ -284,11 +293,15 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
                 config.resnet_output_size,
             )
         else:
-            self.stem = _patch_stem(config) if config.patch_frames else nn.ModuleList(
-                nn.Conv1d(
-                    config.hidden_size if place else config.num_mel_bins, config.hidden_size, 3, stride, padding=1
+            self.stem = (
+                PatchStem(config)
+                if config.patch_frames
+                else nn.ModuleList(
+                    nn.Conv1d(
+                        config.hidden_size if place else config.num_mel_bins, config.hidden_size, 3, stride, padding=1
+                    )
+                    for place, stride in enumerate(config.stem_strides)
                 )
-                for place, stride in enumerate(config.stem_strides)
             )
             self.input_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
             self.encoder = PianoBindTransformer(config)
@@ -311,8 +324,7 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
         heard = (audio_attention_mask != 0)[..., None].to(input_features.dtype)
         hidden = input_features * heard
         if self.config.patch_frames:
-            missing = -hidden.shape[1] % self.stride
-            hidden = self.stem(F.pad(hidden, (0, 0, 0, missing)).unflatten(1, (-1, self.stride)).flatten(2))
+            hidden = self.stem(hidden)
         else:
             hidden = hidden.transpose(1, 2)
             for convolution in self.stem:

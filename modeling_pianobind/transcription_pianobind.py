@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .dtype_pianobind import multiplies_bfloat16
 from .feature_extraction_pianobind import audio_blocks, audio_name
 
 # Decoded blocks (of 10 s each) transcribed at a time, so that memory does not grow with a recording.
@@ -59,14 +60,6 @@ def _notes(model, samples: np.ndarray, name: str) -> list:
             return model.transcribe(samples, STEP_SECONDS, SEGMENT_SECONDS, discardSecondHalf=False)
     except RuntimeError as error:
         raise ValueError(f"{name}: transkun cannot transcribe it ({' '.join(str(error).split())}).") from error
-
-
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 natively; otherwise bfloat16 is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    can = torch.cpu.get_capabilities()
-    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
 @cache

@@ -157,3 +157,15 @@ def test_two_runs_of_the_command_line_are_equal_byte_for_byte(tmp_path, write_mi
     first, second = runs
     assert len(first) > 4 and first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_bfloat16_is_near_float32_and_an_index_knows_which_it_is(tiny_model, tiny_processor, corpus):
+    exact = EmbeddingIndex.build(tiny_model, tiny_processor, corpus)
+    fast = EmbeddingIndex.build(tiny_model, tiny_processor, corpus, dtype="bfloat16")
+    assert ((exact.embeddings * fast.embeddings).sum(1) > 0.99).all()
+    assert not np.array_equal(exact.embeddings, fast.embeddings)
+    fast.check_fingerprint(exact.fingerprint, "index")  # the same weights: words may search it
+    again = EmbeddingIndex.build(tiny_model, tiny_processor, corpus, previous=fast)
+    assert np.array_equal(again.embeddings, exact.embeddings), "what another precision made is not taken over"
+    with pytest.raises(ValueError, match="give auto, float32 or bfloat16"):
+        EmbeddingIndex.build(tiny_model, tiny_processor, corpus, dtype="float16")

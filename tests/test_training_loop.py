@@ -19,7 +19,7 @@ from training import train as training
 from training.data.arguments import CorpusArguments, InstrumentArguments, StageArguments, TrainingArguments
 from training.data.augmentation import NoteAugmentation
 from training.data.corpus import PackedCorpus
-from training.loop import objective
+from training.loop import losses, objective
 from training.loop.optimization import freeze
 
 from .test_training_parts import ROWS, scale_notes
@@ -117,7 +117,7 @@ def test_a_fault_in_a_batch_stops_the_run_and_names_its_rows(arguments, monkeypa
     def fail(*_):
         raise RuntimeError("the matrix is unwell")
 
-    monkeypatch.setattr(objective, "caption_relations", fail)
+    monkeypatch.setattr(losses, "text_relations", fail)
     with pytest.raises(RuntimeError, match="unwell") as caught:
         training.train(arguments)
     assert "rows: piece" in caught.value.__notes__[0]

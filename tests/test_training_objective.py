@@ -14,8 +14,8 @@ from training.data.audio_bank import AudioBank, render_bank
 from training.data.corpus import PackedCorpus
 from training.data.dataset import WindowSampler
 from training.data.sources import TrainingCorpus
-from training.loop.losses import StatisticsHead
-from training.loop.objective import TrainingModel
+from training.loop.heads import StatisticsHead
+from training.loop.losses import AudioMidiLoss, Comparison, ViewLoss, WorkLoss
 
 from .conftest import make_config
 from .test_training_parts import ROWS, scale_notes
@@ -42,38 +42,65 @@ def test_values_of_a_field_are_grouped_in_their_order_and_none_is_lost():
 
 
 @pytest.fixture
-def wrapped():
+def model():
     torch.manual_seed(0)
-    return TrainingModel(PianoBindModel(make_config()), queue_size=3)
+    return PianoBindModel(make_config())
 
 
 def unit(*rows):
     return torch.nn.functional.normalize(torch.tensor(rows, dtype=torch.float), dim=1)
 
 
-def test_a_view_is_told_from_the_windows_of_earlier_batches_but_not_from_its_own_song(wrapped):
-    wrapped.alignment_scale.weight.data.fill_(0.0)
-    stage = StageArguments(steps=1, view_weight=1.0, view_queue=3)
-    axis = torch.nn.functional.pad(unit([1.0, 0.0], [0.0, 1.0]), (0, 22))
+def test_a_view_is_told_from_the_windows_of_earlier_batches_but_not_from_its_own_song(model):
+    loss = ViewLoss(queue_size=3, dim=2)
+    loss.scale.weight.data.fill_(0.0)
+    axis = unit([1.0, 0.0], [0.0, 1.0])
     rows = {"view": torch.tensor([0]), "midi": torch.tensor([0, 1])}
-    first = wrapped._view_loss(axis[:1], axis, rows, torch.tensor([5, 6]), stage)
+
+    def value(*songs):
+        stage = StageArguments(steps=1, view_weight=1.0)
+        embeds = {"view": axis[:1], "midi": axis}
+        return loss(Comparison(model, stage, embeds, {}, rows, {"song": torch.tensor(songs)})).item()
+
     row = math.log(1 + math.exp(-1))  # against one other window; the column has this view alone
-    assert first.item() == pytest.approx(row / 2, abs=1e-6)
-    assert wrapped.queue_song.tolist() == [5, 6, -1]
-    again = wrapped._view_loss(axis[:1], axis, rows, torch.tensor([5, 6]), stage)
+    assert value(5, 6) == pytest.approx(row / 2, abs=1e-6)
+    assert loss.queue.song.tolist() == [5, 6, -1]
     row = math.log(math.e + 1 + 1) - 1  # the queue's window of song 5 does not count, that of song 6 does
-    assert again.item() == pytest.approx(row / 2, abs=1e-6)
-    other = wrapped._view_loss(axis[:1], axis, rows, torch.tensor([7, 6]), stage)
-    row = math.log(math.e + 1 + math.e + 1 + math.e) - 1  # the queue holds songs 5, 6 and 5
-    assert other.item() == pytest.approx(row / 2, abs=1e-6)
+    assert value(5, 6) == pytest.approx(row / 2, abs=1e-6)
+    assert loss.queue.song.tolist() == [6, 6, 5], "the newest windows take the places of the oldest"
+    row = math.log(math.e + 1 + 1 + 1 + math.e) - 1  # the queue holds songs 6, 6 and 5
+    assert value(7, 6) == pytest.approx(row / 2, abs=1e-6)
 
 
-def test_a_recording_is_told_from_the_midi_of_the_whole_bank(wrapped):
-    wrapped.alignment_scale.weight.data.fill_(0.0)
-    embeds = torch.nn.functional.pad(unit([1.0, 0.0], [0.0, 1.0], [1.0, 0.0]), (0, 22))
-    wrapped.bank = embeds, torch.tensor([1, 2, 1])
-    loss = wrapped._bank_loss(embeds[:1], torch.tensor([0]), torch.tensor([1]))
-    assert loss.item() == pytest.approx(math.log(math.e + 1) - 1, abs=1e-6), "window 2 is of the same song"
+def test_captions_that_say_the_same_are_no_negatives(model):
+    loss = WorkLoss()
+    dim = model.text_projection.in_features
+    loss.texts = torch.nn.functional.pad(unit([1.0, 0.0], [1.0, 0.1], [0.0, 1.0]), (0, dim - 2))[:, None]
+    torch.nn.init.eye_(model.text_projection.weight)
+    model.logit_scale.weight.data.fill_(0.0)
+    embeds = torch.nn.functional.pad(unit([1.0, 0.0], [1.0, 0.1], [0.0, 1.0]), (0, model.config.projection_dim - 2))
+    known = {"work": torch.tensor([0, 1, 2]), "song": torch.tensor([1, 2, 3])}
+    stage = StageArguments(steps=1, work_weight=1.0)
+    value = loss(Comparison(model, stage, {"midi": embeds}, {}, {"midi": torch.arange(3)}, known)).item()
+    near = 1 / math.sqrt(1.01)  # cosine of the first two; against the third it is 0 and 0.1 * near
+    tenth = 0.1 * near
+    rows = [
+        math.log(math.e + 1) - 1,
+        math.log(math.e + math.exp(tenth)) - 1,
+        math.log(math.e + 1 + math.exp(tenth)) - 1,
+    ]
+    assert value == pytest.approx(sum(rows) / 3, abs=1e-5)  # both directions are alike
+    nobody = known | {"work": torch.tensor([-1, -1, 2])}
+    assert loss(Comparison(model, stage, {"midi": embeds}, {}, {"midi": torch.arange(3)}, nobody)) is None
+
+
+def test_a_recording_is_told_from_the_midi_of_the_whole_bank():
+    loss = AudioMidiLoss(queue_size=0, dim=2)
+    loss.scale.weight.data.fill_(0.0)
+    embeds = unit([1.0, 0.0], [0.0, 1.0], [1.0, 0.0])
+    loss.bank = embeds, torch.tensor([1, 2, 1])
+    among = loss.among_bank(embeds[:1], torch.tensor([0]), torch.tensor([1]))
+    assert among.item() == pytest.approx(math.log(math.e + 1) - 1, abs=1e-6), "window 2 is of the same song"
 
 
 @pytest.fixture

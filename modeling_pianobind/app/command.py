@@ -50,7 +50,7 @@ def run(args) -> int:
     check_searchable(args.path)
     with user_errors(args.soundfont):
         instrument = Soundfont(args.soundfont) if args.soundfont else AdditivePiano()
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe)
+    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype)
     limits = Limits(file_megabytes=args.max_file_megabytes, minutes=args.max_minutes)
     library = Library(args.path, checkpoint, instrument, limits)
     for message in library.failures:

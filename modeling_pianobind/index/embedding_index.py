@@ -7,15 +7,21 @@ import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..checkpoint_pianobind import BFLOAT16
 from .alignment import Example
 from .build import FolderContent, embed_folder
 from .search import MAX_COSINE, rerank_by_alignment, top_pieces
 from .shards import load_shards
 from .storage import IndexMetadata, damage, save_shard
 from .table import Failure, FileTable, IndexShard
+
+if TYPE_CHECKING:
+    from ..modeling_pianobind import PianoBindModel
+    from ..processing_pianobind import PianoBindProcessor
 
 DTYPES = ("float32", "int8")
 RERANKED_PIECES = 500  # candidates whose windows are aligned with an example's
@@ -95,7 +101,15 @@ class EmbeddingIndex:
 
     @classmethod
     def build(
-        cls, model, processor, folder, previous=None, batch_size=16, progress=False, transcribe=False
+        cls,
+        model: "PianoBindModel",
+        processor: "PianoBindProcessor",
+        folder: str | os.PathLike,
+        previous: "EmbeddingIndex | None" = None,
+        batch_size: int = 16,
+        progress: bool | None = False,
+        transcribe: bool = False,
+        dtype: str = "float32",
     ) -> "EmbeddingIndex":
         """Embeds the MIDI files and recordings below a folder.
 
@@ -108,20 +122,22 @@ class EmbeddingIndex:
                 model made it in the same way.
             batch_size (`int`): windows in one batch of the model.
             progress (`bool`, *optional*): a bar on stderr; None shows it on a terminal only.
-            transcribe (`bool`): as in `embed_audio`.
+            transcribe (`bool`), dtype (`str`): as in `embed_audio`.
         Raises:
             ValueError: there is no such file below the folder.
             OSError: the folder cannot be listed.
             ImportError: `transcribe` needs transkun, which is not installed.
         """
-        from ..checkpoint_pianobind import model_fingerprint
+        from ..checkpoint_pianobind import computed_fingerprint, model_fingerprint
+        from ..dtype_pianobind import uses_bfloat16
         from ..embedding_pianobind import embed_files
 
         def embed(paths):
-            settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe}
+            settings = {"batch_size": batch_size, "progress": progress, "transcribe": transcribe, "dtype": dtype}
             return embed_files(model, processor, paths, **settings)
 
-        return cls.update(folder, previous, model_fingerprint(model), embed, transcribed=transcribe)
+        fingerprint = computed_fingerprint(model_fingerprint(model), uses_bfloat16(dtype, model.device))
+        return cls.update(folder, previous, fingerprint, embed, transcribed=transcribe)
 
     @classmethod
     def update(
@@ -156,7 +172,7 @@ class EmbeddingIndex:
             known = FolderContent(previous._table.rows(), previous.failures)
         return index(embed_folder(folder, known, embed, hand_over, shard))
 
-    def add(self, ids, embeddings) -> None:
+    def add(self, ids: Iterable[str | os.PathLike], embeddings: np.ndarray) -> None:
         """Adds pieces by their embeddings.
 
         Args:
@@ -165,21 +181,21 @@ class EmbeddingIndex:
         Raises:
             ValueError: shapes differ, a value is not finite, a row is all zeros, or an id occurs twice.
         """
-        ids = [os.fspath(one) for one in ids]
+        ids = [os.fspath(piece) for piece in ids]
         embeds = self._checked(embeddings, "embeddings")
         if len(ids) != len(embeds):
-            raise ValueError(f"there are {len(ids)} ids and {len(embeds)} embeddings; give one embedding an id.")
+            raise ValueError(f"there are {len(ids)} ids and {len(embeds)} embeddings; give one embedding for each id.")
         taken = {*self._table.paths, *self._table.pieces}
-        for one in ids:
-            if one in taken:
-                raise ValueError(f"the id {one!r} stands twice; give each piece an id of its own.")
-            taken.add(one)
+        for piece in ids:
+            if piece in taken:
+                raise ValueError(f"the id {piece!r} stands twice; give each piece an id of its own.")
+            taken.add(piece)
         dim = embeds.shape[1]
         none = (np.zeros((0, dim), np.float16), np.zeros((0, 2)))
-        new = [(one, one, "", embed, *none) for one, embed in zip(ids, embeds, strict=True)]
+        new = [(piece, piece, "", embed, *none) for piece, embed in zip(ids, embeds, strict=True)]
         self._set_shards([IndexShard.of(FileTable.from_rows(self._table.rows() + new))])
 
-    def search(self, query_embeddings, top_k: int = 10) -> list[list[Hit]]:
+    def search(self, query_embeddings: np.ndarray, top_k: int = 10) -> list[list[Hit]]:
         """Finds the pieces that are closest to each query.
 
         Args:
@@ -196,9 +212,10 @@ class EmbeddingIndex:
         if not len(self):
             return [[] for _ in queries]
         top_k = min(top_k, len(self))
-        found = [(shard, top_pieces(shard, queries, top_k)) for shard in self.shards if len(shard)]
+        results = [(shard, top_pieces(shard, queries, top_k)) for shard in self.shards if len(shard)]
         return [
-            self._hits(query, top_k, [(shard, *of[row]) for shard, of in found]) for row, query in enumerate(queries)
+            self._hits(query, top_k, [(shard, *of_query[row]) for shard, of_query in results])
+            for row, query in enumerate(queries)
         ]
 
     def example(self, piece: int) -> Example:
@@ -242,26 +259,26 @@ class EmbeddingIndex:
         query = self._checked(steered, "query embeddings")
         shards = [shard for shard in self.shards if len(shard)]
         count = max(top_k, RERANKED_PIECES)
-        found = rerank_by_alignment(shards, query, np.linalg.norm(steered), count, example, words, weight)
-        if not all(abs(score) <= MAX_COSINE for score, *_ in found):
+        ranked = rerank_by_alignment(shards, query, np.linalg.norm(steered), count, example, words, weight)
+        if not all(abs(score) <= MAX_COSINE for score, *_ in ranked):
             raise ValueError(f"{shards[0].source}: the index is damaged (windows of no length 1); build it again.")
-        return [_hit(shard, piece, path, -score, query[0]) for score, path, shard, piece in found[:top_k]]
+        return [_hit(shard, piece, path, -score, query[0]) for score, path, shard, piece in ranked[:top_k]]
 
-    def _hits(self, query, top_k, found) -> list[Hit]:
-        """The best of the pieces and scores found in each shard."""
-        scores = np.concatenate([scores for _, _, scores in found])
+    def _hits(self, query, top_k, candidates) -> list[Hit]:
+        """The best of each shard's candidates: its pieces and their scores."""
+        scores = np.concatenate([scores for _, _, scores in candidates])
         # Candidates of an int8 index were chosen by their codes: the float32 rows may be damaged.
         if len(scores) < top_k or np.abs(scores).max() > MAX_COSINE:
             raise ValueError(
-                f"{found[0][0].source}: the index is damaged (embeddings of no length 1); build it again."
+                f"{candidates[0][0].source}: the index is damaged (embeddings of no length 1); build it again."
             )
         last = np.partition(scores, -top_k)[-top_k]
         best = [
             (-score, shard.path(piece), shard, piece)
-            for shard, pieces, scores in found
+            for shard, pieces, scores in candidates
             for piece, score in zip(pieces[scores >= last], scores[scores >= last].tolist(), strict=True)
         ]
-        best.sort(key=lambda one: one[:2])
+        best.sort(key=lambda candidate: candidate[:2])
         return [_hit(shard, piece, path, -score, query) for score, path, shard, piece in best[:top_k]]
 
     def _checked(self, vectors, what: str) -> np.ndarray:
@@ -287,7 +304,7 @@ class EmbeddingIndex:
         same = all(list(getattr(mine, name)) == list(getattr(others, name)) for name in ("paths", "hashes"))
         return same and (self.failures, self.fingerprint) == (other.failures, other.fingerprint)
 
-    def save(self, path, dtype: str = "float32") -> None:
+    def save(self, path: str | os.PathLike, dtype: str = "float32") -> None:
         """Writes the index to a folder; an existing index is replaced atomically.
 
         Args:
@@ -308,7 +325,9 @@ class EmbeddingIndex:
         save_shard(path, shard, IndexMetadata(self.fingerprint, self.transcribed, failures))
 
     @classmethod
-    def load(cls, path, model=None, verify: bool | None = None) -> "EmbeddingIndex":
+    def load(
+        cls, path: str | os.PathLike, model: "PianoBindModel | None" = None, verify: bool | None = None
+    ) -> "EmbeddingIndex":
         """Opens a saved index of any kind; its arrays are memory-mapped.
 
         Args:
@@ -332,8 +351,8 @@ class EmbeddingIndex:
         return index
 
     def check_fingerprint(self, fingerprint: str, path) -> None:
-        """Refuses a checkpoint that did not make this index."""
-        if self.fingerprint and self.fingerprint != fingerprint:
+        """Refuses a checkpoint that did not make this index; whether in bfloat16 or float32 does not matter."""
+        if self.fingerprint and self.fingerprint.removesuffix(BFLOAT16) != fingerprint.removesuffix(BFLOAT16):
             raise ValueError(
                 f"{path}: another checkpoint made this index; search with that one, or build the index again."
             )

@@ -37,7 +37,7 @@ class EmbedPieces:
         for position, file in self._checkpoint.embed_files(paths, progress=False):
             path = paths[position]
             arrays = file.embedding if file.error is None else np.zeros(0), file.windows, file.spans
-            content = (one.astype(kind).tobytes() for one, kind in zip(arrays, ("<f4", "<f2", "<f8"), strict=True))
+            content = (array.astype(kind).tobytes() for array, kind in zip(arrays, ("<f4", "<f2", "<f8"), strict=True))
             error = "" if file.error is None else explain(path, file.error)
             digest = content_hash(path) if file.error is None else ""
             rows[position] = (os.fsencode(path), os.fsencode(piece_of(path)), digest, *content, error)
@@ -110,11 +110,11 @@ def _failures(output: Path) -> list[dict]:
     """The files that could not be read, in the order of their paths."""
     import pyarrow.parquet
 
-    found = []
+    failures = []
     for file in sorted(output.glob("*.parquet")):
         table = pyarrow.parquet.read_table(file, columns=["path", "error"], filters=[("error", "!=", "")])
-        found += [{"path": os.fsdecode(row["path"]), "message": row["error"]} for row in table.to_pylist()]
-    return sorted(found, key=lambda failure: failure["path"])
+        failures += [{"path": os.fsdecode(row["path"]), "message": row["error"]} for row in table.to_pylist()]
+    return sorted(failures, key=lambda failure: failure["path"])
 
 
 def main(argv=None) -> int:

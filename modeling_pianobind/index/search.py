@@ -35,10 +35,10 @@ def top_pieces(shard: IndexShard, queries: np.ndarray, top_k: int) -> list[tuple
         ValueError: the embeddings are no unit vectors.
     """
     int8 = shard.codes is not None
-    if int8 and len(queries) <= INT8_MAX_QUERIES and (found := _int8_candidates(shard, queries, top_k)) is not None:
-        return [
-            _best(*_exact_scores(shard.embeds, rows, query), top_k) for rows, query in zip(found, queries, strict=True)
-        ]
+    candidates = _int8_candidates(shard, queries, top_k) if int8 and len(queries) <= INT8_MAX_QUERIES else None
+    if candidates is not None:
+        pairs = zip(candidates, queries, strict=True)
+        return [_best(*_exact_scores(shard.embeds, rows, query), top_k) for rows, query in pairs]
     wanted, margin = (top_k * INT8_CANDIDATES, 0) if int8 else (top_k, FLOAT_MARGIN)
     floors = np.full(len(queries), -np.inf, np.float32)
     kept = [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in queries]

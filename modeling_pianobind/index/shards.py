@@ -34,11 +34,11 @@ def shard_folder(folder, number: int, count: int) -> Path:
 
 def shards_of(folder) -> dict[int, list[int]]:
     """Numbers of the finished shards in a folder, by the total count in their names."""
-    found = {}
+    numbers = {}
     for entry in sorted(Path(folder).glob(f"shard-*-of-*/{HEADER}")):
         if match := SHARD_NAME.fullmatch(entry.parent.name):
-            found.setdefault(int(match[2]), []).append(int(match[1]))
-    return found
+            numbers.setdefault(int(match[2]), []).append(int(match[1]))
+    return numbers
 
 
 def is_index(path) -> bool:
@@ -55,7 +55,7 @@ def check_shard_target(folder, count: int) -> None:
     """
     folder = Path(folder)
     check_target(folder, sharded=True)
-    others = [one for one in shards_of(folder) if one != count]
+    others = [other for other in shards_of(folder) if other != count]
     if others:
         raise ValueError(f"{folder}: holds shards of {others[0]}, not of {count}; choose another folder.")
 
@@ -143,7 +143,7 @@ def _together(path, shards, opened) -> IndexMetadata:
     if len({content.embeds.shape[1] for content, _ in opened if len(content)}) > 1:
         raise ValueError(f"{path}: its shards have embeddings of different width; {AGAIN}.")
     with damage(path):
-        failures = sorted((failure for _, saved in opened for failure in saved.failures), key=lambda one: str(one))
+        failures = sorted((failure for _, saved in opened for failure in saved.failures), key=str)
     return IndexMetadata(first.fingerprint, first.transcribed, failures)
 
 

@@ -395,9 +395,9 @@ def _checked(path, entry, verify) -> Path:
     file = path / name
     if not file.is_file():
         raise ValueError(f"{path}: the index is incomplete ({name} is missing); {AGAIN}.")
-    found = file.stat().st_size
-    verify = found <= HASHED_BYTES if verify is None else verify
-    if size not in (None, found) or (verify and _sha256(file) != digest):
+    actual = file.stat().st_size
+    verify = actual <= HASHED_BYTES if verify is None else verify
+    if size not in (None, actual) or (verify and _sha256(file) != digest):
         raise ValueError(f"{path}: the index is damaged ({name} was cut off or changed); {AGAIN}.")
     return file
 

@@ -10,6 +10,7 @@ from ..checkpoint_pianobind import (
     CONFIG,
     cannot_load,
     check_fit,
+    computed_fingerprint,
     default_checkpoint,
     loading,
     model_fingerprint,
@@ -28,12 +29,14 @@ class Checkpoint:
         name (`str`, *optional*): folder or Hub id; the default checkpoint if None.
         device (`str`, *optional*): device of the model; None for CUDA if available, else the CPU.
         transcribe (`bool`): also transcribe recordings; see `embed_audio`.
+        dtype (`str`): what the towers compute in; see `embed_audio`.
     """
 
-    def __init__(self, name=None, device=None, transcribe=False):
+    def __init__(self, name=None, device=None, transcribe=False, dtype="float32"):
         self.name = name or default_checkpoint()
         self.device = device
         self.transcribe = transcribe
+        self.dtype = dtype
         if device not in (None, "cpu"):
             _check_device(device)
         if os.path.isdir(self.name):
@@ -53,9 +56,12 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        if self._text_tower is not None:
-            return self._text_tower.fingerprint
-        return model_fingerprint(self.model)
+        weights = model_fingerprint(self.model) if self._text_tower is None else self._text_tower.fingerprint
+        if self.dtype == "float32":
+            return weights  # torch is not needed to know
+        from ..dtype_pianobind import uses_bfloat16
+
+        return computed_fingerprint(weights, uses_bfloat16(self.dtype, self.device or _best_device()))
 
     @cached_property
     def model(self):
@@ -114,13 +120,15 @@ class Checkpoint:
         from ..embedding_pianobind import embed_example
 
         with user_errors(path):
-            return embed_example(self.model, self.processor, path, transcribe=self.transcribe)
+            return embed_example(self.model, self.processor, path, transcribe=self.transcribe, dtype=self.dtype)
 
     def embed_files(self, paths, progress=None):
         """Yields `(position, EmbeddedFile)`, with a progress bar on a terminal unless `progress` says otherwise."""
         from ..embedding_pianobind import embed_files
 
-        return embed_files(self.model, self.processor, paths, progress=progress, transcribe=self.transcribe)
+        return embed_files(
+            self.model, self.processor, paths, progress=progress, transcribe=self.transcribe, dtype=self.dtype
+        )
 
 
 def _check_device(device):

@@ -66,6 +66,10 @@ class StageArguments:
     )
     masked_note_weight: float = field(default=0.0, metadata={"help": "weight of predicting masked notes"})
 
+    def weight(self, loss: str) -> float:
+        """How much a loss of `training.loop.losses` counts, by its name."""
+        return getattr(self, f"{loss}_weight")
+
     @property
     def compares_midi(self) -> bool:
         """Whether a loss needs the embeddings of the MIDI."""
@@ -121,8 +125,10 @@ class TrainingArguments(YamlArguments):
     instruments: list[InstrumentArguments] = field(default_factory=list, metadata={"help": "see InstrumentArguments"})
     mel_rendering: str = field(
         default="",
-        metadata={"help": "play windows as sums of single notes' spectrograms, several times as fast; the folder that "
-                  "keeps these"},
+        metadata={
+            "help": "play windows as sums of single notes' spectrograms, several times as fast; the folder that "
+            "keeps these"
+        },
     )
     augmentation: NoteAugmentation = field(default_factory=NoteAugmentation, metadata={"help": "see NoteAugmentation"})
     audio_augmentation: float = field(default=1.0, metadata={"help": "strength of rooms, noise, equalisers"})

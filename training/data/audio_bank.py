@@ -180,7 +180,9 @@ def augment_log_mel(decibels: torch.Tensor, extractor: PianoBindFeatureExtractor
     wet = sometimes(0.75) * 10 ** (uniform(-20, -4) / 10) * (1 - decay)
     ringing = decay[:, 0] ** torch.arange(frames - 1, -1, -1, device=device)  # the room: each band rings on and fades
     ringing = torch.cat([ringing, ringing.new_zeros(windows, frames - 1)], 1).bfloat16()
-    echoes = torch.bmm(ringing.unfold(1, frames, 1), power.bfloat16()).flip(1)  # row `i` of the view is the last but `i`
+    echoes = torch.bmm(ringing.unfold(1, frames, 1), power.bfloat16()).flip(
+        1
+    )  # row `i` of the view is the last but `i`
     power = power.addcmul_(echoes.float(), wet)
     loudest = power.amax((1, 2), keepdim=True)
     noise = loudest * 10 ** ((uniform(-85, -25) + uniform(-6, 2) * octaves) / 10)

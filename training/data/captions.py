@@ -178,7 +178,7 @@ def _tag(fact: str, rng: random.Random) -> str:
 
 
 def fact_wordings(vocabulary, count: int = 12) -> list[list[str]]:
-    """Short texts for every fact of a vocabulary, `count` each: those that labels are searched by, and written ones."""
+    """`count` short texts for every fact of a vocabulary: those that labels are searched by, and written ones."""
     wordings = []
     for fact in vocabulary.facts:
         rng = random.Random(fact)

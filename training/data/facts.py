@@ -83,6 +83,8 @@ FORMS = {
 }
 TRIPLE_FORMS = {"waltz", "mazurka", "minuet", "polonaise"}
 DUPLE_FORMS = {"march", "tango", "polka", "foxtrot", "boogie", "gavotte"}
+# follow from other facts, so a caption that lists what labels say leaves them out
+DERIVED_FACTS = {"triple metre", "duple metre", "syncopated", "swung"}
 TRIPLE_TIME, DUPLE_TIME = {"3/4", "3/8", "9/8", "3/2"}, {"4/4", "2/4", "2/2", "4/8"}
 SYNCOPATED = {"ragtime", "latin", "bossa nova", "tango"}
 NOT_SYNCOPATED = {"etude", "waltz", "minuet", "lullaby", "fugue"}

@@ -1,8 +1,8 @@
 """Notes -> log-mel spectrograms without a waveform: those of single notes, recorded once, are added up.
 
-Rendering a waveform and its spectrogram costs 50 to 80 ms for a window of 20 s; this costs about 5, so every example of
-a run can be played anew. Powers of different notes add on average, which leaves out the beats between close partials;
-a run ends on truly rendered windows (`audio_bank`).
+Rendering a waveform and its spectrogram costs 20 ms for a window of 20 s; this costs about 5, so every example of a
+run can be played anew. Powers of different notes add on average, which leaves out the beats between close partials; a
+run ends on truly rendered windows (`audio_bank`).
 """
 
 from functools import cached_property
@@ -43,9 +43,7 @@ class MelInstrument:
         if self.cache and self.cache.exists():
             return {tuple(map(int, name.split("-"))): power for name, power in load_file(self.cache).items()}
         powers = {}
-        power = PianoBindFeatureExtractor.from_dict(
-            {**self.extractor.to_dict(), "normalize": "none", "top_db": 120.0}
-        )
+        power = PianoBindFeatureExtractor.from_dict({**self.extractor.to_dict(), "normalize": "none", "top_db": 120.0})
         for key in range(LOWEST_KEY, HIGHEST_KEY + 1):
             waves = [self._note(key, velocity) for velocity in VELOCITIES]
             decibels = power.log_mel(torch.from_numpy(np.stack(waves)))

@@ -136,7 +136,11 @@ class TrainingCorpus:
 
     @classmethod
     def open(
-        cls, corpora: str | list[CorpusArguments], source_weights: dict[str, float] | None = None, split="train", fact_share=0.0
+        cls,
+        corpora: str | list[CorpusArguments],
+        source_weights: dict[str, float] | None = None,
+        split="train",
+        fact_share=0.0,
     ) -> "TrainingCorpus":
         """Opens the `corpus` of a run's file.
 

@@ -1,8 +1,8 @@
 """Captions and tags of known works, written from general knowledge of them and not from the files: tier `generated`.
 
-`texts/works.tsv.gz` has a line for each work: row id, tags, and two captions, separated by tabs. They were written by a
-language model that saw title, creator and genre alone; works of `valid` have none. Losses treat them apart from labels
-that people gave, and no figure is measured on them unless it says so.
+`texts/works.tsv.gz` has a line for each work: row id, tags, and two captions, separated by tabs. They were written by
+a language model that saw title, creator and genre alone; works of `valid` have none. Losses treat them apart from
+labels that people gave, and no figure is measured on them unless it says so.
 """
 
 import gzip
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .facts import FORMS, GENRES, MOOD_QUADRANT, OPEN_MOODS
 
+HELD_OUT_OF = 10
 WORKS = Path(__file__).parent / "texts" / "works.tsv.gz"
 # tags as they are written -> facts that they state
 FACTS_OF_TAG = {
@@ -43,15 +44,25 @@ def work_facts(tags: list[str]) -> set[str]:
     return facts & (OWN_NAMES | set(FACTS_OF_TAG.values()))
 
 
+def is_held_out(song: str) -> bool:
+    """Whether a song's captions are kept for measuring: one of ten."""
+    return int(song, 16) % HELD_OUT_OF == 0
+
+
 def add_works(rows: list[dict]) -> None:
-    """Gives each `train` row of a known work, or of another version of its song, `work`: tags and captions."""
+    """Gives each `train` row of a known work, or of another version of its song, `work`: tags and captions.
+
+    Songs that are held out get none.
+    """
     works = known_works()
     of_song = {row["song"]: works[row["id"]] for row in rows if row["id"] in works and row.get("song")}
-    held_out = {row.get("song") for row in rows if row["split"] != "train"}
+    measured = {row.get("song") for row in rows if row["split"] != "train"}
     for row in rows:
-        if row["split"] == "train" and row.get("song") not in held_out:
-            if found := works.get(row["id"]) or of_song.get(row.get("song")):
-                row["work"] = found
+        song = row.get("song")
+        if row["split"] != "train" or not song or song in measured or is_held_out(song):
+            continue
+        if found := works.get(row["id"]) or of_song.get(song):
+            row["work"] = found
 
 
-__all__ = ["add_works", "known_works", "work_facts"]
+__all__ = ["add_works", "is_held_out", "known_works", "work_facts"]

@@ -83,7 +83,7 @@ def weighted(losses: dict[str, torch.Tensor], stage: StageArguments) -> torch.Te
         raise ValueError(
             "nothing to learn from this batch: no two of audio, MIDI and text that the stage compares; see its weights"
         )
-    return sum(getattr(stage, f"{name}_weight") * value for name, value in losses.items())
+    return sum(stage.weight(name) * value for name, value in losses.items())
 
 
 def _chunks(block, rows):

@@ -1,245 +1,341 @@
-"""Who belongs to whom in a batch, and the heads that only training has; the contrastive loss is the model's own."""
+"""The losses of a run, one class each. `LOSSES` lists them; a stage's `NAME_weight` says how much each counts.
+
+A new loss is a class in this file, an entry in `LOSSES` and a weight in `StageArguments`.
+"""
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-MEASURED_FACT_WEIGHT = 0.3  # of facts that the notes of a window state, which are many and easy
+from modeling_pianobind import PianoBindModel
+from modeling_pianobind.modeling_pianobind import LogitScale, contrastive_loss
+
+from ..data.arguments import StageArguments
+from .heads import FactHead, MaskedNoteHeads, StatisticsHead, StruckKeysHead
+from .relations import caption_relations, mean_by_piece, same_song, text_relations
+
+ALIGNMENT_LOGIT_SCALE = math.log(1 / 0.05)
+SLOT_SECONDS = 0.05  # how exactly the audio tower has to hear onsets
+GENERATED_TRUTH = 0.5  # of what is known of a work from elsewhere, beside 1 for what a label says
+ALIKE_COSINE = 0.7  # of captions that say about the same, by the pretrained encoder
+EMPTY = -1  # song of an empty place in a queue
 
 
-def caption_relations(claimed: torch.Tensor, true: torch.Tensor, false: torch.Tensor):
-    """Which piece fits which caption.
+@dataclass
+class Comparison:
+    """What losses compare: the rows of all processes.
 
-    Args:
-        claimed (`torch.Tensor` of shape `(captions, facts)`): 1 for each fact that a caption claims.
-        true, false (`torch.Tensor` of shape `(pieces, facts)`): 1 for each fact that holds, or does not, for a piece.
-    Returns:
-        Two bool tensors of shape `(pieces, captions)`: positives, where all claims hold; and ignored pairs, of which
-        nobody knows. What is neither is wrong: at least one claim is false.
-    """
-    positives = true @ claimed.T >= claimed.sum(1)[None] - 0.5
-    wrong = false @ claimed.T > 0.5
-    return positives, ~(positives | wrong)
-
-
-def given_caption_relations(text_rows, words, claimed, true, song):
-    """Which piece fits which caption, where captions are free text that people wrote.
-
-    A caption is right for the piece that it was written for, and for one that has the very same caption. It is wrong
-    for all others, but for versions of its song and for pieces that share all tags of its own piece.
-
-    Args:
-        text_rows (`torch.Tensor` of shape `(captions,)`): the piece of each caption.
-        words (`torch.Tensor` of shape `(captions,)`): a number that equal captions share.
-        claimed (`torch.Tensor` of shape `(captions, facts)`): what the labels of each caption's piece say.
-        true (`torch.Tensor` of shape `(pieces, facts)`): 1 for each fact that holds for a piece.
-        song (`torch.Tensor` of shape `(pieces,)`): the song of each piece.
-    Returns:
-        As `caption_relations`.
-    """
-    own = text_rows[None] == torch.arange(len(song), device=song.device)[:, None]  # (pieces, captions)
-    same_words = (words[:, None] == words[None]).float()
-    positives = own.float() @ same_words > 0.5
-    tags = claimed.sum(1)[None]
-    shares_tags = (true @ claimed.T >= tags - 0.5) & (tags > 0)
-    return positives, (shares_tags | same_song(song, song[text_rows])) & ~positives
-
-
-def same_song(songs: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """`(songs, others)` bool: other windows and versions of one song are no negatives of each other."""
-    return songs[:, None] == others[None]
-
-
-def mean_of_sums(sums: torch.Tensor) -> torch.Tensor:
-    """`(parts, 2)` sums and counts -> the mean over all parts; 0 where nothing was counted."""
-    total, count = sums.sum(0)
-    return total / count.clamp(min=1)
-
-
-class FactHead(nn.Module):
-    """Which facts hold for an embedding: a sigmoid for each fact on the cosine with its text.
-
-    A softmax compares a fact with the others of a batch; here each fact is a question of its own, so facts that hold
-    together do not compete. Rare facts count as much as common ones, and their positives more than their negatives.
-    Unknown labels are left out.
+    Attributes:
+        embeds (`dict[str, torch.Tensor]`): unit rows of each block, `(rows, dim)`: midi, view, audio, text, label.
+        sums (`dict[str, torch.Tensor]`): sums and counts `(parts, 2)` of the losses that are made with a block.
+        rows (`dict[str, torch.Tensor]`): the example of each row of a block.
+        known (`dict[str, torch.Tensor]`): what is known of the examples (song, facts, captions).
     """
 
-    decay = 0.99  # of the running share of positives
-    max_positive_weight = 8.0
+    model: PianoBindModel
+    stage: StageArguments
+    embeds: dict[str, torch.Tensor]
+    sums: dict[str, torch.Tensor]
+    rows: dict[str, torch.Tensor]
+    known: dict[str, torch.Tensor]
+
+    def trained(self) -> list[str]:
+        """The towers among audio and MIDI that this batch trains."""
+        return [name for name in ("midi", "audio") if name in self.embeds and name not in self.stage.frozen]
+
+
+class Loss(nn.Module):
+    """A loss with whatever it learns or remembers.
+
+    Attributes:
+        name (`str`): in the log; `StageArguments.NAME_weight` is its weight.
+        block (`str`): where set, the loss is made with the hidden states of this block, in `sums`; `forward` then
+            only adds them up.
+    """
+
+    name = ""
+    block = ""
+
+    def forward(self, compared: Comparison) -> torch.Tensor | None:
+        """The loss, not weighted; None where the batch has nothing that it compares."""
+        if self.name not in compared.sums:
+            return None
+        total, count = compared.sums[self.name].sum(0)
+        return total / count.clamp(min=1)
+
+
+class CaptionLoss(Loss):
+    """Pieces against captions, both ways, with every caption that holds as a positive."""
+
+    def __init__(self, tower: str):
+        super().__init__()
+        self.tower, self.name = tower, f"{tower}_text"
+
+    def forward(self, compared):
+        text, embeds = compared.embeds.get("text"), compared.embeds.get(self.tower)
+        if text is None or embeds is None:
+            return None
+        positives, ignored = text_relations(compared.known, compared.rows["text"])
+        own = compared.rows[self.tower]
+        return contrastive_loss(compared.model.logit_scale(embeds @ text.T), positives[own], ignored[own])
+
+
+class LabelLoss(Loss):
+    """Pieces against a short text of every fact that holds for one of the batch."""
+
+    name = "label"
+
+    def forward(self, compared):
+        if "label" not in compared.embeds:
+            return None
+        facts, known, rows = compared.known["label_facts"], compared.known, compared.rows
+        claimed = F.one_hot(facts, known["true"].shape[1]).float()
+        positives, ignored = caption_relations(claimed, known["true"], known["false"])
+        earlier = (facts[:, None] == facts[None]).tril(-1).any(1)  # another process words the same fact
+        positives, ignored = positives & ~earlier, ignored | earlier
+        scale, texts = compared.model.logit_scale, compared.embeds["label"]
+        return sum(
+            contrastive_loss(scale(compared.embeds[name] @ texts.T), positives[rows[name]], ignored[rows[name]])
+            for name in compared.trained()
+        )
+
+
+class FactLoss(Loss):
+    """Every fact of the vocabulary against windows, their other views, and the mean of a piece's windows.
+
+    Attributes:
+        texts (`torch.Tensor` of shape `(facts, wordings, width)`): what a frozen text tower makes of each wording.
+    """
+
+    name = "fact"
 
     def __init__(self, is_label: torch.Tensor):
         super().__init__()
-        facts = len(is_label)
-        self.scale = nn.Parameter(torch.tensor(math.log(10.0)))
-        self.bias = nn.Parameter(torch.full((facts,), -2.0))
-        self.register_buffer("positive_share", torch.full((facts,), 0.1))
-        self.register_buffer("is_label", is_label.float())
-        self.register_buffer("fact_weight", torch.where(is_label, 1.0, MEASURED_FACT_WEIGHT))
+        self.head, self.texts = FactHead(is_label), None
 
-    def forward(self, embeds, texts, true, false):
-        """Mean loss over the facts that are known of some row.
-
-        Args:
-            embeds (`torch.Tensor` of shape `(rows, dim)`), texts (`(facts, dim)`): unit rows.
-            true, false (`torch.Tensor` of shape `(rows, facts)`): 1 for each fact that holds, or does not; a share
-                where several windows differ.
-        """
-        logits = self.scale.clamp(max=math.log(40.0)).exp() * (embeds @ texts.T) + self.bias
-        positives, negatives = true.sum(0), false.sum(0)
-        if self.training:
-            known = positives + negatives
-            share = torch.where(known > 0, positives / known.clamp(min=1e-6), self.positive_share)
-            self.positive_share.lerp_(share.clamp(0.002, 0.998), 1 - self.decay)
-        weight = ((1 - self.positive_share) / self.positive_share).sqrt().clamp(max=self.max_positive_weight)
-        losses = weight * true * F.softplus(-logits) + false * F.softplus(logits)
-        per_fact = losses.sum(0) / (weight * positives + negatives).clamp(min=1e-3)
-        counts = self.fact_weight * torch.where(positives > 0, 1.0, 0.2) * (positives + negatives > 0)
-        return (per_fact * counts).sum() / counts.sum().clamp(min=1)
+    def forward(self, compared):
+        parts = []
+        for name in [*compared.trained(), *(["view"] if "view" in compared.embeds else [])]:
+            own, embeds, known = compared.rows[name], compared.embeds[name], compared.known
+            true, false = known["true"][own] + GENERATED_TRUTH * known["generated"][own], known["false"][own]
+            if name == "view":  # it is played in another way: only labels hold for both
+                true, false = true * self.head.is_label, false * self.head.is_label
+            parts.append((embeds, true, false))
+            if compared.stage.windows_per_piece > 1 and name != "view":
+                parts.append(mean_by_piece(embeds, known["piece"][own], true, false))
+        if not parts:
+            return None
+        wording = torch.randint(self.texts.shape[1], (len(self.texts), 1, 1), device=self.texts.device)
+        chosen = self.texts.gather(1, wording.expand(-1, 1, self.texts.shape[2]))[:, 0]
+        embeds, true, false = (torch.cat(part) for part in zip(*parts, strict=True))
+        return self.head(embeds, compared.model._project("text", chosen), true, false)
 
 
-def mean_by_piece(embeds, piece, *flags):
-    """Rows of one piece -> their mean as a unit row, and the means of their flags; pieces with one row are left out."""
-    pieces, place, counts = torch.unique(piece, return_inverse=True, return_counts=True)
-    kept = counts > 1
+class WorkLoss(Loss):
+    """Windows against generated captions of their works; captions that say about the same are no negatives.
 
-    def mean(rows):
-        return (rows.new_zeros(len(pieces), rows.shape[1]).index_add(0, place, rows) / counts[:, None])[kept]
-
-    return F.normalize(mean(embeds), dim=-1), *map(mean, flags)
-
-
-class MaskedNoteHeads(nn.Module):
-    """Predicts every field of masked notes from the MIDI tower's hidden states; used in training only."""
-
-    def __init__(self, hidden_size: int, field_sizes, notes_per_token: int = 1):
-        super().__init__()
-        self.spread = None
-        if notes_per_token > 1:  # from the state of a token to those of its notes
-            self.spread = nn.Linear(hidden_size, notes_per_token * hidden_size)
-        self.heads = nn.ModuleList(nn.Linear(hidden_size, size) for size in field_sizes)
-        self.register_buffer("mask_row", torch.tensor(field_sizes) - 1)
-
-    def replace(self, midi_ids, masked):
-        """Puts MASK where `masked (windows, notes)` is true."""
-        return torch.where(masked[..., None], self.mask_row, midi_ids)
-
-    def forward(self, hidden, midi_ids, masked):
-        """Cross-entropy, mean over the fields, summed over masked notes, and their count: shape `(2,)`."""
-        if self.spread is not None:
-            of_notes = F.gelu(self.spread(hidden)).unflatten(2, (-1, hidden.shape[2])).flatten(1, 2)
-            hidden = of_notes[:, : midi_ids.shape[1]]
-        states, targets = hidden[masked], midi_ids[masked]
-        losses = [
-            F.cross_entropy(head(states).float(), targets[:, place], reduction="sum")
-            for place, head in enumerate(self.heads)
-        ]
-        return torch.stack([sum(losses) / len(losses), masked.sum().float()])
-
-
-class StatisticsHead(nn.Module):
-    """Reads a window's statistics off its embedding; used in training only.
-
-    Contrastive losses keep of a window only what tells it from the others of a batch. What a linear layer can read off
-    an embedding is there for every later use, such as a probe for artists that nobody thought of.
+    Attributes:
+        texts (`torch.Tensor` of shape `(rows, captions, width)`): what a frozen text tower makes of each caption.
     """
 
-    groups = 8  # of each field's values
+    name = "work"
 
-    def __init__(self, projection_dim: int, statistics):
+    def __init__(self):
         super().__init__()
-        grouping = []
-        for size in statistics.field_sizes:
-            group = torch.arange(size).clamp(max=size - 3) * self.groups // (size - 2)
-            grouping.append(F.one_hot(group, self.groups).float())
-        self.register_buffer("grouping", torch.block_diag(*grouping))
-        others = statistics.norm.normalized_shape[0] - len(self.grouping)
-        self.scale = nn.BatchNorm1d(self.grouping.shape[1] + others, affine=False, momentum=0.02)
-        self.head = nn.Linear(projection_dim, self.scale.num_features)
+        self.texts = None
 
-    def forward(self, embeds, statistics):
-        """Squared error in standard deviations, summed over windows, and their count: shape `(2,)`.
-
-        Args:
-            embeds (`torch.Tensor` of shape `(windows, projection_dim)`): unit rows.
-            statistics (`torch.Tensor` of shape `(windows, statistics)`): of `NoteStatistics.measure`.
-        """
-        fields = len(self.grouping)
-        coarse = (statistics[:, :fields].square() @ self.grouping).sqrt()
-        targets = self.scale(torch.cat([coarse, statistics[:, fields:]], 1)).clamp(-4, 4)
-        error = F.mse_loss(self.head(embeds * embeds.shape[1] ** 0.5).float(), targets)
-        return torch.stack([error * len(embeds), error.new_tensor(len(embeds))])
+    def forward(self, compared):
+        losses = []
+        for name in compared.trained():
+            own, known = compared.rows[name], compared.known
+            described = (known["work"][own] >= 0).nonzero()[:, 0]
+            if len(described) < 2:
+                continue
+            work, song = known["work"][own][described], known["song"][own]
+            texts = self.texts[work, torch.randint(self.texts.shape[1], (len(work),), device=work.device)]
+            raw = F.normalize(texts, dim=-1)
+            positives = torch.zeros(len(own), len(work), dtype=torch.bool, device=work.device)
+            positives[described, torch.arange(len(work), device=work.device)] = True
+            ignored = same_song(song, song[described])
+            ignored[described] |= raw @ raw.T > ALIKE_COSINE
+            logits = compared.model.logit_scale(compared.embeds[name] @ compared.model._project("text", texts).T)
+            losses.append(contrastive_loss(logits, positives, ignored & ~positives))
+        return sum(losses) if losses else None
 
 
-class StruckKeysHead(nn.Module):
-    """Hears which keys are struck, and which sound, in each token of an audio window; used in training only.
+class WindowQueue(nn.Module):
+    """The MIDI embeddings of windows of earlier batches, and their songs; the newest take the places of the oldest.
 
-    Contrastive losses say so little about a single window that an audio tower with random weights hardly starts to
-    learn from them; which keys are struck, and when, is told by the window's own notes.
+    Part of a run's state, so that a resumed one goes on alike.
+    """
+
+    def __init__(self, size: int, dim: int):
+        super().__init__()
+        self.register_buffer("embeds", torch.zeros(size, dim))
+        self.register_buffer("song", torch.full((size,), EMPTY))
+        self.register_buffer("place", torch.tensor(0))
+
+    def put(self, embeds: torch.Tensor, song: torch.Tensor) -> None:
+        """Takes in a batch."""
+        size = len(self.embeds)
+        count = min(len(embeds), size)
+        if count:
+            places = (self.place + torch.arange(count, device=embeds.device)) % size
+            self.embeds[places] = embeds[:count].detach().to(self.embeds.dtype)
+            self.song[places] = song[:count]
+            self.place.copy_((self.place + count) % size)
+
+
+def queued_loss(scale, embeds, midi, rows, midi_rows, song, queue: WindowQueue):
+    """Each embedding against the MIDI of its window, told from that of the batch and of earlier batches.
+
+    Other windows of its song do not count.
+    """
+    items, songs = torch.cat([midi, queue.embeds]), torch.cat([song[midi_rows], queue.song])
+    nobody = midi_rows.new_full((len(queue.embeds),), EMPTY)
+    own = rows[:, None] == torch.cat([midi_rows, nobody])[None]
+    ignored = same_song(song[rows], songs) | (songs == EMPTY)[None]
+    loss = contrastive_loss(scale(embeds @ items.T), own, ignored)
+    queue.put(midi, song[midi_rows])
+    return loss
+
+
+class ViewLoss(Loss):
+    """The same notes played in another way find their window."""
+
+    name = "view"
+
+    def __init__(self, queue_size: int, dim: int):
+        super().__init__()
+        self.scale, self.queue = LogitScale(ALIGNMENT_LOGIT_SCALE), WindowQueue(queue_size, dim)
+
+    def forward(self, compared):
+        if "view" not in compared.embeds:
+            return None
+        rows, song = compared.rows, compared.known["song"]
+        views, midi = compared.embeds["view"], compared.embeds["midi"]
+        return queued_loss(self.scale, views, midi, rows["view"], rows["midi"], song, self.queue)
+
+
+class AudioMidiLoss(Loss):
+    """Audio finds the MIDI of its window, and back: in the batch and a queue, or among all windows of a bank.
+
+    Attributes:
+        bank (`tuple[torch.Tensor, torch.Tensor]`, *optional*): embeddings and songs of a bank's MIDI.
+    """
+
+    name = "audio_midi"
+
+    def __init__(self, queue_size: int, dim: int):
+        super().__init__()
+        self.scale, self.queue = LogitScale(ALIGNMENT_LOGIT_SCALE), WindowQueue(queue_size, dim)
+        self.bank = None
+
+    def forward(self, compared):
+        audio, midi = compared.embeds.get("audio"), compared.embeds.get("midi")
+        if audio is None or midi is None:
+            return None
+        rows, song = compared.rows, compared.known["song"]
+        loss = queued_loss(self.scale, audio, midi, rows["audio"], rows["midi"], song, self.queue)
+        if self.bank is None:
+            return loss
+        return (loss + self.among_bank(audio, compared.known["window"][rows["audio"]], song[rows["audio"]])) / 2
+
+    def among_bank(self, audio, window, song):
+        """Each recording against the MIDI of all windows of the bank but the others of its song."""
+        embeds, songs = self.bank
+        other = same_song(song, songs).scatter(1, window[:, None], False)
+        return F.cross_entropy(self.scale(audio @ embeds.T).masked_fill(other, float("-inf")), window)
+
+
+class DistillationLoss(Loss):
+    """Audio lies where the MIDI of its window lies."""
+
+    name = "distillation"
+
+    def forward(self, compared):
+        audio, midi = compared.embeds.get("audio"), compared.embeds.get("midi")
+        if audio is None or midi is None:
+            return None
+        both = (compared.rows["audio"][:, None] == compared.rows["midi"][None]).nonzero()
+        agreement = (audio[both[:, 0]] * midi[both[:, 1]].detach()).sum(1)
+        return (1 - agreement).sum() / max(1, len(both))
+
+
+class MaskedNoteLoss(Loss):
+    """Masked notes are told from those around them."""
+
+    name = block = "masked_note"
+
+    def __init__(self, config):
+        super().__init__()
+        self.head = MaskedNoteHeads(config.hidden_size, config.field_sizes, config.notes_per_token)
+
+    def sums(self, model, midi_ids, midi_attention_mask, masked):
+        hidden = model.midi_model(self.head.replace(midi_ids, masked), midi_attention_mask)
+        return self.head(hidden, midi_ids, masked)
+
+
+class StatisticsLoss(Loss):
+    """A window's statistics can be read off its embedding."""
+
+    name, block = "statistics", "midi"
+
+    def __init__(self, model):
+        super().__init__()
+        self.head = StatisticsHead(model.config.projection_dim, model.midi_model.statistics)
+
+    def sums(self, model, embeds, midi_ids, midi_attention_mask):
+        tower = model.midi_model
+        measured = tower.statistics.measure(midi_ids, midi_attention_mask, tower.onset_seconds(midi_ids))
+        return self.head(embeds, measured)
+
+
+class StruckKeysLoss(Loss):
+    """Audio tells which keys are struck and held, and when."""
+
+    name, block = "struck_keys", "audio"
+
+    def __init__(self, model):
+        super().__init__()
+        config = model.config.audio_config
+        self.token_seconds = config.frame_seconds * model.audio_model.stride
+        self.head = StruckKeysHead(config.hidden_size, max(1, round(self.token_seconds / SLOT_SECONDS)))
+
+    def sums(self, hidden, token_mask, block):
+        targets = self.head.targets(
+            block["keys"], block["onsets"], block["holds"], hidden.shape[1], self.token_seconds
+        )
+        return self.head(hidden, targets, token_mask * block["has_notes"][:, None])
+
+
+def make_losses(model: PianoBindModel, is_label=None, view_queue: int = 0, audio_midi_queue: int = 0) -> nn.ModuleDict:
+    """All losses that a model's towers allow, by name.
 
     Args:
-        slots (`int`): equal parts of a token's time, each with its own struck keys.
+        is_label (`torch.Tensor` of shape `(facts,)`, *optional*): of the vocabulary; none for no loss on facts.
+        view_queue, audio_midi_queue (`int`): windows of earlier batches that these losses remember.
     """
-
-    rare = -4.0  # a key is struck in about one token of a hundred
-    held_weight = 0.3  # beside struck keys; many more of them are true
-
-    def __init__(self, hidden_size: int, slots: int = 1, keys: int = 88):
-        super().__init__()
-        self.slots, self.keys = slots, keys
-        self.head = nn.Linear(hidden_size, (slots + 1) * keys)
-        nn.init.constant_(self.head.bias, self.rare)
-
-    def targets(self, keys, onsets, holds, tokens: int, token_seconds: float):
-        """`(windows, tokens, (slots + 1) * keys)` of 0 and 1: struck keys of each slot, then the keys that sound.
-
-        Args:
-            keys, onsets, holds (`torch.Tensor` of shape `(windows, notes)`): piano key, onset in seconds, and seconds
-                for which each note sounds; an onset after the window, or NaN, is none.
-        """
-        struck = self._marked((onsets / token_seconds * self.slots).floor(), keys, tokens * self.slots)
-        first = (onsets / token_seconds).nan_to_num(-1e6)
-        last = ((onsets + holds) / token_seconds).nan_to_num(-1e6).floor().long().clamp(-1, tokens - 1)
-        first = first.floor().long().clamp(0, tokens)
-        valid = (last >= first).float()
-        size = (tokens + 1) * self.keys
-        changes = torch.zeros(len(keys), size, device=keys.device)
-        changes.scatter_add_(1, first * self.keys + keys, valid).scatter_add_(
-            1, ((last + 1).clamp(min=0)) * self.keys + keys, -valid
-        )
-        held = (changes.view(len(keys), tokens + 1, self.keys).cumsum(1)[:, :tokens] > 0.5).float()
-        return torch.cat([struck.view(len(keys), tokens, self.slots * self.keys), held], dim=2)
-
-    def _marked(self, place, keys, places):
-        """`(windows, places * keys)`: 1 where a key belongs to a place; places out of range are left out."""
-        place = place.nan_to_num(-1.0).long()
-        inside = (place >= 0) & (place < places)
-        index = torch.where(inside, place * self.keys + keys, places * self.keys)  # the last one is thrown away
-        marked = torch.zeros(len(keys), places * self.keys + 1, device=keys.device)
-        return marked.scatter_(1, index, 1.0)[:, :-1]
-
-    def forward(self, hidden, targets, token_mask):
-        """Binary cross-entropy, summed over keys and heard tokens, and the count of these tokens: shape `(2,)`.
-
-        Args:
-            hidden (`torch.Tensor` of shape `(windows, tokens, hidden_size)`).
-            targets: of `targets`; token_mask (`torch.Tensor` of shape `(windows, tokens)`): 0 on padding.
-        """
-        losses = F.binary_cross_entropy_with_logits(self.head(hidden).float(), targets, reduction="none")
-        struck, held = losses.split([self.slots * self.keys, self.keys], dim=2)
-        heard = (token_mask != 0).float()
-        return torch.stack([((struck.sum(-1) + self.held_weight * held.sum(-1)) * heard).sum(), heard.sum()])
+    dim = model.config.projection_dim
+    losses = [CaptionLoss("midi"), CaptionLoss("audio"), LabelLoss(), WorkLoss(), DistillationLoss()]
+    losses += [ViewLoss(view_queue, dim), AudioMidiLoss(audio_midi_queue, dim)]
+    if is_label is not None:
+        losses.append(FactLoss(is_label))
+    if model.midi_model is not None:
+        losses.append(MaskedNoteLoss(model.config.midi_config))
+        if model.config.midi_config.note_statistics:
+            losses.append(StatisticsLoss(model))
+    if model.audio_model is not None and hasattr(model.audio_model, "stride"):
+        losses.append(StruckKeysLoss(model))
+    return nn.ModuleDict({loss.name: loss for loss in losses})
 
 
-__all__ = [
-    "FactHead",
-    "MaskedNoteHeads",
-    "StatisticsHead",
-    "StruckKeysHead",
-    "caption_relations",
-    "given_caption_relations",
-    "mean_by_piece",
-    "mean_of_sums",
-    "same_song",
-]
+LOSSES = (
+    CaptionLoss, LabelLoss, FactLoss, WorkLoss, ViewLoss, AudioMidiLoss, DistillationLoss, MaskedNoteLoss,
+    StatisticsLoss, StruckKeysLoss,
+)  # fmt: skip
+
+__all__ = ["LOSSES", "Comparison", "Loss", "WindowQueue", "make_losses"]

@@ -10,13 +10,6 @@ from torch import nn
 from ..data.arguments import StageArguments, TrainingArguments
 from .objective import TrainingModel
 
-HEAD_WEIGHTS = {
-    "masked_notes": "masked_note_weight",
-    "struck_keys": "struck_keys_weight",
-    "statistics": "statistics_weight",
-    "facts": "fact_weight",
-}
-
 
 def freeze(training_model: TrainingModel, arguments: TrainingArguments, stage: StageArguments | None = None) -> None:
     """Lets train what a stage trains; without a stage, what any may train.
@@ -34,10 +27,8 @@ def freeze(training_model: TrainingModel, arguments: TrainingArguments, stage: S
             trains = arguments.train_text_tower or "lora_" in name or not name.startswith("text_model.")
         lowest = tower in layers and _layer(name, tower) < layers[tower]
         parameter.requires_grad_(trains and tower not in frozen and not lowest)
-    for head, weight in HEAD_WEIGHTS.items():
-        used = any(getattr(one, weight) > 0 for one in ([stage] if stage else arguments.stages))
-        if hasattr(training_model, head):
-            getattr(training_model, head).requires_grad_(used)
+    for name, loss in training_model.all_losses.items():
+        loss.requires_grad_(any(one.weight(name) > 0 for one in ([stage] if stage else arguments.stages)))
 
 
 def _layer(name: str, tower: str) -> float:

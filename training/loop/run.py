@@ -54,14 +54,15 @@ class Run:
             add_adapter(model, arguments)
         elif arguments.text_lora_rank and not arguments.train_text_tower and model.text_model is not None:
             add_text_adapter(model, arguments.text_lora_rank)
-        queue = max(max(stage.view_queue, stage.audio_midi_queue) for stage in arguments.stages)
-        self.model = TrainingModel(model, queue).to(accelerator.device)
+        self.corpus = TrainingCorpus.open(arguments.corpus, arguments.source_weights, fact_share=arguments.fact_share)
+        queues = {
+            name: max(getattr(stage, name) for stage in arguments.stages)
+            for name in ("view_queue", "audio_midi_queue")
+        }
+        is_label = torch.from_numpy(self.corpus.vocabulary.is_label)
+        self.model = TrainingModel(model, is_label, **queues).to(accelerator.device)
         freeze(self.model, arguments)
         self.average = MovingAverage(self.model.model, arguments.average_decay)
-        self.corpus = TrainingCorpus.open(
-            arguments.corpus, arguments.source_weights, fact_share=arguments.fact_share
-        )
-        self.model.set_facts(self.corpus.vocabulary)
         self.instruments = make_instruments(arguments.instruments)
         if arguments.mel_rendering:
             self.instruments = self._mel_instruments()
@@ -92,17 +93,18 @@ class Run:
         """The batches of stage `number`, counted from 0."""
         arguments, stage = self.arguments, self.arguments.stages[number]
         vocabulary = self.corpus.vocabulary
-        self.model.bank = None
+        losses = self.model.all_losses
+        losses["audio_midi"].bank = None
         if stage.bank:
             source = self.open_bank(stage.bank)
             if stage.compares_whole_bank:
-                self.model.bank = self.embedded_bank(stage.bank)
+                losses["audio_midi"].bank = self.embedded_bank(stage.bank)
         else:
             source = self.sampler(stage, self.corpus)
-        if stage.fact_weight and self.model.fact_texts is None:
-            self.model.fact_texts = self._fact_texts()
-        if stage.work_weight and self.model.work_texts is None:
-            self.model.work_texts = self._work_texts()
+        if stage.fact_weight and losses["fact"].texts is None:
+            losses["fact"].texts = self._fact_texts()
+        if stage.work_weight and losses["work"].texts is None:
+            losses["work"].texts = self._work_texts()
         if "midi" not in stage.frozen:
             self.embedded_bank.cache_clear()  # this stage changes the tower
         collator = BatchCollator(
@@ -124,7 +126,7 @@ class Run:
         return make_loader(source, numbers, collator, arguments.workers)
 
     def _mel_instruments(self) -> list[MelInstrument]:
-        """The run's instruments by their spectrograms, made here so that the processes that make examples share them."""
+        """The run's instruments by their spectrograms, made here so that workers share them."""
         made = {}
         for told, instrument in zip(self.arguments.instruments, self.instruments, strict=True):
             name = f"{Path(told.path).stem}-{told.program}.safetensors"
