@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections import Counter
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -94,7 +95,10 @@ def _examples(model, processor, modality, sources, **settings) -> list[Example]:
     files = dict(embed_files(model, processor, sources, modality, **settings))
     if failed := [file.error for file in files.values() if file.error is not None]:
         raise failed[0]
-    return [Example(files[place].embedding, files[place].windows, files[place].spans) for place in range(len(sources))]
+    return [
+        Example(file.embedding, file.windows, file.spans, file.notes)
+        for _, file in sorted(files.items(), key=itemgetter(0))
+    ]
 
 
 def instrument_of(text: str) -> InstrumentArguments:

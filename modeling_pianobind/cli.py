@@ -243,7 +243,7 @@ def _as_row(hit) -> dict:
         "path": hit.path,
         "start_seconds": hit.start_seconds,
         "end_seconds": hit.end_seconds,
-    }
+    } | ({} if hit.start_measure is None else {"start_measure": hit.start_measure, "end_measure": hit.end_measure})
 
 
 def run_index(args) -> int:
@@ -385,10 +385,12 @@ def run_demo(args) -> int:
 
 
 def _span(hit) -> str:
-    """A hit's window as m:ss-m:ss."""
+    """A hit's window as m:ss-m:ss; of a score also its bars."""
     if hit.start_seconds is None:
         return ""
-    return "-".join(f"{int(at) // 60}:{int(at) % 60:02}" for at in (hit.start_seconds, hit.end_seconds))
+    bars = "" if hit.start_measure is None else f" bars {hit.start_measure}-{hit.end_measure}"
+    clock = "-".join(f"{int(at) // 60}:{int(at) % 60:02}" for at in (hit.start_seconds, hit.end_seconds))
+    return clock + bars
 
 
 def _report(failures) -> int:

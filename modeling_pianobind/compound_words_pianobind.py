@@ -1,11 +1,10 @@
 """Compound words: the note rows of MIDI-BERT and of the published PianoBind, which count beats instead of seconds."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from .notes_pianobind import PianoNotes, check_length, piano_tracks, score_from, tick_clock, window_starts
+from .notes_pianobind import PianoNotes, check_length, name_of, piano_tracks, score_from, tick_clock, window_starts
 
 FIELD_SIZES = (4, 18, 88, 66)  # bar, position, pitch, duration; the last two ids of each are PAD and MASK
 BEAT_TICKS = 480
@@ -55,7 +54,7 @@ def read_compound_notes(source) -> CompoundNotes:
         raise ValueError(
             "these PianoNotes do not know their bars; pass the MIDI file, or this processor's `read` of it."
         )
-    name = str(source) if isinstance(source, (str, Path)) else "the given MIDI"
+    name = name_of(source)
     score = score_from(source, name)
     arrays = [track.notes.numpy() for track in piano_tracks(score, name)]
     start, length, pitch, velocity = (

@@ -13,8 +13,19 @@ MAX_CHARACTERS = 20_000  # of a text; far more than a text tower reads, and mega
 
 
 def _midi_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list, list]]:
-    """A MIDI file's windows and spans, all at once: note rows are small."""
-    yield processor.midi_processor.windows(processor.midi_processor.read(source))
+    """A MIDI file's windows and spans, all at once: note rows are small. With them go the notes."""
+    notes = processor.midi_processor.read(source)
+    yield *processor.midi_processor.windows(notes), notes
+
+
+def _score_windows(processor, source, sampling_rate=None) -> Iterator[tuple]:
+    """As of MIDI, and the first and last measure of each window."""
+    from .score_pianobind import read_score
+
+    reading = read_score(source)
+    notes = processor.midi_processor.read(reading)
+    windows, spans = processor.midi_processor.windows(notes)
+    yield windows, spans, notes, reading.measures_of(spans)
 
 
 def _audio_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list, list]]:
@@ -46,7 +57,7 @@ class Format:
 
 FORMATS = {
     "midi": Format((".mid", ".midi"), "midi", _midi_windows),
-    "score": Format((".musicxml", ".xml", ".mxl", ".mei", ".krn", ".abc"), "midi", _midi_windows),
+    "score": Format((".musicxml", ".xml", ".mxl", ".mei", ".krn", ".abc"), "midi", _score_windows),
     "audio": Format((".wav", ".flac", ".mp3", ".ogg"), "audio", _audio_windows),
 }
 MIDI_EXTENSIONS, SCORE_EXTENSIONS, AUDIO_EXTENSIONS = (FORMATS[kind].extensions for kind in FORMATS)

@@ -10,7 +10,7 @@ import numpy as np
 import symusic
 
 from .inputs_pianobind import SCORE_EXTENSIONS, content_kind, content_modality
-from .score_pianobind import read_score
+from .score_pianobind import ScoreReading, read_score
 
 LOWEST_KEY, HIGHEST_KEY = 21, 108  # A0 and C8 as MIDI pitches
 PIANO_PROGRAMS = range(8)  # General MIDI's piano family, counted from 0
@@ -74,14 +74,23 @@ def read_midi(source) -> PianoNotes:
         if not len(source):
             raise ValueError("the given PianoNotes hold no note; leave the piece out.")
         return source
-    name = str(source) if isinstance(source, (str, Path)) else "the given MIDI"
+    name = name_of(source)
     return notes_from_score(score_from(source, name), name)
+
+
+def name_of(source) -> str:
+    """What error messages call a source."""
+    if isinstance(source, ScoreReading):
+        return source.name
+    return str(source) if isinstance(source, (str, Path)) else "the given MIDI"
 
 
 def score_from(source, name: str) -> symusic.Score:
     """Parses MIDI or a score into a symusic score in ticks; `name` is used in error messages."""
     if isinstance(source, symusic.core.ScoreTick):
         return source
+    if isinstance(source, ScoreReading):
+        return source.midi
     if isinstance(source, (str, Path)):
         if str(source).lower().endswith(SCORE_EXTENSIONS):
             return read_score(source, name).midi
@@ -295,6 +304,7 @@ __all__ = [
     "LOWEST_KEY",
     "PianoNotes",
     "check_length",
+    "name_of",
     "notes_from_score",
     "piano_tracks",
     "read_midi",

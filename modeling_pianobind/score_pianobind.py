@@ -59,10 +59,12 @@ class ScoreReading:
     Attributes:
         midi (`symusic.Score`): its piano part, in ticks.
         measures (`list[Measure]`): as they are played, repeats and all.
+        name (`str`): what error messages call it.
     """
 
     midi: symusic.Score
     measures: list[Measure]
+    name: str
 
     def measure_starts(self) -> tuple[np.ndarray, list[str]]:
         """When each measure begins, in seconds, and its name."""
@@ -70,6 +72,22 @@ class ScoreReading:
 
         ticks = np.array([round(measure.start * self.midi.ticks_per_quarter) for measure in self.measures], np.int64)
         return tick_clock(self.midi)(ticks), [measure.name for measure in self.measures]
+
+    def measures_of(self, spans: np.ndarray) -> np.ndarray:
+        """The numbers of the first and last measure of spans of seconds.
+
+        Returns:
+            `np.ndarray` of shape `(len(spans), 2)`, int32; 0 where a measure has no number.
+        """
+        starts, names = self.measure_starts()
+        if not names:
+            return np.zeros((len(spans), 2), np.int32)
+        numbers = np.array(
+            [int(found[0][:6]) if (found := re.findall(r"\d+", name)) else 0 for name in names], np.int32
+        )
+        first = np.searchsorted(starts, spans[:, 0] + 1e-3, side="right") - 1
+        last = np.searchsorted(starts, spans[:, 1] - 1e-3, side="left") - 1
+        return numbers[np.stack([np.maximum(first, 0), np.maximum(last, np.maximum(first, 0))], axis=1)]
 
 
 def read_score(source, name: str | None = None) -> ScoreReading:
@@ -96,7 +114,7 @@ def read_score(source, name: str | None = None) -> ScoreReading:
         midi = symusic.Score.from_midi(content)
     except (binascii.Error, RuntimeError, IndexError) as error:
         raise ValueError(f"{name}: verovio made no music of this score; export it again.") from error
-    return ScoreReading(_played(midi, measures), measures)
+    return ScoreReading(_played(midi, measures), measures, name)
 
 
 def draw_score(source, name: str | None = None) -> tuple[list[str], list[tuple[float, str]]]:

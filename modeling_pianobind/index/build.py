@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..inputs_pianobind import EXTENSIONS, content_hash, explain, gives_notes, list_files, piece_of
+from .note_alignment import NoteLine
 from .shards import in_shard
 from .table import Failure
 
@@ -98,7 +99,8 @@ class _State:
             self.failures.append(Failure(path, f"{path}: changed or vanished while it was read; try it again."))
         else:
             windows = file.windows.astype(np.float16)
-            self.rows[path] = (path, piece_of(path), self.hashes[path], file.embedding, windows, file.spans)
+            names = path, piece_of(path), self.hashes[path]
+            self.rows[path] = (*names, file.embedding, windows, file.spans, NoteLine.of(file.notes), file.measures)
 
 
 def _scan(paths: list[str], previous: FolderContent) -> _State:

@@ -36,12 +36,15 @@ class Hit:
         score (`float`): cosine between the query and the piece.
         start_seconds, end_seconds (`float` or None): the best matching window of that file; None if the index has no
             windows.
+        start_measure, end_measure (`int` or None): the same of a score, as its measures are numbered in print.
     """
 
     path: str
     score: float
     start_seconds: float | None = None
     end_seconds: float | None = None
+    start_measure: int | None = None
+    end_measure: int | None = None
 
 
 class EmbeddingIndex:
@@ -370,10 +373,12 @@ def _hit(shard: IndexShard, piece, path, score, query) -> Hit:
     windows, spans = shard.table.windows_of(shard.named_by[piece])
     if not len(windows):
         return Hit(path, score)
-    start, end = spans[np.argmax(windows.astype(np.float32) @ query)]
+    best = int(np.argmax(windows.astype(np.float32) @ query))
+    start, end = spans[best]
     if not np.isfinite(start + end):
         raise ValueError(f"{shard.source}: the index is damaged (a window of {path} has no seconds); build it again.")
-    return Hit(path, score, float(start), float(end))
+    measures = shard.table.measures_of(shard.named_by[piece])[best].tolist()
+    return Hit(path, score, float(start), float(end), *(measures if any(measures) else ()))
 
 
 __all__ = ["EmbeddingIndex", "Failure", "FileTable", "Hit"]

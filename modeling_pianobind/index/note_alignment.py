@@ -37,14 +37,14 @@ class NoteLine:
 
     @classmethod
     def of(cls, notes) -> "NoteLine":
-        """The line of `PianoNotes`."""
+        """The line of `PianoNotes`; an empty one of None."""
+        if isinstance(notes, cls):
+            return notes
+        if notes is None or not len(notes):
+            return cls(np.zeros(0, np.uint8), np.zeros(0, np.float32))
         chord = np.concatenate([[0], np.cumsum(np.diff(notes.onset) > CHORD_SECONDS)])
         order = np.argsort(chord * 128 + notes.pitch, kind="stable")
         return cls(notes.pitch[order].astype(np.uint8), notes.onset.astype(np.float32))
-
-    @classmethod
-    def empty(cls) -> "NoteLine":
-        return cls(np.zeros(0, np.uint8), np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def confidences(example: NoteLine, pieces: list[NoteLine]) -> np.ndarray:
     known = [row for row, piece in enumerate(pieces) if len(piece) >= MIN_NOTES]
     if len(example) < MIN_NOTES or not known:
         return found
-    hop = _hop(min(len(example), min(len(pieces[row]) for row in known)) if len(known) == 1 else len(example))
+    hop = _hop(len(example))
     (query,) = _segments([example], hop)
     segments = _segments([pieces[row] for row in known], hop)
     longer = [place for place, one in enumerate(segments) if len(one) >= len(query)]
@@ -101,7 +101,9 @@ def match(first: NoteLine, second: NoteLine) -> Match | None:
     cosines = short @ long.T
     likeness, steps = _traced(cosines)
     steps = steps[:, ::-1] if swapped else steps
-    seconds = [line.onset[np.minimum(steps[:, side] * hop, len(line) - 1)] for side, line in enumerate((first, second))]
+    seconds = [
+        line.onset[np.minimum(steps[:, side] * hop, len(line) - 1)] for side, line in enumerate((first, second))
+    ]
     # The last segments last until their last notes.
     ends = [
         float(line.onset[min((steps[-1, side] + 2) * hop, len(line)) - 1]) for side, line in enumerate((first, second))

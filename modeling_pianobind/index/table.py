@@ -7,6 +7,7 @@ import numpy as np
 
 from ..inputs_pianobind import gives_notes
 from .alignment import Example
+from .note_alignment import NoteLine
 
 INT8_MAX = 127
 
@@ -33,6 +34,9 @@ class FileTable:
             and only chooses a hit's window.
         spans (`np.ndarray` of shape `(all windows, 2)`): start and end in seconds.
         bounds (`np.ndarray` of shape `(files + 1,)`): a file's windows are those from its bound to the next.
+        measures (`np.ndarray` of shape `(all windows, 2)`): int32, a score's first and last measures, else 0.
+        pitches, onsets (`np.ndarray` of shape `(all notes,)`): the files' `NoteLine`s; none of recordings.
+        note_bounds (`np.ndarray` of shape `(files + 1,)`): a file's notes are those from its bound to the next.
     """
 
     paths: Sequence[str] = field(default_factory=list)
@@ -42,23 +46,56 @@ class FileTable:
     windows: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float16))
     spans: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     bounds: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    measures: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
+    pitches: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
+    onsets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    note_bounds: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
 
     def windows_of(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         part = slice(self.bounds[row], self.bounds[row + 1])
         return self.windows[part], self.spans[part]
 
+    def measures_of(self, row: int) -> np.ndarray:
+        return self.measures[self.bounds[row] : self.bounds[row + 1]]
+
+    def notes_of(self, row: int) -> NoteLine:
+        part = slice(self.note_bounds[row], self.note_bounds[row + 1])
+        return NoteLine(self.pitches[part], self.onsets[part])
+
     @classmethod
     def from_rows(cls, rows) -> "FileTable":
-        """Makes a table of `(path, piece, hash, embed, windows, spans)` rows."""
+        """Makes a table of `(path, piece, hash, embed, windows, spans)` rows.
+
+        A row may go on with a `NoteLine` and with the measures of its windows, or None.
+        """
         if not rows:
             return cls()
-        paths, pieces, hashes, embeds, windows, spans = (list(column) for column in zip(*rows, strict=True))
+        rows = [(*row, *(None, None)[len(row) - 6 :]) for row in rows]
+        *names, embeds, windows, spans, lines, measures = (list(column) for column in zip(*rows, strict=True))
         bounds = np.cumsum([0, *map(len, windows)])
-        return cls(paths, pieces, hashes, np.stack(embeds), np.concatenate(windows), np.concatenate(spans), bounds)
+        numbers = [
+            np.zeros((len(own), 2), np.int32) if found is None else np.asarray(found, np.int32)
+            for own, found in zip(windows, measures, strict=True)
+        ]
+        lines = [NoteLine.of(line) for line in lines]
+        return cls(
+            *names,
+            np.stack(embeds),
+            np.concatenate(windows),
+            np.concatenate(spans),
+            bounds,
+            np.concatenate(numbers),
+            np.concatenate([line.pitch for line in lines]),
+            np.concatenate([line.onset for line in lines]),
+            np.cumsum([0, *map(len, lines)]),
+        )
 
     def rows(self) -> list[tuple]:
         names = zip(self.paths, self.pieces, self.hashes, strict=True)
-        return [(*name, self.embeds[row], *self.windows_of(row)) for row, name in enumerate(names)]
+        return [
+            (*name, self.embeds[row], *self.windows_of(row), self.notes_of(row), self.measures_of(row))
+            for row, name in enumerate(names)
+        ]
 
 
 @dataclass
@@ -73,6 +110,8 @@ class IndexShard:
             search reads; `embeds` then scores only the candidates.
         scales (`np.ndarray` of shape `(pieces,)`, *optional*): float32, scale of each row of `codes`.
         source (`str`): the folder that it was read from.
+        noted_by (`np.ndarray` of shape `(pieces,)`, *optional*): row of the file whose notes are a piece's; `named_by`
+            where it is None.
     """
 
     table: FileTable
@@ -81,6 +120,7 @@ class IndexShard:
     codes: np.ndarray | None = None
     scales: np.ndarray | None = None
     source: str = "the index"
+    noted_by: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.named_by)
@@ -90,7 +130,10 @@ class IndexShard:
 
     def example(self, piece: int) -> Example:
         """A piece with the windows of the file that a hit shows."""
-        return Example(self.embeds[piece], *self.table.windows_of(self.named_by[piece]))
+        noted = self.named_by if self.noted_by is None else self.noted_by
+        return Example(
+            self.embeds[piece], *self.table.windows_of(self.named_by[piece]), self.table.notes_of(noted[piece])
+        )
 
     @classmethod
     def of(cls, table: FileTable) -> "IndexShard":
@@ -105,7 +148,11 @@ class IndexShard:
         for row in sorted(range(len(piece)), key=lambda row: (gives_notes(table.paths[row]), table.paths[row])):
             if named_by[piece[row]] < 0:
                 named_by[piece[row]] = row
-        return cls(table, embeds, named_by)
+        counts, noted_by = np.diff(table.note_bounds), named_by.copy()
+        for row in np.flatnonzero(counts):
+            if not counts[noted_by[piece[row]]]:
+                noted_by[piece[row]] = row
+        return cls(table, embeds, named_by, noted_by=noted_by)
 
     def quantize(self, block_rows: int = 65_536) -> None:
         """Makes `codes` and `scales`, a block of rows at a time."""
