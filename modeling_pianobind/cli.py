@@ -14,6 +14,8 @@ import numpy as np
 
 from .app.command import add_arguments as add_app_arguments
 from .app.command import run as run_app
+from .duplicates_command import add_arguments as add_duplicates_arguments
+from .duplicates_command import run as run_duplicates_of
 from .index.embedding_index import EmbeddingIndex
 from .index.folder_index import Collection, check_searchable, update_index
 from .index.shards import check_shard_target, is_index, list_shards, merge, shard_folder
@@ -180,6 +182,15 @@ def _parser() -> Parser:
     transcribing(describe)
     computing(describe)
 
+    duplicates = command(
+        "duplicates",
+        run_duplicates,
+        "List the files that are the same piece: copies, other performances, scores and performances.",
+        f"{CACHE_NOTE} {EPILOG}",
+    )
+    add_duplicates_arguments(duplicates)
+    transcribing(duplicates)
+
     export = command("export", run_export, "Write the model as ONNX files (extra [onnx]), checked against PyTorch.")
     export.add_argument("--onnx", metavar="FOLDER", required=True, help="where to write them")
     export.add_argument(
@@ -334,6 +345,11 @@ def run_describe(args) -> int:
     for label, score in rank_labels(embedding, *label_embeddings(checkpoint.embed_text, labels), args.top_k):
         print(f"{score:6.3f}  {label}")
     return 0
+
+
+def run_duplicates(args) -> int:
+    """Prints groups of files that are the same piece."""
+    return _report(run_duplicates_of(args))
 
 
 def run_export(args) -> int:

@@ -74,7 +74,7 @@ class EmbeddingIndex:
         self.shards, self._joined = shards, None
 
     @property
-    def _table(self) -> FileTable:
+    def file_table(self) -> FileTable:
         """All files; of shards, read into memory."""
         if len(self.shards) == 1:
             return self.shards[0].table
@@ -172,7 +172,7 @@ class EmbeddingIndex:
 
         known = FolderContent()
         if previous is not None and (previous.fingerprint, previous.transcribed) == (fingerprint, transcribed):
-            known = FolderContent(previous._table.rows(), previous.failures)
+            known = FolderContent(previous.file_table.rows(), previous.failures)
         return index(embed_folder(folder, known, embed, hand_over, shard))
 
     def add(self, ids: Iterable[str | os.PathLike], embeddings: np.ndarray) -> None:
@@ -188,7 +188,7 @@ class EmbeddingIndex:
         embeds = self._checked(embeddings, "embeddings")
         if len(ids) != len(embeds):
             raise ValueError(f"there are {len(ids)} ids and {len(embeds)} embeddings; give one embedding for each id.")
-        taken = {*self._table.paths, *self._table.pieces}
+        taken = {*self.file_table.paths, *self._table.pieces}
         for piece in ids:
             if piece in taken:
                 raise ValueError(f"the id {piece!r} stands twice; give each piece an id of its own.")
@@ -196,7 +196,7 @@ class EmbeddingIndex:
         dim = embeds.shape[1]
         none = (np.zeros((0, dim), np.float16), np.zeros((0, 2)))
         new = [(piece, piece, "", embed, *none) for piece, embed in zip(ids, embeds, strict=True)]
-        self._set_shards([IndexShard.of(FileTable.from_rows(self._table.rows() + new))])
+        self._set_shards([IndexShard.of(FileTable.from_rows(self.file_table.rows() + new))])
 
     def search(self, query_embeddings: np.ndarray, top_k: int = 10) -> list[list[Hit]]:
         """Finds the pieces that are closest to each query.
@@ -303,7 +303,7 @@ class EmbeddingIndex:
 
     def same_files(self, other: "EmbeddingIndex") -> bool:
         """Whether both hold the same files with the same content, and the same failures."""
-        mine, others = self._table, other._table
+        mine, others = self.file_table, other._table
         same = all(list(getattr(mine, name)) == list(getattr(others, name)) for name in ("paths", "hashes"))
         return same and (self.failures, self.fingerprint) == (other.failures, other.fingerprint)
 
@@ -320,7 +320,7 @@ class EmbeddingIndex:
         """
         if dtype not in DTYPES:
             raise ValueError(f"`dtype` is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
-        shard = self.shards[0] if len(self.shards) == 1 else IndexShard.of(self._table)
+        shard = self.shards[0] if len(self.shards) == 1 else IndexShard.of(self.file_table)
         shard = replace(shard, codes=None, scales=None)
         if dtype == "int8":
             shard.quantize()

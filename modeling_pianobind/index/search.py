@@ -18,6 +18,8 @@ BLOCK_ROWS = 32_768  # the product of 64 queries with them fits the processor's 
 FLOAT_MARGIN = np.float32(5e-5)  # above what float32 products in another order, and rounding, can differ by
 INT8_CANDIDATES = 4  # int8 lets this many times `top_k` rows through, so that its rounding loses none
 INT8_MAX_QUERIES = 8  # up to here usearch, which reads int8, beats a matrix product with the rows as float32
+# Of the distance to 1 that notes fill: the example itself stays before its other performances.
+SURE_SHARE = 0.9
 MAX_COSINE = 1.1  # larger values and NaN come from damaged files
 INT8_TIE = 1e-6  # distances closer than this are of equal codes
 CONVERTED_ROWS = 1_024  # int8 rows made float32 at once: they stay in the processor's cache
@@ -85,7 +87,7 @@ def rerank_by_alignment(
         if len(example.windows) and len(other.windows):
             text_score = 0.0 if words is None else text_weight * float(other.embedding @ words)
             likeness = alignment(example, other)
-            likeness += (1 - likeness) * sure[rank]
+            likeness += SURE_SHARE * (1 - likeness) * sure[rank]
             score = (text_score + (1 - text_weight) * likeness) / length
             candidates[rank] = (-round(float(score), SCORE_DECIMALS), path, shard, piece)
     return sorted(candidates[:count], key=lambda candidate: candidate[:2])
