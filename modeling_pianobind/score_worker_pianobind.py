@@ -10,6 +10,7 @@ import sys
 import xml.etree.ElementTree as ET
 
 MAX_MEMORY_BYTES = 3 << 30
+MAX_CPU_SECONDS = 20  # of one score; the longest of the corpus takes three
 MEI = "{http://www.music-encoding.org/ns/mei}"
 XML_ID = "{http://www.w3.org/XML/1998/namespace}id"
 # The score as one endless line: nothing is laid out on pages that nobody will see.
@@ -157,10 +158,8 @@ def _text(element) -> str:
     return " ".join("".join(element.itertext()).split())[:200]
 
 
-def _limit_memory() -> None:
-    try:
-        import resource
-    except ImportError:  # not on Windows
+def _limit_memory(resource) -> None:
+    if resource is None:
         return
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
@@ -168,11 +167,19 @@ def _limit_memory() -> None:
 
 def main() -> None:
     """Answers until stdin ends."""
-    _limit_memory()
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        resource = None
+    _limit_memory(resource)
     sys.setrecursionlimit(5_000)  # of nested elements; C's stack holds as many
     reader, stdin, stdout = Reader(), sys.stdin.buffer, sys.stdout.buffer
     while head := stdin.read(8):
         question = json.loads(stdin.read(int.from_bytes(head, "little")))
+        if resource is not None:  # the process ends there, and is started again for the next score
+            used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+            hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+            resource.setrlimit(resource.RLIMIT_CPU, (int(used) + MAX_CPU_SECONDS, hard))
         try:
             answer = reader.answer(question)
         except MemoryError:
