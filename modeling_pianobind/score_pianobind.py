@@ -131,20 +131,34 @@ def read_score(source, name: str | None = None) -> ScoreReading:
     return ScoreReading(_played(midi, measures), measures, name)
 
 
-def draw_score(source, name: str | None = None) -> tuple[list[str], list[tuple[float, str]]]:
-    """Draws a score.
+@dataclass
+class DrawnPage:
+    """A page of a score.
+
+    Attributes:
+        svg (`str`): the drawing.
+        size (`tuple[float, float]`): width and height of its coordinates.
+        boxes (`dict[int, tuple]`): left, top, width and height of the measures on it, by their places in the order in
+            which they are played.
+    """
+
+    svg: str
+    size: tuple[float, float]
+    boxes: dict[int, tuple[float, float, float, float]]
+
+
+def draw_score(source, measure: int, name: str | None = None) -> DrawnPage:
+    """Draws the page with a measure.
 
     Args:
+        measure (`int`): its place in the order in which measures are played.
         source, name: as in `read_score`.
-    Returns:
-        SVG pages, and for each measure in the order in which they are played the quarters from the beginning and the
-        id of its element in the SVG.
     Raises:
-        OSError, ValueError: as `read_score`.
+        OSError, ValueError: as `read_score`; or there is no such measure.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else "the given score")
-    answer = _ask(*_text_and_kind(source, name), "draw", name)
-    return answer["pages"], [(float(start), place) for start, place in answer["measures"]]
+    answer = _ask(*_text_and_kind(source, name), "draw", name, measure)
+    return DrawnPage(answer["svg"], tuple(answer["size"]), {place: tuple(box) for place, *box in answer["boxes"]})
 
 
 def _text_and_kind(source, name: str) -> tuple[str, str]:
@@ -273,7 +287,7 @@ class _Worker:
 _idle: queue.SimpleQueue = queue.SimpleQueue()
 
 
-def _ask(text: str, kind: str, do: str, name: str) -> dict:
+def _ask(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
     if find_spec("verovio") is None:
         raise ValueError(f'{name}: reading scores needs verovio; run pip install "pianobind[scores]".')
     try:
@@ -281,7 +295,7 @@ def _ask(text: str, kind: str, do: str, name: str) -> dict:
     except queue.Empty:
         worker = _Worker()
     try:
-        answer = worker.ask({"text": text, "kind": kind, "do": do})
+        answer = worker.ask({"text": text, "kind": kind, "do": do, "measure": measure})
     except TimeoutError as error:
         worker.stop()
         raise ValueError(f"{name}: verovio did not finish in {MAX_SECONDS:g} s; export it again.") from error
@@ -380,4 +394,4 @@ def _played(midi: symusic.Score, measures: list[Measure]) -> symusic.Score:
     return out
 
 
-__all__ = ["ScoreReading", "draw_score", "read_score"]
+__all__ = ["DrawnPage", "ScoreReading", "draw_score", "read_score"]

@@ -12,6 +12,8 @@ import xml.etree.ElementTree as ET
 MAX_MEMORY_BYTES = 3 << 30
 MAX_CPU_SECONDS = 20  # of one score; the longest of the corpus takes three
 MEI = "{http://www.music-encoding.org/ns/mei}"
+SVG = "{http://www.w3.org/2000/svg}"
+STAFF_LINE = re.compile(r"M(-?[\d.]+) (-?[\d.]+) L(-?[\d.]+) (-?[\d.]+)")
 XML_ID = "{http://www.w3.org/XML/1998/namespace}id"
 # The score as one endless line: nothing is laid out on pages that nobody will see.
 READING = {"breaks": "none", "xmlIdSeed": 1, "header": "none", "footer": "none"}
@@ -33,11 +35,11 @@ class Reader:
         self._toolkit = verovio.toolkit()
 
     def answer(self, question: dict) -> dict:
-        """`{"text", "kind", "do"}` -> what `read` or `draw` says, or `{"error"}`."""
+        """`{"text", "kind", "do", "measure"}` -> what `read` or `draw` says, or `{"error"}`."""
         self._toolkit.setOptions((DRAWING if question["do"] == "draw" else READING) | {"inputFrom": question["kind"]})
         if not self._toolkit.loadData(question["text"]):
             return {"error": "verovio finds no music in it"}
-        return self.draw() if question["do"] == "draw" else self.read()
+        return self.draw(question["measure"]) if question["do"] == "draw" else self.read()
 
     def read(self) -> dict:
         """Notes as MIDI, when each measure begins, the staves, and the marks that tell tempo and dynamics."""
@@ -75,10 +77,43 @@ class Reader:
         """When each measure begins, in quarters with repeats, and its id, which is the same each time."""
         return [(one["qstamp"], REPEAT_SUFFIX.sub("", one["measureOn"])) for one in events if "measureOn" in one]
 
-    def draw(self) -> dict:
-        """All pages as SVG, and when each measure begins, in quarters with repeats, with its id in the SVG."""
-        pages = [self._toolkit.renderToSVG(page + 1) for page in range(self._toolkit.getPageCount())]
-        return {"pages": pages, "measures": self._starts(self._events())}
+    def draw(self, number: int) -> dict:
+        """The page with a measure, counted as it is played, and where that page has measures.
+
+        Returns:
+            `{"svg", "size", "boxes"}`: the drawing, its width and height, and `[number, left, top, width, height]` of
+            each measure that is on it, once for each time that it is played.
+        """
+        names = [name for _, name in self._starts(self._events())]
+        page = self._toolkit.getPageWithElement(names[number]) if number < len(names) else 0
+        if not page:
+            return {"error": "verovio draws no such measure of it"}
+        svg = self._toolkit.renderToSVG(page)
+        root = ET.fromstring(svg)
+        width, height = (float(value) for value in root.get("viewBox").split()[2:])
+        inner = next(one for one in root.iter(f"{SVG}svg") if one.get("class") == "definition-scale")
+        scale = width / float(inner.get("viewBox").split()[2])
+        margin = next(
+            (one.get("transform", "") for one in inner.iter(f"{SVG}g") if one.get("class") == "page-margin"), ""
+        )
+        left, top = (float(value) for value in [*re.findall(r"-?[\d.]+", margin), "0", "0"][:2])
+        boxes = {}
+        for measure in root.iter(f"{SVG}g"):
+            if measure.get("class") == "measure":
+                lines = [
+                    line for staff in measure if staff.get("class") == "staff" for line in staff.iter(f"{SVG}path")
+                ]
+                found = [STAFF_LINE.fullmatch(line.get("d", "")) for line in lines]
+                points = [[float(value) for value in line.groups()] for line in found if line]
+                if points:
+                    x, y, right, bottom = (
+                        pick(column)
+                        for pick, column in zip((min, min, max, max), zip(*points, strict=True), strict=True)
+                    )
+                    box = x + left, y + top, right - x, bottom - y
+                    boxes[measure.get("id")] = [round(value * scale, 2) for value in box]
+        placed = [[place, *boxes[name]] for place, name in enumerate(names) if name in boxes]
+        return {"svg": svg, "size": [width, height], "boxes": placed}
 
 
 class _Measures:
