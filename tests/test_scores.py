@@ -52,7 +52,8 @@ MEI = """<?xml version="1.0"?><mei xmlns="http://www.music-encoding.org/ns/mei" 
 <score><scoreDef meter.count="2" meter.unit="4"><staffGrp><staffDef n="1" lines="5" clef.shape="G" clef.line="2"/>
 </staffGrp></scoreDef><section><measure n="1"><staff n="1"><layer n="1"><note pname="c" oct="4" dur="4"/><note
 pname="d" oct="4" dur="4"/></layer></staff><tempo tstamp="1">Andante</tempo><dynam tstamp="1">p</dynam></measure>
-<measure n="2"><staff n="1"><layer n="1"><note pname="e" oct="5" dur="2"/></layer></staff><dynam tstamp="1">f</dynam></measure>
+<measure n="2"><staff n="1"><layer n="1"><note pname="e" oct="5" dur="2"/></layer></staff>
+<dynam tstamp="1">f</dynam></measure>
 </section></score></mdiv></body></music></mei>"""
 
 
