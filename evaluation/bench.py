@@ -48,6 +48,7 @@ class Bench:
         split (`str`): the rows that are measured; only probes and baselines see `train` rows.
         instruments (`dict`): instruments that render MIDI, by name; not those of the training data.
         recordings (`Path`, *optional*): folder below which the corpus's recordings lie.
+        printed_scores (`Path`, *optional*): folder of scores, with `scores.jsonl` saying whose performances they have.
         sentence_embedder (`Callable`, *optional*): list of texts -> `(n, dim)` unit rows, for the MiniLM baseline.
         audio_pieces, audio_seconds: how many pieces are rendered, and how much of each, around its middle.
         transcribe, transcribed_pieces: also measure audio with transcription, and on how many rendered pieces.
@@ -62,6 +63,7 @@ class Bench:
     split: str = "valid"
     instruments: dict = field(default_factory=dict)
     recordings: Path | None = None
+    printed_scores: Path | None = None
     sentence_embedder: Callable | None = None
     audio_pieces: int = 1000
     audio_seconds: float = 40.0
@@ -95,6 +97,11 @@ class Bench:
     def midi_at(self, places) -> np.ndarray:
         """`(places, dim)` embeddings of whole pieces."""
         return self._kept("midi", self.embed_notes, places)
+
+    @cached_property
+    def piece_examples(self) -> list[Example]:
+        """The measured pieces with their windows and notes."""
+        return self.note_examples(self.notes_at(self.places))
 
     def features_at(self, places) -> np.ndarray:
         """`(places, features)` hand-made features of whole pieces, for baselines."""

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections import Counter
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -40,6 +41,7 @@ from .midi_protocols import (
     tagging_without_cues,
 )
 from .query_protocols import free_queries, lexicon_held_out, works_held_out
+from .score_protocols import duplicates, score_performance
 from .scores import Bootstrap
 from .text_protocols import paper, prompts, text_to_piece
 
@@ -48,7 +50,7 @@ PROTOCOLS = {
     for protocol in (
         paper, text_to_piece, works_held_out, free_queries, lexicon_held_out, prompts, tagging, tagging_without_cues,
         dance_and_form, emotion, probes, robustness_midi, corpus_map,
-        tagging_audio, audio_midi, mixed_ranking, recordings, robustness_audio,
+        tagging_audio, audio_midi, mixed_ranking, recordings, robustness_audio, score_performance, duplicates,
     )
 }  # fmt: skip
 RENDER_RATE = 44_100
@@ -81,6 +83,7 @@ def make_bench(given, model, processor) -> Bench:
         split=given.split,
         instruments=dict(zip(map(_instrument_name, named), make_instruments(named), strict=True)),
         recordings=given.recordings,
+        printed_scores=given.scores,
         sentence_embedder=sentence_embedder(given.minilm, given.device) if given.minilm else None,
         audio_pieces=given.audio_pieces,
         audio_seconds=given.audio_seconds,
@@ -94,7 +97,10 @@ def _examples(model, processor, modality, sources, **settings) -> list[Example]:
     files = dict(embed_files(model, processor, sources, modality, **settings))
     if failed := [file.error for file in files.values() if file.error is not None]:
         raise failed[0]
-    return [Example(files[place].embedding, files[place].windows, files[place].spans) for place in range(len(sources))]
+    return [
+        Example(file.embedding, file.windows, file.spans, file.notes)
+        for _, file in sorted(files.items(), key=itemgetter(0))
+    ]
 
 
 def instrument_of(text: str) -> InstrumentArguments:
@@ -216,6 +222,7 @@ def main(arguments=None) -> int:
         help="instrument that training has not heard; give it again for more, against which robustness is measured",
     )  # fmt: skip
     parser.add_argument("--recordings", type=Path, help="folder below which the corpus's recordings lie")
+    parser.add_argument("--scores", type=Path, help="folder of printed scores with scores.jsonl")
     parser.add_argument("--transcribe", action="store_true", help="measure audio with transcription too; takes hours")
     parser.add_argument("--transcribed-pieces", type=int, default=200, help="of the rendered ones (default: 200)")
     parser.add_argument("--audio-pieces", type=int, default=1000, help="pieces that are rendered (default: 1000)")

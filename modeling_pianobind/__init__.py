@@ -31,6 +31,7 @@ _HOMES = {
     "embed_audio": "retrieval",
     "embed_example": "retrieval",
     "embed_midi": "retrieval",
+    "embed_score": "retrieval",
     "embed_pieces": "retrieval",
     "embed_text": "retrieval",
 }
@@ -58,6 +59,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr_
     from .retrieval import embed_example as embed_example
     from .retrieval import embed_midi as embed_midi
     from .retrieval import embed_pieces as embed_pieces
+    from .retrieval import embed_score as embed_score
     from .retrieval import embed_text as embed_text
     from .towers_pianobind import PianoBindAudioModel as PianoBindAudioModel
     from .towers_pianobind import PianoBindMidiModel as PianoBindMidiModel

@@ -1,4 +1,4 @@
-"""The `pianobind` command: search, index, embed, describe, export, demo, app.
+"""The `pianobind` command: search, index, embed, describe, duplicates, export, demo, app.
 
 torch and transformers are imported only to embed files: `--help` and a search of a saved index start fast.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from .app.command import add_arguments as add_app_arguments
 from .app.command import run as run_app
 from .commands import describe as describe_command
+from .commands import duplicates as duplicates_command
 from .commands import search as search_command
 from .commands.output import span
 from .index.embedding_index import EmbeddingIndex
@@ -191,6 +192,16 @@ def _parser() -> Parser:
     describe_command.add_arguments(describe)
     reading(describe)
     computing(describe)
+
+    duplicates = command(
+        "duplicates",
+        duplicates_command.run,
+        "List the files that are the same piece: copies, other performances, scores and performances.",
+        f"{CACHE_NOTE} {EPILOG}",
+    )
+    duplicates_command.add_arguments(duplicates)
+    reading(duplicates)
+    computing(duplicates)
 
     export = command("export", run_export, "Write the model as ONNX files (extra [onnx]), checked against PyTorch.")
     export.add_argument("--onnx", metavar="FOLDER", required=True, help="where to write them")

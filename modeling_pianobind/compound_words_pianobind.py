@@ -1,11 +1,11 @@
 """Compound words: the note rows of MIDI-BERT and of the published PianoBind, which count beats instead of seconds."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from .notes_pianobind import PianoNotes, check_length, piano_tracks, score_from, tick_clock, window_starts
+from .notes_pianobind import PianoNotes, check_length, name_of, piano_tracks, score_from, window_starts
+from .standard_midi_pianobind import tick_clock
 
 FIELD_SIZES = (4, 18, 88, 66)  # bar, position, pitch, duration; the last two ids of each are PAD and MASK
 BEAT_TICKS = 480
@@ -56,7 +56,7 @@ def read_compound_notes(source, solo_only: bool = False) -> CompoundNotes:
         raise ValueError(
             "these PianoNotes do not know their bars; pass the MIDI file, or this processor's `read` of it."
         )
-    name = str(source) if isinstance(source, (str, Path)) else "the given MIDI"
+    name = name_of(source)
     score = score_from(source, name)
     arrays = [track.notes.numpy() for track in piano_tracks(score, name, solo_only)]
     start, length, pitch, velocity = (

@@ -6,10 +6,12 @@ from typing import BinaryIO
 import numpy as np
 import soxr
 
-from .inputs_pianobind import MissingDecoderError
-
 # First bytes, and bytes 8 to 12 or 4 to 8, of what FFmpeg is needed for: MPEG-4, ADTS, ASF, Matroska.
 FFMPEG_STARTS = (b"\xff\xf1", b"\xff\xf9", b"\x30\x26\xb2\x75", b"\x1a\x45\xdf\xa3")
+
+
+class MissingDecoderError(ValueError):
+    """A file needs an extra that is not installed: it can be read once it is."""
 
 
 def needs_ffmpeg(head: bytes) -> bool:
@@ -53,4 +55,4 @@ def ffmpeg_blocks(handle: BinaryIO, name: str, sampling_rate: int) -> Iterator[n
         ) from error
 
 
-__all__ = ["ffmpeg_blocks", "needs_ffmpeg"]
+__all__ = ["MissingDecoderError", "ffmpeg_blocks", "needs_ffmpeg"]

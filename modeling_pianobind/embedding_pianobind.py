@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from .checkpoint_pianobind import check_match
 from .dtype_pianobind import computing
-from .inputs_pianobind import FORMATS, check_content, group_pieces, modality_of
+from .inputs_pianobind import FORMATS, check_content, gives_notes, group_pieces, modality_of
 from .transcription_pianobind import load_transcriber, transcribed_midi
 
 if TYPE_CHECKING:
     from .modeling_pianobind import PianoBindModel
+    from .notes_pianobind import PianoNotes
     from .processing_pianobind import PianoBindProcessor
 
 # Bounds the memory of reading ahead: windows of audio of about 1 MB each, or whole MIDI files.
@@ -69,12 +70,16 @@ class EmbeddedFile:
         towers (`np.ndarray` of shape `(windows,)`): the tower of each window, "audio" or "midi"; a transcribed
             recording has windows of both.
         error (`ValueError`, `OSError` or None): why the file could not be read; its windows are then empty.
+        notes (`PianoNotes`, *optional*): of MIDI, a score, or a recording that was transcribed.
+        measures (`np.ndarray` of shape `(windows, 2)`, *optional*): numbers of a score's first and last measures.
     """
 
     windows: np.ndarray
     spans: np.ndarray
     towers: np.ndarray
     error: Exception | None = None
+    notes: "PianoNotes | None" = None
+    measures: np.ndarray | None = None
 
     @property
     def embedding(self) -> np.ndarray:
@@ -127,7 +132,10 @@ def embed_files(
     files = [_Progress() for _ in sources]
 
     def read(source):
-        kind, is_file = modality or modality_of(source), isinstance(source, (str, os.PathLike))
+        is_file = isinstance(source, (str, os.PathLike))
+        kind = modality or modality_of(source)
+        if is_file and kind == "midi" and gives_notes(source):
+            kind = modality_of(source)  # a score where MIDI is asked for
         entry = FORMATS[kind]
         for tower in (entry.tower, "midi") if transcribe else (entry.tower,):
             if getattr(model, f"{tower}_model") is None:
@@ -144,8 +152,9 @@ def embed_files(
                 yield position
         waiting[tower].clear()
 
-    def take(position, tower, windows, spans):
+    def take(position, tower, windows, spans, notes=None, measures=None):
         file = files[position]
+        file.notes, file.measures = notes, measures
         waiting[tower].extend((position, len(file.spans) + row, window) for row, window in enumerate(windows))
         file.spans.extend(spans)
         file.towers.extend([tower] * len(windows))
@@ -185,6 +194,7 @@ class _Progress:
         self.spans, self.towers = [], []
         self.windows, self.embedded = np.empty((0, 0), np.float32), 0  # has spare rows for further windows
         self.read, self.error = False, None
+        self.notes = self.measures = None
 
     @property
     def complete(self):
@@ -205,7 +215,8 @@ class _Progress:
         if self.error is not None:
             return EmbeddedFile(np.zeros((0, dim), np.float32), np.zeros((0, 2)), np.zeros(0, str), self.error)
         windows = self.windows[: self.embedded].copy()
-        return EmbeddedFile(windows, np.asarray(self.spans, np.float64), np.array(self.towers))
+        spans, towers = np.asarray(self.spans, np.float64), np.array(self.towers)
+        return EmbeddedFile(windows, spans, towers, None, self.notes, self.measures)
 
 
 def _hidden(progress):
@@ -368,7 +379,7 @@ def embed_midi(
     """Embeds MIDI of any length: each piece is cut in windows, whose mean is normalised again.
 
     Args:
-        paths: paths of MIDI files, or bytes, symusic scores or `PianoNotes`.
+        paths: paths of MIDI files or scores, or their content (`bytes`), symusic scores or `PianoNotes`.
         model, processor, batch_size, progress, dtype: as in `embed_audio`.
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
@@ -377,6 +388,9 @@ def embed_midi(
     """
     settings = {"batch_size": batch_size, "progress": progress, "dtype": dtype}
     return embed_all(model, processor, _listed(paths), modality="midi", **settings)
+
+
+embed_score = embed_midi  # reads both
 
 
 def embed_pieces(
@@ -447,6 +461,7 @@ __all__ = [
     "embed_files",
     "embed_midi",
     "embed_pieces",
+    "embed_score",
     "embed_text",
     "unit_rows",
 ]

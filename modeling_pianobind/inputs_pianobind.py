@@ -13,8 +13,19 @@ MAX_CHARACTERS = 20_000  # of a text; far more than a text tower reads, and mega
 
 
 def _midi_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list, list]]:
-    """A MIDI file's windows and spans, all at once: note rows are small."""
-    yield processor.midi_processor.windows(processor.midi_processor.read(source))
+    """A MIDI file's windows and spans, all at once: note rows are small. With them go the notes."""
+    notes = processor.midi_processor.read(source)
+    yield *processor.midi_processor.windows(notes), notes
+
+
+def _score_windows(processor, source, sampling_rate=None) -> Iterator[tuple]:
+    """As of MIDI, and the first and last measure of each window."""
+    from .score_pianobind import read_score
+
+    reading = read_score(source)
+    notes = processor.midi_processor.read(reading)
+    windows, spans = processor.midi_processor.windows(notes)
+    yield windows, spans, notes, reading.measures_of(spans)
 
 
 def _audio_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list, list]]:
@@ -46,11 +57,12 @@ class Format:
 
 FORMATS = {
     "midi": Format((".mid", ".midi"), "midi", _midi_windows),
+    "score": Format((".musicxml", ".xml", ".mxl", ".mei", ".krn", ".abc"), "midi", _score_windows),
     "audio": Format(
         (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aif", ".aiff", ".m4a", ".aac", ".wma"), "audio", _audio_windows
     ),
 }
-MIDI_EXTENSIONS, AUDIO_EXTENSIONS = FORMATS["midi"].extensions, FORMATS["audio"].extensions
+MIDI_EXTENSIONS, SCORE_EXTENSIONS, AUDIO_EXTENSIONS = (FORMATS[kind].extensions for kind in FORMATS)
 EXTENSIONS = {extension: modality for modality, entry in FORMATS.items() for extension in entry.extensions}
 TEXT_EXTENSIONS = (".md", ".txt", ".csv", ".json", ".jsonl")
 MODALITIES = ("text", *FORMATS)
@@ -66,12 +78,12 @@ SIGNATURES = {
     (b"", b"M4A "): ("an MPEG-4 file", "audio"),
     **dict.fromkeys(((first, b"") for first in (b"\xff\xf1", b"\xff\xf9")), ("an AAC file", "audio")),
     **dict.fromkeys(((first, b"") for first in MP3_STARTS), ("an MP3 file", "audio")),
-    (b"PK\x03\x04", b""): ("a ZIP archive", None),
+    (b"PK\x03\x04", b""): ("a ZIP archive", "score"),  # as compressed MusicXML is
+    **dict.fromkeys(((first, b"") for first in (b"<?xml", b"<score-", b"<!DOCTYPE", b"<mei")), ("XML", "score")),
+    **dict.fromkeys(((first, b"") for first in (b"!!!", b"**kern", b"**dynam")), ("Humdrum", "score")),
+    **dict.fromkeys(((first, b"") for first in (b"X:", b"%abc")), ("ABC", "score")),
 }
-
-
-class MissingDecoderError(ValueError):
-    """A file needs an extra that is not installed: it can be read once it is."""
+TEXT_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # that begin a text in UTF-8 or UTF-16
 
 
 def modality_of(path) -> str:
@@ -87,7 +99,16 @@ def modality_of(path) -> str:
     raise ValueError(f"{path}: its extension {extension or '(none)'} is not one of {known}; rename or convert it.")
 
 
+def gives_notes(path) -> bool:
+    """Whether a file holds notes, as MIDI files and scores do, by its extension."""
+    modality = EXTENSIONS.get(os.path.splitext(path)[1].lower())
+    return modality is not None and FORMATS[modality].tower == "midi"
+
+
 def _signature(head: bytes) -> tuple[str, str | None]:
+    if head.startswith(TEXT_MARKS[1:]):
+        return ("UTF-16 text", "score") if b"<" in head else ("", None)
+    head = head.removeprefix(TEXT_MARKS[0])
     for (first, later), meaning in SIGNATURES.items():
         if head.startswith(first) and head[8:12].startswith(later):
             return meaning
@@ -157,7 +178,7 @@ def check_numbers(settings, lowest: dict[str, float]) -> None:
 
 
 def list_files(folder) -> list[str]:
-    """Paths of the MIDI files and recordings below a folder, sorted; hidden files and folders are left out.
+    """Paths of the MIDI files, scores and recordings below a folder, sorted; hidden files and folders are left out.
 
     Raises:
         NotADirectoryError, FileNotFoundError, PermissionError: the folder itself cannot be listed.
@@ -224,8 +245,8 @@ __all__ = [
     "FORMATS",
     "MIDI_EXTENSIONS",
     "MODALITIES",
+    "SCORE_EXTENSIONS",
     "Format",
-    "MissingDecoderError",
     "check_content",
     "check_numbers",
     "content_hash",
@@ -233,6 +254,7 @@ __all__ = [
     "content_modality",
     "count_other_files",
     "explain",
+    "gives_notes",
     "group_pieces",
     "list_files",
     "modality_of",

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import symusic
 
-from .inputs_pianobind import content_kind, content_modality
+from .inputs_pianobind import SCORE_EXTENSIONS, content_kind, content_modality
+from .score_pianobind import ScoreReading, read_score
+from .standard_midi_pianobind import PIANO_PROGRAMS, tick_clock
 
 LOWEST_KEY, HIGHEST_KEY = 21, 108  # A0 and C8 as MIDI pitches
-PIANO_PROGRAMS = range(8)  # General MIDI's piano family, counted from 0
-LAST_TICK = 2**31  # beyond the range of a MIDI file
 MAX_HOURS = 24.0  # longer "pieces" are damaged files: one wrong time can mean a century
 MAX_NOTES = 300_000  # eight hours at ten notes a second; more would take the tower minutes
 MAX_PEDAL_SECONDS = 10.0  # a string has decayed by then, however long the pedal stays down
@@ -58,10 +58,11 @@ class PianoNotes:
 
 
 def read_midi(source, solo_only: bool = False) -> PianoNotes:
-    """Reads the notes of a MIDI file.
+    """Reads the notes of a MIDI file or a score.
 
     Args:
-        source (`str`, `Path`, `bytes`, `symusic.Score` or `PianoNotes`): a file, its content, or notes.
+        source (`str`, `Path`, `bytes`, `symusic.Score` or `PianoNotes`): a file, its content, or what was read of it;
+            what is a score (MusicXML, MEI, Humdrum, ABC) is known by its content.
         solo_only (`bool`): refuse a file with other instruments; by default only its piano tracks are read.
     Returns:
         `PianoNotes`, all the piano's tracks and channels together.
@@ -73,17 +74,30 @@ def read_midi(source, solo_only: bool = False) -> PianoNotes:
         if not len(source):
             raise ValueError("the given PianoNotes hold no note; leave the piece out.")
         return source
-    name = str(source) if isinstance(source, (str, Path)) else "the given MIDI"
+    name = name_of(source)
     return notes_from_score(score_from(source, name), name, solo_only)
 
 
+def name_of(source) -> str:
+    """What error messages call a source."""
+    if isinstance(source, ScoreReading):
+        return source.name
+    return str(source) if isinstance(source, (str, Path)) else "the given MIDI"
+
+
 def score_from(source, name: str) -> symusic.Score:
-    """Parses MIDI into a symusic score in ticks; `name` is used in error messages."""
+    """Parses MIDI or a score into a symusic score in ticks; `name` is used in error messages."""
     if isinstance(source, symusic.core.ScoreTick):
         return source
+    if isinstance(source, ScoreReading):
+        return source.midi
     if isinstance(source, (str, Path)):
+        if str(source).lower().endswith(SCORE_EXTENSIONS):
+            return read_score(source, name).midi
         with open(source, "rb") as handle:
             source = handle.read()
+    elif content_modality(bytes(source[:12])) == "score":
+        return read_score(source, name).midi
     content = bytes(source)
     _check_header(content, name)
     _check_chunks(content, name)
@@ -275,18 +289,6 @@ def _instrument(track) -> str:
     return "drums (channel 10)" if track.is_drum else f"program {track.program + 1}"
 
 
-def tick_clock(score):
-    """A function of ticks -> seconds by the tempo map, in float64: float32 is off by milliseconds after an hour."""
-    tempos = score.tempos.numpy()
-    ticks, microseconds = tempos["time"].astype(np.int64), tempos["mspq"].astype(np.float64)
-    order = np.argsort(ticks, kind="stable")
-    # The standard's 120 beats a minute hold until the first tempo event; the last one holds for ever.
-    ticks = np.concatenate([[0], ticks[order], [LAST_TICK]])
-    tick_seconds = np.concatenate([[500_000.0], microseconds[order]]) / 1e6 / score.ticks_per_quarter
-    starts = np.concatenate([[0.0], np.cumsum(np.diff(ticks) * tick_seconds)])
-    return lambda at: np.interp(at, ticks, starts)
-
-
 def _pedal_seconds(release, pedal_ticks, seconds):
     """How long each note rings on after its release, because the pedal is down at that moment."""
     if not pedal_ticks:
@@ -316,6 +318,7 @@ __all__ = [
     "LOWEST_KEY",
     "PianoNotes",
     "check_length",
+    "name_of",
     "notes_from_score",
     "other_instruments",
     "piano_tracks",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .checkpoint_pianobind import default_checkpoint, model_fingerprint
-from .embedding_pianobind import embed_audio, embed_example, embed_midi, embed_pieces, embed_text
+from .embedding_pianobind import embed_audio, embed_example, embed_midi, embed_pieces, embed_score, embed_text
 from .index.embedding_index import EmbeddingIndex, Hit
 from .labels_pianobind import label_embeddings, rank_labels
 from .service.calibration import load_calibration
@@ -66,5 +66,6 @@ __all__ = [
     "embed_example",
     "embed_midi",
     "embed_pieces",
+    "embed_score",
     "embed_text",
 ]

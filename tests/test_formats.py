@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from modeling_pianobind import cli, embed_audio
-from modeling_pianobind.inputs_pianobind import MissingDecoderError, count_other_files
+from modeling_pianobind.decoding_pianobind import MissingDecoderError
+from modeling_pianobind.inputs_pianobind import count_other_files
 
 from .conftest import piano_waveform
 

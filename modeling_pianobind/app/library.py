@@ -7,15 +7,18 @@ import numpy as np
 
 from ..gate_pianobind import Limits
 from ..index.alignment import Example
+from ..index.duplicates import DEFAULT_CONFIDENCE
 from ..index.finder import Finder
 from ..index.folder_index import Collection
-from ..inputs_pianobind import MIDI_EXTENSIONS, explain
+from ..index.note_alignment import NoteLine, confidences
+from ..inputs_pianobind import EXTENSIONS, SCORE_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError
 from ..service.examples import titles
 from .music import Midi, Recording, excerpt_around, flac, open_music
 from .piano_roll import draw_roll
+from .score_page import page_html, score_page
 from .uploads import Uploads
 
 TAGS_SHOWN = 5
@@ -37,6 +40,7 @@ class View:
             middle one of all labels.
         score (`float` or None): cosine with the query.
         problem (`str`): why there is no roll.
+        has_score (`bool`): whether a score of it can be shown.
     """
 
     key: str
@@ -50,6 +54,7 @@ class View:
     tags: list | tuple = ()
     score: float | None = None
     problem: str = ""
+    has_score: bool = False
 
 
 class Library:
@@ -72,6 +77,8 @@ class Library:
         self.checkpoint, self.instrument, self.limits = checkpoint, instrument, limits or Limits()
         self.uploads, self.finder = Uploads(), Finder(self.index, checkpoint)
         self.paths = self.index.paths
+        self._scores = [number for number, path in enumerate(self.paths) if path.lower().endswith(SCORE_EXTENSIONS)]
+        self._scores_of: dict[str, int | None] = {}
         self._number = {path: number for number, path in enumerate(self.paths)}
         self._names = _display_names(self.paths, titles(path))
         self.labels, self._label_embeds = label_embeddings(checkpoint.embed_text)
@@ -128,9 +135,37 @@ class Library:
             excerpt = excerpt_around(music.seconds, window)
             view.seconds, view.roll = music.seconds, draw_roll(music, excerpt, window)
             view.start_seconds, view.end_seconds = excerpt.start_seconds, excerpt.end_seconds
+            view.has_score = self.score_of(key) is not None
         except (OSError, ValueError) as error:
             view.problem = self._problem(key, error)
         return view
+
+    def score_of(self, key: str) -> int | None:
+        """The number of the piece whose score shows a piece: itself, or the one with the same notes; None for none."""
+        number = self._piece(key)
+        if number is not None and self.paths[number].lower().endswith(SCORE_EXTENSIONS):
+            return number
+        if key not in self._scores_of:
+            line = NoteLine.of(self.example(key).notes)
+            sure = confidences(line, [self.index.example(score).notes for score in self._scores])
+            best = int(np.argmax(sure)) if len(sure) else 0
+            self._scores_of[key] = self._scores[best] if len(sure) and sure[best] >= DEFAULT_CONFIDENCE else None
+        return self._scores_of[key]
+
+    def score(self, key: str, window: tuple[float, float]) -> str:
+        """HTML of the page of a piece's score on which a window of the piece begins.
+
+        Raises:
+            UserError: there is no such piece, no score of it, or it cannot be drawn.
+        """
+        score = self.score_of(key)
+        if score is None:
+            raise UserError("No score in this corpus has the notes of this piece.")
+        notes = None if str(score) == key else NoteLine.of(self.example(key).notes)
+        try:
+            return page_html(score_page(self.paths[score], window, notes), self._names[score][0])
+        except (OSError, ValueError) as error:
+            raise UserError(self._problem(str(score), error)) from error
 
     def sound(self, key: str, middle_seconds: float = 0.0) -> bytes:
         """A FLAC file of the excerpt around a moment: the one that `view` draws.
@@ -172,7 +207,8 @@ def _display_names(paths, known) -> list[tuple[str, str]]:
     common = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
     names = []
     for path in paths:
-        kind = "MIDI" if os.path.splitext(path)[1].lower() in MIDI_EXTENSIONS else "recording"
+        modality = EXTENSIONS.get(os.path.splitext(path)[1].lower())
+        kind = {"midi": "MIDI", "score": "score"}.get(modality, "recording")
         folder = os.path.relpath(os.path.dirname(path), common or None)
         title, creator = known.get(os.path.basename(path), ("", ""))
         stem = os.path.splitext(os.path.basename(path))[0].replace("_", " ").strip()

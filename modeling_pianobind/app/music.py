@@ -12,7 +12,7 @@ import soxr
 
 from ..decoding_pianobind import needs_ffmpeg
 from ..feature_extraction_pianobind import audio_blocks
-from ..inputs_pianobind import modality_of
+from ..inputs_pianobind import gives_notes, modality_of
 from ..notes_pianobind import PianoNotes, read_midi
 from .synthesis import SAMPLING_RATE, levelled
 
@@ -123,12 +123,13 @@ class Recording:
 
 
 def open_music(path) -> Midi | Recording:
-    """Opens a MIDI file or recording by its extension.
+    """Opens a MIDI file, score or recording by its extension.
 
     Raises:
         ValueError, OSError: it cannot be read.
     """
-    if modality_of(path) == "midi":
+    modality_of(path)  # refuses what is no music
+    if gives_notes(path):
         return Midi(read_midi(Path(path)))
     with open(path, "rb") as handle:
         head = handle.read(12)

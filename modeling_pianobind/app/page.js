@@ -18,7 +18,37 @@
     head.hidden = false;
     head.style.left = `${clamp((100 * sound.currentTime) / seconds(player), 0, 100)}%`;
     roll.setAttribute("aria-valuenow", Math.round(sound.currentTime));
+    const page = player.querySelector(".pb-page");
+    if (page) follow(page, sound.currentTime + Number(player.dataset.start));
     if (!sound.paused) requestAnimationFrame(draw);
+  }
+
+  // The bar of a score that sounds at a second of the piece, and how far it is through.
+  function follow(page, at) {
+    const bars = page.dataset.times.split(";").map((bar) => bar.split(",").map(Number));
+    const head = page.querySelector(".playhead");
+    const number = bars.findLastIndex(([start]) => start <= at);
+    head.setAttribute("visibility", number < 0 ? "hidden" : "visible");
+    if (number < 0) return;
+    const [start, left, top, width, height] = bars[number];
+    const next = number + 1 < bars.length ? bars[number + 1][0] : start + 2;
+    const share = clamp((at - start) / Math.max(next - start, 0.01), 0, 1);
+    for (const [name, value] of Object.entries({ x: left + share * width, y: top, width: 3, height })) {
+      head.setAttribute(name, value);
+    }
+  }
+
+  async function showScore(button) {
+    button.disabled = true;
+    const said = button.closest(".pb-player").querySelector(".pb-said");
+    const answer = await fetch(button.dataset.page);
+    if (!answer.ok) {
+      said.textContent = await answer.text();
+      button.disabled = false;
+      return;
+    }
+    button.insertAdjacentHTML("afterend", await answer.text());
+    button.remove();
   }
 
   function mark(state) {
@@ -80,7 +110,10 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest(".pb-play");
     const roll = event.target.closest(".pb-roll");
-    if (button) {
+    const score = event.target.closest(".pb-score-button");
+    if (score) {
+      showScore(score);
+    } else if (button) {
       const wanted = button.closest(".pb-player");
       if (wanted !== player) play(wanted, Number(wanted.dataset.cue));
       else if (sound.paused) play(wanted, sound.ended ? 0 : undefined);

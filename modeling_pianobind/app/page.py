@@ -12,11 +12,11 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 import gradio as gr
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..gate_pianobind import BusyError, Gate
-from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS
+from ..inputs_pianobind import EXTENSIONS
 from ..service.errors import UserError
 from ..service.examples import DEMO_QUERIES
 from .cards import card, corpus_map, escaped, example_card, results
@@ -47,8 +47,8 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
                 )
                 phrases = gr.HTML(_phrases(), js_on_load=ASKING)
                 file = gr.File(
-                    label=f"or MIDI or a recording, up to {limits.minutes:g} min",
-                    file_types=[*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS],
+                    label=f"or MIDI, a score or a recording, up to {limits.minutes:g} min",
+                    file_types=list(EXTENSIONS),
                     height=120,
                     elem_id="file",
                 )
@@ -143,15 +143,32 @@ class Handlers:
         """GET audio/KEY.flac?middle=SECONDS"""
         return await run_in_threadpool(self._audio, request.path_params["key"], request.query_params.get("middle", ""))
 
+    async def score(self, request: Request) -> Response:
+        """GET score/KEY?start=SECONDS&end=SECONDS"""
+        asked = request.query_params
+        return await run_in_threadpool(
+            self._score, request.path_params["key"], asked.get("start", ""), asked.get("end", "")
+        )
+
+    def _score(self, key, start, end):
+        return self._sent(lambda: HTMLResponse(self.library.score(key, (_seconds(start), _seconds(end)))))
+
     def _audio(self, key, middle):
+        return self._sent(lambda: Response(self.library.sound(key, _seconds(middle)), media_type="audio/flac"))
+
+    def _sent(self, make: Callable[[], Response]) -> Response:
+        """What a route sends, made in its turn."""
         try:
-            seconds = float(middle) if middle.replace(".", "", 1).isdecimal() else 0.0
             with self.gate.turn():
-                return Response(self.library.sound(key, seconds), media_type="audio/flac")
+                return make()
         except BusyError as error:
             return PlainTextResponse(str(error), 503, {"Retry-After": "2"})
         except UserError as error:
             return PlainTextResponse(str(error), 404)
+
+
+def _seconds(text: str) -> float:
+    return float(text) if text.replace(".", "", 1).isdecimal() else 0.0
 
 
 def launch(library: Library, host: str | None = None, port: int | None = None, blocking: bool = True):
@@ -189,7 +206,7 @@ def launch(library: Library, host: str | None = None, port: int | None = None, b
         theme=_theme(),
         css=(here / "page.css").read_text(encoding="utf-8"),
         head=f"<script>{(here / 'page.js').read_text(encoding='utf-8')}</script>",
-        app_kwargs={"routes": [Route("/audio/{key}.flac", handlers.audio)]},
+        app_kwargs={"routes": [Route("/audio/{key}.flac", handlers.audio), Route("/score/{key}", handlers.score)]},
     )
     print(f"PianoBind: {blocks.local_url} ({len(library)} pieces; Ctrl-C stops it)", flush=True)
     if blocking:

@@ -73,7 +73,7 @@ def read_upload(path, embed_file, limits: Limits) -> Upload:
             music = Recording(flac(music.sound(excerpt_around(music.seconds, None))))
     except (OSError, ValueError, UserError) as error:
         raise UserError(explain(path, error).replace(os.fspath(path), name)) from error
-    return Upload(name, music, Example(file.embedding, file.windows, file.spans))
+    return Upload(name, music, Example(file.embedding, file.windows, file.spans, file.notes))
 
 
 def _open(path, limits) -> Midi | Recording:

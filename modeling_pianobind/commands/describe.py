@@ -20,7 +20,7 @@ COLUMNS = ("path", "words", "minutes", "tempo", "key")
 
 def add_arguments(parser) -> None:
     """Adds the options of `pianobind describe`."""
-    parser.add_argument("path", metavar="PATH", help="a MIDI file or a recording; or a folder or saved index")
+    parser.add_argument("path", metavar="PATH", help="a MIDI file, a score or a recording; or a folder or saved index")
     parser.add_argument("--labels", metavar="A,B,C", help="words to choose from, with commas between them")
     parser.add_argument("--top-k", metavar="N", type=whole_number, default=8, help="how many words (default: 8)")
     parser.add_argument("--csv", action="store_true", help="print CSV: words, length, tempo and key of each piece")

@@ -1,4 +1,4 @@
-"""The best window of each hit as a file of its own: MIDI of MIDI, FLAC of a recording."""
+"""The best window of each hit as a file of its own: MIDI of MIDI and scores, FLAC of a recording."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import symusic
 
 from ..feature_extraction_pianobind import audio_blocks
 from ..index.embedding_index import Hit
-from ..inputs_pianobind import explain, modality_of
+from ..inputs_pianobind import explain, gives_notes
 from ..notes_pianobind import PianoNotes, read_midi
 
 SAMPLING_RATE = 44_100  # Hz
@@ -33,7 +33,7 @@ def write_excerpts(hits: Sequence[Hit], folder) -> tuple[list[Path], list[str]]:
         stem = re.sub(r"[^\w .-]", "_", os.path.splitext(os.path.basename(hit.path))[0])[:100]
         bounds = (0.0, np.inf) if hit.start_seconds is None else (hit.start_seconds, hit.end_seconds)
         try:
-            if modality_of(hit.path) == "midi":
+            if gives_notes(hit.path):
                 content, extension = midi_of(read_midi(hit.path).crop(*bounds)), ".mid"
             else:
                 content, extension = _sound(hit.path, *bounds), ".flac"

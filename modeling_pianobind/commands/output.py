@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ..index.embedding_index import Hit
 
-COLUMNS = ("rank", "score", "path", "start_seconds", "end_seconds", "fit")
+COLUMNS = ("rank", "score", "path", "start_seconds", "end_seconds", "fit", "start_measure", "end_measure")
 
 
 def as_table(hits: Sequence[Hit]) -> str:
@@ -18,8 +18,13 @@ def as_table(hits: Sequence[Hit]) -> str:
 
 
 def as_json(hits: Sequence[Hit]) -> str:
-    """A list of objects with the keys `COLUMNS`."""
-    return json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in _rows(hits)], indent=1) + "\n"
+    """A list of objects with the keys `COLUMNS`; measures of scores only."""
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in _rows(hits)]
+    rows = [
+        {name: value for name, value in row.items() if value is not None or not name.endswith("_measure")}
+        for row in rows
+    ]
+    return json.dumps(rows, indent=1) + "\n"
 
 
 def as_csv(hits: Sequence[Hit]) -> str:
@@ -48,16 +53,20 @@ def csv_text(columns: Sequence[str], rows: Sequence[Sequence]) -> str:
 
 
 def span(hit: Hit) -> str:
-    """A hit's window as m:ss-m:ss; "" where there is none."""
+    """A hit's window as m:ss-m:ss, of a score with its bars; "" where there is none."""
     if hit.start_seconds is None:
         return ""
-    return "-".join(f"{int(at) // 60}:{int(at) % 60:02}" for at in (hit.start_seconds, hit.end_seconds))
+    bars = "" if hit.start_measure is None else f" bars {hit.start_measure}-{hit.end_measure}"
+    return clock(hit.start_seconds, hit.end_seconds) + bars
+
+
+def clock(start_seconds: float, end_seconds: float) -> str:
+    """A span as m:ss-m:ss."""
+    return "-".join(f"{int(at) // 60}:{int(at) % 60:02}" for at in (start_seconds, end_seconds))
 
 
 def _rows(hits) -> list[tuple]:
-    return [
-        (rank, hit.score, hit.path, hit.start_seconds, hit.end_seconds, hit.fit) for rank, hit in enumerate(hits, 1)
-    ]
+    return [(rank, *(getattr(hit, name) for name in COLUMNS[1:])) for rank, hit in enumerate(hits, 1)]
 
 
 def _percent(fit: float | None) -> str:
@@ -66,4 +75,4 @@ def _percent(fit: float | None) -> str:
 
 FORMATS = {"table": as_table, "json": as_json, "csv": as_csv, "m3u8": as_m3u8}
 
-__all__ = ["FORMATS", "as_csv", "as_json", "as_m3u8", "as_table", "csv_text", "span"]
+__all__ = ["FORMATS", "as_csv", "as_json", "as_m3u8", "as_table", "clock", "csv_text", "span"]

@@ -27,8 +27,8 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--like",
         metavar="FILE",
-        help="find what resembles this MIDI file or recording, its own piece first; a QUERY beside it steers it and "
-        "weighs as much",
+        help="find what resembles this MIDI file, score or recording, its own piece first; a QUERY beside it "
+        "steers it and weighs as much",
     )
     parser.add_argument("--top-k", metavar="N", type=whole_number, default=10, help="how many hits (default: 10)")
     parser.add_argument("--no-names", action="store_true", help="go by the sound alone, not by names and metadata")
@@ -47,7 +47,7 @@ def add_filters(parser) -> None:
     filters.add_argument("--tempo", metavar="LOW-HIGH", help="beats a minute, such as 110-130, -80 or 140-")
     filters.add_argument("--key", metavar="KEY", help='such as "D minor" or "Bb major"')
     filters.add_argument("--minutes", metavar="LOW-HIGH", help="length, such as 2-5")
-    filters.add_argument("--kind", choices=KINDS, help="only MIDI files or only recordings")
+    filters.add_argument("--kind", choices=KINDS, help="only MIDI files, scores or recordings")
 
 
 def whole_number(text: str) -> int:

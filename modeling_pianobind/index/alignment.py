@@ -4,6 +4,7 @@ The mean of a piece's windows says what kind of music it is. The windows, in the
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,13 @@ class Example:
         embedding (`np.ndarray` of shape `(dim,)`): unit length.
         windows (`np.ndarray` of shape `(windows, dim)`): unit length; may be empty.
         spans (`np.ndarray` of shape `(windows, 2)`): start and end of each window in seconds.
+        notes (`NoteLine` or `PianoNotes`, *optional*): where they are known.
     """
 
     embedding: np.ndarray
     windows: np.ndarray
     spans: np.ndarray
+    notes: Any = None
 
 
 def alignment(example: Example, piece: Example) -> float:

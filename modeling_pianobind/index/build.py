@@ -6,25 +6,28 @@ and when Ctrl-C stops the work.
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..decoding_pianobind import MissingDecoderError
 from ..inputs_pianobind import (
-    AUDIO_EXTENSIONS,
-    MIDI_EXTENSIONS,
-    MissingDecoderError,
+    EXTENSIONS,
     content_hash,
     explain,
+    gives_notes,
     list_files,
     piece_of,
 )
 from ..notes_pianobind import read_midi
 from .facts import read_facts
+from .note_alignment import NoteLine
 from .shards import in_shard
-from .table import NO_STAMP, Failure, FileRow, is_midi
+from .table import NO_STAMP, Failure, FileRow
 
 SAVE_SECONDS = 45.0  # between two saves of work in progress; with the time of a save, no more than a minute is lost
 SAVE_SHARE = 0.1  # of the time, that saving a large index over and over may take
@@ -83,8 +86,7 @@ def embed_folder(
     """
     paths = list_files(folder)
     if not paths:
-        extensions = " ".join((*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS))
-        raise ValueError(f"{folder}: there is no {extensions} file in it; give a folder with music.")
+        raise ValueError(f"{folder}: there is no {' '.join(EXTENSIONS)} file in it; give a folder with music.")
     if shard is not None:
         paths = [path for path in paths if in_shard(piece_of(path), folder, *shard)]
     watch = watch or Watch()
@@ -147,6 +149,7 @@ class _State:
             windows = file.windows.astype(np.float16)
             row = FileRow(path, piece_of(path), self.hashes[path], file.embedding, windows, file.spans)
             facts, names = read_facts(path, file.spans)
+            row = row._replace(notes=NoteLine.of(file.notes), measures=file.measures)
             self.rows[path] = row._replace(stamp=self.settled(path), facts=facts, names=names)
 
     def settled(self, path: str) -> tuple[int, int, int]:
@@ -162,7 +165,7 @@ def _refused_as(content_hash: str, solo_only: bool) -> str:
 
 def _scan(paths: list[str], previous: FolderContent, solo_only: bool, watch: Watch) -> _State:
     """Takes what `previous` knows of the files, by size and times where they stayed, by their content's hash else."""
-    known = {(row.content_hash, is_midi(row.path)): row for row in previous.rows}
+    known = {(row.content_hash, gives_notes(row.path)): row for row in previous.rows}
     failed = {(failure.path, failure.content_hash): failure for failure in previous.failures}
     stamped = {row.path: (tuple(row.stamp), row.content_hash) for row in previous.rows}
     for failure in previous.failures:
@@ -179,10 +182,9 @@ def _scan(paths: list[str], previous: FolderContent, solo_only: bool, watch: Wat
             digest, state.stamps[path] = identity
             stamp = state.settled(path)
             refusal = failed.get((path, _refused_as(digest, solo_only)))
-            row = known.get((digest, is_midi(path)))
-            if row is not None and np.isnan(row.facts[0]):  # of an index that knew no facts yet
-                facts, names = read_facts(path, row.spans)
-                row = row._replace(facts=facts, names=names)
+            row = known.get((digest, gives_notes(path)))
+            if row is not None:
+                row = _brought_up(row, path)
             if row is not None and solo_only and row.facts[3] > 0:
                 row, refusal = None, _solo_refusal(path, digest, stamp)
             if row is not None:
@@ -193,6 +195,18 @@ def _scan(paths: list[str], previous: FolderContent, solo_only: bool, watch: Wat
                 state.hashes[path] = digest
                 state.changed.append(path)
     return state
+
+
+def _brought_up(row: FileRow, path: str) -> FileRow:
+    """A row with what an index of an older version did not know of its file: facts, names, notes."""
+    if np.isnan(row.facts[0]):
+        facts, names = read_facts(path, row.spans)
+        row = row._replace(facts=facts, names=names)
+    if gives_notes(path) and not len(NoteLine.of(row.notes)):
+        with suppress(OSError, ValueError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said when the file was embedded
+            row = row._replace(notes=NoteLine.of(read_midi(path)))
+    return row
 
 
 def _solo_refusal(path: str, digest: str, stamp) -> Failure | None:

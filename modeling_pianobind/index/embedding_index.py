@@ -36,6 +36,7 @@ class Hit:
         score (`float`): cosine between the query and the piece.
         start_seconds, end_seconds (`float` or None): the best matching window of that file; None if the index has no
             windows.
+        start_measure, end_measure (`int` or None): the same of a score, as its measures are numbered in print.
         fit (`float` or None): 0 to 1, how well the piece fits compared with background texts and pieces, or by its
             name; None for a search that compares embeddings alone.
     """
@@ -44,6 +45,8 @@ class Hit:
     score: float
     start_seconds: float | None = None
     end_seconds: float | None = None
+    start_measure: int | None = None
+    end_measure: int | None = None
     fit: float | None = None
 
 
@@ -77,7 +80,7 @@ class EmbeddingIndex:
         self.shards, self._joined = shards, None
 
     @property
-    def _table(self) -> FileTable:
+    def file_table(self) -> FileTable:
         """All files; of shards, read into memory."""
         if len(self.shards) == 1:
             return self.shards[0].table
@@ -193,7 +196,7 @@ class EmbeddingIndex:
 
         known = FolderContent()
         if previous is not None and (previous.fingerprint, previous.transcribed) == (fingerprint, transcribed):
-            known = FolderContent(previous._table.rows(), previous.failures)
+            known = FolderContent(previous.file_table.rows(), previous.failures)
         keep = None if save is None else lambda content: save(index(content, complete=False))
         return index(embed_folder(folder, known, embed, keep, shard, solo_only, watch), complete=True)
 
@@ -210,7 +213,7 @@ class EmbeddingIndex:
         embeds = self._checked(embeddings, "embeddings")
         if len(ids) != len(embeds):
             raise ValueError(f"there are {len(ids)} ids and {len(embeds)} embeddings; give one embedding for each id.")
-        taken = {*self._table.paths, *self._table.pieces}
+        taken = {*self.file_table.paths, *self.file_table.pieces}
         for piece in ids:
             if piece in taken:
                 raise ValueError(f"the id {piece!r} stands twice; give each piece an id of its own.")
@@ -218,7 +221,7 @@ class EmbeddingIndex:
         dim = embeds.shape[1]
         none = (np.zeros((0, dim), np.float16), np.zeros((0, 2)))
         new = [(piece, piece, "", embed, *none) for piece, embed in zip(ids, embeds, strict=True)]
-        self._set_shards([IndexShard.of(FileTable.from_rows(self._table.rows() + new))])
+        self._set_shards([IndexShard.of(FileTable.from_rows(self.file_table.rows() + new))])
 
     def search(self, query_embeddings: np.ndarray, top_k: int = 10) -> list[list[Hit]]:
         """Finds the pieces that are closest to each query.
@@ -288,6 +291,8 @@ class EmbeddingIndex:
             rows = pieces[(pieces >= begin) & (pieces < begin + len(shard))] - begin
             begin += len(shard)
             about = {"embeds": shard.embeds[rows], "named_by": shard.named_by[rows]} if len(shard) else {}
+            if len(shard) and shard.noted_by is not None:
+                about |= {"noted_by": shard.noted_by[rows]}
             if shard.codes is not None:
                 about |= {"codes": shard.codes[rows], "scales": shard.scales[rows]}
             shards.append(replace(shard, **about))
@@ -370,8 +375,8 @@ class EmbeddingIndex:
         """Whether both hold the same files with the same content and facts, and the same failures."""
 
         def known(index):
-            table = index._table
-            about = [None if one is None else one.tolist() for one in (table.stamps, table.facts)]
+            table = index.file_table
+            about = [None if one is None else one.tolist() for one in (table.stamps, table.facts, table.note_bounds)]
             stamps = [tuple(failure.stamp) for failure in index.failures]
             return repr((list(table.paths), list(table.hashes), about, index.failures, stamps))  # nan equals itself so
 
@@ -391,7 +396,7 @@ class EmbeddingIndex:
         """
         if dtype not in DTYPES:
             raise ValueError(f"`dtype` is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
-        shard = self.shards[0] if len(self.shards) == 1 else IndexShard.of(self._table)
+        shard = self.shards[0] if len(self.shards) == 1 else IndexShard.of(self.file_table)
         shard = replace(shard, codes=None, scales=None)
         if dtype == "int8":
             shard.quantize()
@@ -444,10 +449,12 @@ def _hit(shard: IndexShard, piece, path, score, query) -> Hit:
     windows, spans = shard.table.windows_of(shard.named_by[piece])
     if not len(windows):
         return Hit(path, score)
-    start, end = spans[np.argmax(windows.astype(np.float32) @ query)]
+    best = int(np.argmax(windows.astype(np.float32) @ query))
+    start, end = spans[best]
     if not np.isfinite(start + end):
         raise ValueError(f"{shard.source}: the index is damaged (a window of {path} has no seconds); build it again.")
-    return Hit(path, score, float(start), float(end))
+    measures = shard.table.measures_of(shard.named_by[piece])[best].tolist()
+    return Hit(path, score, float(start), float(end), *(measures if any(measures) else ()))
 
 
 __all__ = ["EmbeddingIndex", "Failure", "FileTable", "Hit"]

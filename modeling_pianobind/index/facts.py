@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from ..inputs_pianobind import modality_of
-from ..notes_pianobind import PianoNotes, notes_from_score, other_instruments, score_from, tick_clock
+from ..inputs_pianobind import gives_notes
+from ..notes_pianobind import PianoNotes, notes_from_score, other_instruments, score_from
+from ..standard_midi_pianobind import tick_clock
 
 KEY_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 SAME_TONICS = {"d flat": 1, "d sharp": 3, "g flat": 6, "g sharp": 8, "a sharp": 10, "c flat": 11, "e sharp": 5}
@@ -47,12 +48,11 @@ def read_facts(path, spans: np.ndarray) -> tuple[FileFacts, str]:
         spans (`np.ndarray` of shape `(windows, 2)`): its windows in seconds, at least one.
     """
     try:
-        if modality_of(path) != "midi":
+        if not gives_notes(path):
             return FileFacts(float(spans.max())), _tags(path)
-        with open(path, "rb") as handle:
-            score = score_from(handle.read(), str(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said when the file was embedded
+            score = score_from(path, str(path))
             notes = notes_from_score(score, str(path))
     except (OSError, ValueError):  # what cannot be told of a file is no reason to lose its embedding
         return FileFacts(float(spans.max())), ""

@@ -1,14 +1,15 @@
 """Filters of a search: tempo, key, length and kind of a piece, as they were measured when it was embedded."""
 
 import math
+import os
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..inputs_pianobind import EXTENSIONS, FORMATS, gives_notes
 from .facts import FileFacts, parse_key
-from .table import is_midi
 
-KINDS = ("midi", "audio")
+KINDS = tuple(FORMATS)
 EVERY = (-math.inf, math.inf)
 
 
@@ -20,7 +21,7 @@ class Filters:
         tempo (`tuple[float, float]`): beats a minute, lowest and highest.
         minutes (`tuple[float, float]`): length, shortest and longest.
         key (`int` or None): as in `FileFacts`.
-        kind (`str` or None): "midi" or "audio".
+        kind (`str` or None): "midi", "score" or "audio".
         solo_only (`bool`): leave out MIDI files that hold other instruments too.
     """
 
@@ -38,7 +39,7 @@ class Filters:
             ValueError: one cannot be read.
         """
         if kind and kind not in KINDS:
-            raise ValueError(f"the kind is {kind!r}; give midi or audio")
+            raise ValueError(f"the kind is {kind!r}; give one of {', '.join(KINDS)}")
         parsed_key = parse_key(key) if key and key.strip() else None
         return cls(_range("tempo", tempo), _range("minutes", minutes), parsed_key, kind or None, solo_only)
 
@@ -56,8 +57,8 @@ class Filters:
         for shard in index.shards:
             if not len(shard):
                 continue
-            facts, has_midi, has_audio = piece_facts(shard)
-            passes = {None: np.ones(len(shard), bool), "midi": has_midi, "audio": has_audio}[self.kind]
+            facts, kinds = piece_facts(shard)
+            passes = np.ones(len(shard), bool) if self.kind is None else kinds[self.kind]
             measured = dict(zip(FileFacts._fields, facts.T, strict=True))
             checks = []
             if self.tempo != EVERY:
@@ -85,24 +86,25 @@ class Filters:
         return np.concatenate(chosen or [np.zeros(0, int)]), note
 
 
-def piece_facts(shard) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Facts of a shard's pieces `(pieces, 4)`, and whether they have MIDI files and recordings, `(pieces,)` each."""
+def piece_facts(shard) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Facts of a shard's pieces `(pieces, 4)`, and for each of `KINDS` whether they have such a file, `(pieces,)`."""
     table = shard.table
     facts = np.full((len(table.paths), 4), np.nan) if table.facts is None else np.asarray(table.facts, np.float64)
-    midi = np.array([is_midi(path) for path in table.paths])
-    if len(shard) == len(table.paths) and (shard.named_by == np.arange(len(shard))).all():
-        return facts, midi, ~midi
-    pieces = list(table.pieces)
+    paths, pieces = list(table.paths), list(table.pieces)
+    kinds = [EXTENSIONS.get(os.path.splitext(path)[1].lower()) for path in paths]
+    if len(shard) == len(paths) and (shard.named_by == np.arange(len(shard))).all():
+        return facts, {kind: np.array([one == kind for one in kinds], bool) for kind in KINDS}
     number = {pieces[row]: piece for piece, row in enumerate(shard.named_by)}
     place = np.array([number.get(piece, -1) for piece in pieces])
     found = np.full((len(shard), 4), np.nan)
-    has_midi, has_audio = np.zeros(len(shard), bool), np.zeros(len(shard), bool)
+    has = {kind: np.zeros(len(shard), bool) for kind in KINDS}
     # Recordings first, so that the facts of a piece's notes replace them where there are any.
-    for row in sorted(np.flatnonzero(place >= 0), key=lambda row: midi[row]):
+    for row in sorted(np.flatnonzero(place >= 0), key=lambda row: gives_notes(paths[row])):
         known = ~np.isnan(facts[row])
         found[place[row], known] = facts[row, known]
-        (has_midi if midi[row] else has_audio)[place[row]] = True
-    return found, has_midi, has_audio
+        if kinds[row]:
+            has[kinds[row]][place[row]] = True
+    return found, has
 
 
 def _range(name: str, text: str | None) -> tuple[float, float]:

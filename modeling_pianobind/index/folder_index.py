@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ..inputs_pianobind import AUDIO_EXTENSIONS, MIDI_EXTENSIONS, count_other_files, explain, list_files
+from ..inputs_pianobind import EXTENSIONS, count_other_files, explain, list_files
 from ..service.cache import cache_root
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
@@ -70,8 +70,7 @@ def check_searchable(path) -> None:
     if not is_index(path):
         with user_errors(path):
             if not list_files(path):
-                extensions = " ".join((*MIDI_EXTENSIONS, *AUDIO_EXTENSIONS))
-                raise ValueError(f"{path}: there is no {extensions} file in it; give a folder with music.")
+                raise ValueError(f"{path}: there is no {' '.join(EXTENSIONS)} file in it; give a folder with music.")
 
 
 def update_index(

@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from .alignment import Example, alignment
+from .note_alignment import NoteLine, confidences
 from .table import INT8_MAX, IndexShard
 
 SCORE_DECIMALS = 6  # cosines closer than this are ties: two copies of a file must not be ordered by rounding
@@ -17,6 +18,8 @@ BLOCK_ROWS = 32_768  # the product of 64 queries with them fits the processor's 
 FLOAT_MARGIN = np.float32(5e-5)  # above what float32 products in another order, and rounding, can differ by
 INT8_CANDIDATES = 4  # int8 lets this many times `top_k` rows through, so that its rounding loses none
 INT8_MAX_QUERIES = 8  # up to here usearch, which reads int8, beats a matrix product with the rows as float32
+# Of the distance to 1 that notes fill: the example itself stays before its other performances.
+SURE_SHARE = 0.9
 MAX_COSINE = 1.1  # larger values and NaN come from damaged files
 INT8_TIE = 1e-6  # distances closer than this are of equal codes
 CONVERTED_ROWS = 1_024  # int8 rows made float32 at once: they stay in the processor's cache
@@ -78,11 +81,14 @@ def rerank_by_alignment(
         pieces, scores = top_pieces(shard, query, min(count, len(shard)))[0]
         candidates += [(-score, shard.path(piece), shard, piece) for piece, score in zip(pieces, scores, strict=True)]
     candidates.sort(key=lambda candidate: candidate[:2])
-    for rank, (_, path, shard, piece) in enumerate(candidates[:count]):
-        other = shard.example(piece)
+    others = [shard.example(piece) for _, _, shard, piece in candidates[:count]]
+    sure = confidences(NoteLine.of(example.notes), [other.notes for other in others])
+    for rank, ((_, path, shard, piece), other) in enumerate(zip(candidates[:count], others, strict=True)):
         if len(example.windows) and len(other.windows):
             text_score = 0.0 if words is None else text_weight * float(other.embedding @ words)
-            score = (text_score + (1 - text_weight) * alignment(example, other)) / length
+            likeness = alignment(example, other)
+            likeness += SURE_SHARE * (1 - likeness) * sure[rank]
+            score = (text_score + (1 - text_weight) * likeness) / length
             candidates[rank] = (-round(float(score), SCORE_DECIMALS), path, shard, piece)
     return sorted(candidates[:count], key=lambda candidate: candidate[:2])
 

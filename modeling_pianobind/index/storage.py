@@ -32,10 +32,12 @@ AGAIN = "build the index again"
 HASHED_BYTES = 32 << 20  # data files up to this size are hashed when an index is opened
 GROUP_ROWS = 8_192  # rows of the parquet file that are read at once
 GROUPS_KEPT = 4
+NOTE_ARRAYS = ("measures", "pitches", "onsets", "note_bounds")
 DTYPES = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "F64": np.dtype("<f8"),
+    "I32": np.dtype("<i4"),
     "I64": np.dtype("<i8"),
     "I8": np.dtype("i1"),
     "U8": np.dtype("u1"),
@@ -137,12 +139,11 @@ def save_shard(path, shard: IndexShard, saved: IndexMetadata) -> None:
     bounds = np.cumsum([0, *map(len, names)])
     arrays = {"names": np.frombuffer(b"".join(names) + b"\0", np.uint8), "name_bounds": bounds}
     arrays |= {"files": table.embeds, "windows": table.windows, "spans": table.spans, "bounds": table.bounds}
-    if table.stamps is not None:
-        arrays |= {"stamps": table.stamps}
-    if table.facts is not None:
-        arrays |= {"facts": table.facts}
+    arrays |= {name: getattr(table, name) for name in NOTE_ARRAYS}
+    arrays |= {name: getattr(table, name) for name in ("stamps", "facts") if getattr(table, name) is not None}
     if shard.embeds is not table.embeds:
         arrays |= {"pieces": shard.embeds, "named_by": shard.named_by}
+        arrays |= {} if shard.noted_by is None else {"noted_by": shard.noted_by}
     if shard.codes is not None:
         arrays |= {"codes": shard.codes, "scales": shard.scales}
     with _saving(path):
@@ -201,12 +202,13 @@ def load_shard(path, verify: bool | None = None) -> tuple[IndexShard, IndexMetad
         columns = [MappedNames(arrays["names"], arrays["name_bounds"])]
         columns += [StoredColumn(file, "piece", os.fsdecode, path), StoredColumn(file, "content_hash", str, path)]
         embeds, windows, spans = arrays["files"], arrays["windows"], arrays["spans"]
-        about = [arrays.get("stamps"), arrays.get("facts"), None]
+        about = {name: arrays.get(name) for name in ("stamps", "facts")} | _note_arrays(arrays, len(embeds))
         if "names" in file.schema_arrow.names:
-            about[2] = StoredColumn(file, "names", str, path)
-        table = FileTable(*columns, embeds, windows, spans, arrays["bounds"], *about)
+            about["names"] = StoredColumn(file, "names", str, path)
+        table = FileTable(*columns, embeds, windows, spans, arrays["bounds"], **about)
         shard = IndexShard(table, arrays.get("pieces", embeds), arrays.get("named_by", np.arange(len(embeds))))
         shard.codes, shard.scales, shard.source = arrays.get("codes"), arrays.get("scales"), str(path)
+        shard.noted_by = arrays.get("noted_by")
     files, dim = header["files"], header["dim"]
     wide = {array.shape[1:] for array in (embeds, windows, shard.embeds, shard.codes) if array is not None}
     shapes = {"stamps": (len(embeds), 3), "facts": (len(embeds), 4)}
@@ -228,13 +230,32 @@ def load_shard(path, verify: bool | None = None) -> tuple[IndexShard, IndexMetad
             f"{path}: the index is damaged (its header says {files} files of {dim} dimensions, its data "
             f"{len(columns[0])} of {embeds.shape[1:]}); {AGAIN}."
         )
-    bounds, named_by = table.bounds, shard.named_by
-    ordered = (
-        len(bounds) == files + 1 and bounds[0] == 0 and bounds[-1] == len(windows) and (np.diff(bounds) >= 0).all()
+    noted_by = shard.named_by if shard.noted_by is None else shard.noted_by
+    fit = (
+        _ordered(table.bounds, files, len(windows))
+        and _ordered(table.note_bounds, files, len(table.pitches))
+        and len(table.pitches) == len(table.onsets)
+        and table.measures.shape == (len(windows), 2)
+        and len(noted_by) == len(shard.named_by)
     )
-    if not ordered or (len(named_by) and (named_by.min() < 0 or named_by.max() >= files)):
+    if not fit or any(len(rows) and (rows.min() < 0 or rows.max() >= files) for rows in (shard.named_by, noted_by)):
         raise ValueError(f"{path}: the index is damaged (its files do not match their windows); {AGAIN}.")
     return shard, IndexMetadata.of(header)
+
+
+def _ordered(bounds: np.ndarray, files: int, total: int) -> bool:
+    """Whether bounds share `total` rows among the files."""
+    return len(bounds) == files + 1 and bounds[0] == 0 and bounds[-1] == total and bool((np.diff(bounds) >= 0).all())
+
+
+def _note_arrays(arrays: dict, files: int) -> dict[str, np.ndarray]:
+    """The arrays of `NOTE_ARRAYS`; an index of an earlier version has none, and no notes then."""
+    if "note_bounds" in arrays:
+        return {name: arrays[name] for name in NOTE_ARRAYS}
+    return {
+        "measures": np.zeros((len(arrays["windows"]), 2), np.int32),
+        "note_bounds": np.zeros(files + 1, np.int64),
+    }
 
 
 @contextmanager

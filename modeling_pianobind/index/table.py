@@ -1,14 +1,14 @@
 """The rows of an EmbeddingIndex: its files, and the pieces that a search compares."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..inputs_pianobind import MIDI_EXTENSIONS
+from ..inputs_pianobind import gives_notes
 from .alignment import Example
+from .note_alignment import NoteLine
 
 INT8_MAX = 127
 NO_STAMP = (0, 0, 0)
@@ -37,6 +37,8 @@ class FileRow(NamedTuple):
         content_hash (`str`): SHA-256; "" for ids.
         embedding (`np.ndarray` of shape `(dim,)`): float32, unit length.
         windows (`np.ndarray` of shape `(windows, dim)`), spans (`(windows, 2)`): see `FileTable`.
+        notes (`NoteLine` or `PianoNotes`, *optional*): of MIDI, a score, or a recording that was transcribed.
+        measures (`np.ndarray` of shape `(windows, 2)`, *optional*): of a score; see `FileTable`.
         stamp (`tuple[int, int, int]`): size, and times of the last change of content and of the file's entry, in
             nanoseconds: while they stay, the content need not be hashed again. Zeros where that is not known.
         facts (`tuple[float, ...]`): the fields of `facts.FileFacts` in their order; nan for what is not known.
@@ -49,6 +51,8 @@ class FileRow(NamedTuple):
     embedding: np.ndarray
     windows: np.ndarray
     spans: np.ndarray
+    notes: Any = None
+    measures: np.ndarray | None = None
     stamp: Sequence[int] = NO_STAMP
     facts: Sequence[float] = NO_FACTS
     names: str = ""
@@ -67,6 +71,9 @@ class FileTable:
             and only chooses a hit's window.
         spans (`np.ndarray` of shape `(all windows, 2)`): start and end in seconds.
         bounds (`np.ndarray` of shape `(files + 1,)`): a file's windows are those from its bound to the next.
+        measures (`np.ndarray` of shape `(all windows, 2)`): int32, a score's first and last measures, else 0.
+        pitches, onsets (`np.ndarray` of shape `(all notes,)`): the files' `NoteLine`s; none of recordings.
+        note_bounds (`np.ndarray` of shape `(files + 1,)`): a file's notes are those from its bound to the next.
         stamps (`np.ndarray` of shape `(files, 3)`, *optional*), facts (`(files, 4)`, *optional*), names (sequence of
             `str`, *optional*): as in a `FileRow`; None where no file has any.
     """
@@ -78,6 +85,10 @@ class FileTable:
     windows: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float16))
     spans: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     bounds: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
+    measures: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
+    pitches: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint8))
+    onsets: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    note_bounds: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     stamps: np.ndarray | None = None
     facts: np.ndarray | None = None
     names: Sequence[str] | None = None
@@ -86,27 +97,49 @@ class FileTable:
         part = slice(self.bounds[row], self.bounds[row + 1])
         return self.windows[part], self.spans[part]
 
+    def measures_of(self, row: int) -> np.ndarray:
+        return self.measures[self.bounds[row] : self.bounds[row + 1]]
+
+    def notes_of(self, row: int) -> NoteLine:
+        part = slice(self.note_bounds[row], self.note_bounds[row + 1])
+        return NoteLine(self.pitches[part], self.onsets[part])
+
     @classmethod
     def from_rows(cls, rows) -> "FileTable":
-        """Makes a table of `FileRow`s, or of tuples of their first six values."""
+        """Makes a table of `FileRow`s, or of tuples of their first values."""
         if not rows:
             return cls()
-        columns = (list(column) for column in zip(*(FileRow(*row) for row in rows), strict=True))
-        paths, pieces, hashes, embeds, windows, spans, stamps, facts, names = columns
-        bounds = np.cumsum([0, *map(len, windows)])
-        about = np.array(stamps, np.int64), np.array(facts, np.float32), names
+        rows = [FileRow(*row) for row in rows]
+        lines = [NoteLine.of(row.notes) for row in rows]
+        measures = [np.zeros((len(row.windows), 2)) if row.measures is None else row.measures for row in rows]
         return cls(
-            paths, pieces, hashes, np.stack(embeds), np.concatenate(windows), np.concatenate(spans), bounds, *about
+            [row.path for row in rows],
+            [row.piece for row in rows],
+            [row.content_hash for row in rows],
+            np.stack([row.embedding for row in rows]),
+            np.concatenate([row.windows for row in rows]),
+            np.concatenate([row.spans for row in rows]),
+            np.cumsum([0, *(len(row.windows) for row in rows)]),
+            measures=np.concatenate(measures).astype(np.int32),
+            pitches=np.concatenate([line.pitch for line in lines]),
+            onsets=np.concatenate([line.onset for line in lines]),
+            note_bounds=np.cumsum([0, *map(len, lines)]),
+            stamps=np.array([row.stamp for row in rows], np.int64),
+            facts=np.array([row.facts for row in rows], np.float32),
+            names=[row.names for row in rows],
         )
 
     def rows(self) -> list[FileRow]:
-        columns = [self.paths, self.pieces, self.hashes, self.embeds, map(self.windows_of, range(len(self.paths)))]
+        columns = [self.paths, self.pieces, self.hashes, self.embeds]
+        columns += [
+            map(of_row, range(len(self.paths))) for of_row in (self.windows_of, self.notes_of, self.measures_of)
+        ]
         none = [NO_STAMP] * len(self.paths), [NO_FACTS] * len(self.paths), [""] * len(self.paths)
         about = (self.stamps, self.facts, self.names)
         columns += [without if column is None else column for column, without in zip(about, none, strict=True)]
         return [
-            FileRow(path, piece, digest, embed, *windows, tuple(map(int, stamp)), tuple(facts), names)
-            for path, piece, digest, embed, windows, stamp, facts, names in zip(*columns, strict=True)
+            FileRow(path, piece, digest, embed, *windows, notes, measures, tuple(map(int, stamp)), tuple(facts), names)
+            for path, piece, digest, embed, windows, notes, measures, stamp, facts, names in zip(*columns, strict=True)
         ]
 
 
@@ -122,6 +155,8 @@ class IndexShard:
             search reads; `embeds` then scores only the candidates.
         scales (`np.ndarray` of shape `(pieces,)`, *optional*): float32, scale of each row of `codes`.
         source (`str`): the folder that it was read from.
+        noted_by (`np.ndarray` of shape `(pieces,)`, *optional*): row of the file whose notes are a piece's; `named_by`
+            where it is None.
     """
 
     table: FileTable
@@ -130,6 +165,7 @@ class IndexShard:
     codes: np.ndarray | None = None
     scales: np.ndarray | None = None
     source: str = "the index"
+    noted_by: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.named_by)
@@ -139,7 +175,10 @@ class IndexShard:
 
     def example(self, piece: int) -> Example:
         """A piece with the windows of the file that a hit shows."""
-        return Example(self.embeds[piece], *self.table.windows_of(self.named_by[piece]))
+        noted = self.named_by if self.noted_by is None else self.noted_by
+        return Example(
+            self.embeds[piece], *self.table.windows_of(self.named_by[piece]), self.table.notes_of(noted[piece])
+        )
 
     @classmethod
     def of(cls, table: FileTable) -> "IndexShard":
@@ -151,10 +190,14 @@ class IndexShard:
         np.add.at(sums, piece, table.embeds)
         embeds = (sums / np.linalg.norm(sums, axis=1, keepdims=True)).astype(np.float32)
         named_by = np.full(len(names), -1)
-        for row in sorted(range(len(piece)), key=lambda row: (is_midi(table.paths[row]), table.paths[row])):
+        for row in sorted(range(len(piece)), key=lambda row: (gives_notes(table.paths[row]), table.paths[row])):
             if named_by[piece[row]] < 0:
                 named_by[piece[row]] = row
-        return cls(table, embeds, named_by)
+        counts, noted_by = np.diff(table.note_bounds), named_by.copy()
+        for row in np.flatnonzero(counts):
+            if not counts[noted_by[piece[row]]]:
+                noted_by[piece[row]] = row
+        return cls(table, embeds, named_by, noted_by=noted_by)
 
     def quantize(self, block_rows: int = 65_536) -> None:
         """Makes `codes` and `scales`, a block of rows at a time."""
@@ -167,8 +210,4 @@ class IndexShard:
             self.scales[rows] = scales
 
 
-def is_midi(path) -> bool:
-    return os.path.splitext(path)[1].lower() in MIDI_EXTENSIONS
-
-
-__all__ = ["NO_FACTS", "NO_STAMP", "Failure", "FileRow", "FileTable", "IndexShard", "is_midi"]
+__all__ = ["NO_FACTS", "NO_STAMP", "Failure", "FileRow", "FileTable", "IndexShard"]

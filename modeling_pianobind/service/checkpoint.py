@@ -19,7 +19,7 @@ from ..checkpoint_pianobind import (
     model_fingerprint,
     read_json,
 )
-from ..inputs_pianobind import check_content, modality_of
+from ..inputs_pianobind import check_content, gives_notes, modality_of
 from .calibration import Calibration, load_calibration
 from .errors import UserError, user_errors
 from .text_tower import TextTower
@@ -168,7 +168,7 @@ class Checkpoint:
 
 
 def check_readable(path, solo_only: bool = False) -> None:
-    """Refuses what no model has to be loaded for: a folder, another kind of file, MIDI without a note of a piano.
+    """Refuses what no model has to be loaded for: a folder, another kind of file, no note of a piano.
 
     Raises:
         ValueError, OSError: as embedding it would.
@@ -176,9 +176,8 @@ def check_readable(path, solo_only: bool = False) -> None:
     if os.path.isdir(path):
         raise IsADirectoryError
     open(path, "rb").close()
-    modality = modality_of(path)
-    check_content(path, modality)
-    if modality == "midi":
+    check_content(path, modality_of(path))
+    if gives_notes(path):
         from ..notes_pianobind import read_midi
 
         with warnings.catch_warnings():

@@ -27,9 +27,10 @@ from modeling_pianobind.service.errors import UserError
 from .audio_cases import FAMILIES, audio_case
 from .folder_cases import damage_folder
 from .midi_cases import midi_case
+from .score_cases import SCORE_FORMATS, score_case
 from .text_cases import text_case
 
-KINDS = ("midi", "midi_original", "audio", *FAMILIES, "text", "text_numpy", "index", "checkpoint")
+KINDS = ("midi", "midi_original", *SCORE_FORMATS, "audio", *FAMILIES, "text", "text_numpy", "index", "checkpoint")
 MAX_MESSAGE_CHARACTERS = 2_000
 
 
@@ -54,6 +55,8 @@ class Judge:
         """A case: bytes, a text, or the seed of a folder's damage."""
         if kind.startswith("midi"):
             return midi_case(source)
+        if kind in SCORE_FORMATS:
+            return score_case(source, kind)
         if kind == "audio" or kind in FAMILIES:
             return audio_case(source, kind)
         return text_case(source) if kind.startswith("text") else source.getrandbits(32)
@@ -67,7 +70,8 @@ class Judge:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                getattr(self, "_audio" if kind in FAMILIES else f"_{kind}")(case)
+                method = "audio" if kind in FAMILIES else "score" if kind in SCORE_FORMATS else kind
+                getattr(self, f"_{method}")(case)
             except UserError as error:
                 return f"refused: {self._clear(error, kind)}"
             except (ValueError, OSError) as error:
@@ -77,6 +81,11 @@ class Judge:
 
     def _midi(self, content):
         _check_embeds(embed_midi(self.model, self.processor, content))
+
+    def _score(self, content):
+        path = self.music.parent / "case.musicxml"  # the content decides, and this name forbids reading it as MIDI
+        path.write_bytes(content)
+        _check_embeds(embed_midi(self.model, self.processor, path))
 
     def _midi_original(self, content):
         rows, spans = self.compound.windows(self.compound.read(content))
@@ -126,7 +135,7 @@ class Judge:
         assert re.search(r"[;:] \S", message), f"{type(error).__name__} says not what to do: {message}"
         named = dict.fromkeys(("audio", *FAMILIES), "the given recording: ")
         named |= dict.fromkeys(("midi", "midi_original"), "the given MIDI: ")
-        named |= dict.fromkeys(("index", "checkpoint"), str(self.folder))
+        named |= dict.fromkeys(("index", "checkpoint", *SCORE_FORMATS), str(self.folder))
         assert message.startswith(named.get(kind, "")), f"{type(error).__name__} names no file: {message}"
         return message
 

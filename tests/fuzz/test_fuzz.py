@@ -1,6 +1,7 @@
 """Hostile inputs: a few in every run, as many as wished with `pytest -m fuzz_long` or `python -m tests.fuzz.run`."""
 
 import os
+from random import Random
 
 import pytest
 
@@ -15,6 +16,7 @@ from .audio_cases import audio_case  # noqa: E402
 from .judge import KINDS, Judge  # noqa: E402
 from .midi_cases import midi_case  # noqa: E402
 from .run import Worker, run_cases  # noqa: E402
+from .score_cases import SCORE_FORMATS, score_case  # noqa: E402
 from .text_cases import text_case  # noqa: E402
 
 LONG_CASES = int(os.environ.get("PIANOBIND_FUZZ_CASES", "2000"))
@@ -50,6 +52,12 @@ def judge(tiny_checkpoint, tmp_path_factory):
 @pytest.mark.parametrize("kind", ["midi", "midi_original"])
 def test_hostile_midi_is_embedded_or_refused(judge, kind):
     explore(judge, kind, midi_case)
+
+
+@pytest.mark.parametrize("kind", SCORE_FORMATS)
+def test_hostile_scores_are_embedded_or_refused(judge, kind):
+    for seed in range(25):
+        judge.try_case(kind, score_case(Random(seed), kind))
 
 
 def test_hostile_recordings_are_embedded_or_refused(judge):

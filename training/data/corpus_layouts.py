@@ -1,10 +1,9 @@
 """Layouts of corpora: where files and labels are. Yields one `Piece` for each piece without opening its music."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from modeling_pianobind.inputs_pianobind import group_pieces, list_files, modality_of
+from modeling_pianobind.inputs_pianobind import EXTENSIONS, FORMATS, group_pieces, list_files, modality_of
 
 from . import published_corpora
 from .build_arguments import SourceArguments
@@ -83,7 +82,7 @@ def _folder(folder: Path, name: str) -> Iterator[Piece]:
         described = [text for column in TEXT_COLUMNS for text in labels.pop(column, ())]
         metadata[stem] = labels | {"captions": described}
     for paths in group_pieces(list_files(folder)):
-        files = {modality_of(path): Path(path) for path in paths}
+        files = {FORMATS[modality_of(path)].tower: Path(path) for path in paths}
         problem = (
             "" if len(files) == len(paths) else f"several files may be meant: {', '.join(paths)}; keep one of a kind."
         )
@@ -102,8 +101,9 @@ def _metadata_rows(folder: Path) -> Iterator[dict]:
 
 
 def _stem(path: str) -> str:
-    """A path without the extension of a MIDI file or recording; dots of a title stay."""
-    return re.sub(r"\.(midi?|wav|flac|mp3|ogg)$", "", path.replace("\\", "/"), flags=re.IGNORECASE)
+    """A path without the extension of a MIDI file, score or recording; dots of a title stay."""
+    path = path.replace("\\", "/")
+    return next((path[: -len(end)] for end in EXTENSIONS if path.lower().endswith(end)), path)
 
 
 # ---- the open piano corpus -----------------------------------------------------------------------------------------

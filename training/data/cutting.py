@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 import symusic
 
-from modeling_pianobind.notes_pianobind import tick_clock
+from modeling_pianobind.standard_midi_pianobind import tick_clock
 
 SUSTAIN = 64  # controller number of the sustain pedal; 64 and above is down
 FINEST_TICKS = 480  # a quarter note; coarser files are refined first, so that a cut is exact to about a millisecond

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from modeling_pianobind.feature_extraction_pianobind import SILENCE_AMPLITUDE
-from modeling_pianobind.inputs_pianobind import check_content, content_hash, explain
+from modeling_pianobind.inputs_pianobind import check_content, content_hash, explain, modality_of
 from modeling_pianobind.notes_pianobind import PianoNotes, read_midi, score_from, window_starts
 from modeling_pianobind.transcription_pianobind import transcribed_midi
 
@@ -226,10 +226,14 @@ def rows_of(piece: Piece, seen: Inspection, arguments: BuildArguments, instrumen
             inside = notes.crop(start, end)
             if len(inside) < arguments.min_notes:
                 continue
-            row["midi"] = cut_midi(score, start, end) if window else piece.midi.read_bytes()
+            row["midi"] = cut_midi(score, start, end) if window or not _is_midi(piece) else piece.midi.read_bytes()
         row["audio"] = _audio_of(piece, rendered, start, end, bool(window), arguments.sampling_rate)
         row |= _captions_of(piece, inside, end - start, arguments, random_piece)
         yield row
+
+
+def _is_midi(piece) -> bool:
+    return modality_of(piece.midi) == "midi"
 
 
 def _render(notes, seconds, instrument, sampling_rate):

@@ -92,7 +92,7 @@ class EndpointHandler:
             self._check_texts(texts, "the text", MAX_TEXTS)
             return [{"text": text} for text in texts]
         content = self._content(value)
-        is_midi = self._modality_of(content[:12]) == "midi"
+        is_midi = self._modality_of(content[:12]) in ("midi", "score")
         if kind in ("audio", "midi") and is_midi != (kind == "midi"):
             raise RequestError(f'the content sent as "{kind}" is {"" if is_midi else "no "}MIDI; send it as "file".')
         return [self._midi(content) if is_midi else self._audio(content)]

@@ -1,0 +1,171 @@
+"""Protocols on printed scores: scores and performances seek each other, performances others, folders their copies."""
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from modeling_pianobind.index.alignment import Example
+from modeling_pianobind.index.duplicates import DEFAULT_CONFIDENCE, find_duplicates
+from modeling_pianobind.index.embedding_index import EmbeddingIndex
+from modeling_pianobind.index.note_alignment import NoteLine
+from modeling_pianobind.index.table import FileTable
+from modeling_pianobind.metric.ranking import retrieval_metrics
+from modeling_pianobind.notes_pianobind import read_midi
+
+from .bench import Bench, UnsuitableError, means
+
+# Sources whose files of one song are performances of it; others have excerpts, levels or covers of one name.
+PERFORMANCES = ("asap", "pianolatron")
+CONFIDENCES = (0.1, 0.25, DEFAULT_CONFIDENCE, 0.75, 0.9)
+RANKED = 500  # hits that are looked at
+
+
+def score_performance(bench: Bench) -> dict:
+    """Scores seek their performances among all pieces, and performances their scores, by mean and by `--like`.
+
+    A piece's song decides what is relevant. Where a performance seeks its score, the other files of its song are left
+    out, and the scores of other splits are in the pool; where it seeks another performance, itself is.
+    """
+    listed, scores, failures = _read_scores(bench)
+    pieces = bench.piece_examples
+    songs = np.array(bench.songs_at(bench.places))
+    asked = [place for place, row in enumerate(listed) if row["split"] == bench.split and row["song"] in set(songs)]
+    if not asked:
+        raise UnsuitableError(f"no score of split {bench.split!r} has a performance there.")
+    names = [f"piece {number:05}" for number in range(len(pieces))]
+    marks = [f"score {number:05}" for number in range(len(scores))]
+    index = _index(dict(zip(names, pieces, strict=True)))
+    both = _index(dict(zip([*names, *marks], [*pieces, *scores], strict=True)))
+    options = {"bootstrap_samples": bench.bootstrap.samples, "seed": bench.bootstrap.seed}
+
+    relevant = [np.flatnonzero(songs == listed[place]["song"]).tolist() for place in asked]
+    by_mean = means([scores[place] for place in asked]) @ means(pieces).T
+    by_like = np.stack([_searched(index, scores[place], names) for place in asked])
+    found = {
+        "score_to_performance": retrieval_metrics(by_mean, relevant, **options),
+        "score_to_performance_by_like": retrieval_metrics(by_like, relevant, **options),
+    }
+    of_song = {listed[place]["song"]: place for place in reversed(asked)}
+    own = {row["id"]: number for number, row in enumerate(bench.rows)}
+    played = [own[identity] for place in asked for identity in listed[place]["performances"] if identity in own]
+    ranked = []
+    for number in played:
+        values = _searched(both, pieces[number], [*names, *marks])
+        values[: len(names)][songs == songs[number]] = -np.inf
+        others = [place for place, row in enumerate(listed) if row["song"] == songs[number]]
+        values[[len(names) + place for place in others if place != of_song[songs[number]]]] = -np.inf
+        ranked.append(values)
+    relevant = [len(names) + of_song[songs[number]] for number in played]
+    found["performance_to_score_by_like"] = retrieval_metrics(_finite(ranked), relevant, **options)
+    found["performance_to_performance_by_like"] = _other_performances(bench, index, pieces, names, songs, options)
+    return {
+        "scores": found,
+        "baselines": {},
+        "settings": {
+            "scores": len(scores),
+            "unread_scores": len(failures),
+            "queried_scores": len(asked),
+            "queried_performances": len(played),
+            "pieces": len(pieces),
+        },
+    }
+
+
+def duplicates(bench: Bench) -> dict:
+    """Files of one song, found by `find_duplicates` among all pieces; recall on performances of one source."""
+    pieces, songs = bench.piece_examples, bench.songs_at(bench.places)
+    sources = [row.get("source") for row in bench.rows]
+    names = [f"{number:05}.mid" for number in range(len(pieces))]
+    groups = find_duplicates(_index(dict(zip(names, pieces, strict=True))), 0.05)
+    pairs = {(int(pair.first[:5]), int(pair.second[:5])): pair.confidence for group in groups for pair in group.pairs}
+    wanted = {
+        (first, second)
+        for first, second in combinations(range(len(songs)), 2)
+        if songs[first] == songs[second] and sources[first] == sources[second] and sources[first] in PERFORMANCES
+    }
+    if not wanted:
+        raise UnsuitableError("no song of this split has two files of one source.")
+    figures = {}
+    for least in CONFIDENCES:
+        said = {pair for pair, confidence in pairs.items() if confidence >= least}
+        right = {(first, second) for first, second in said if songs[first] == songs[second]}
+        figures[f"confidence {least:g}"] = {
+            "precision": len(right) / max(1, len(said)),
+            "recall": len(said & wanted) / len(wanted),
+            "pairs": len(said),
+        }
+    return {
+        "scores": figures[f"confidence {DEFAULT_CONFIDENCE:g}"] | {"by_confidence": figures},
+        "baselines": {},
+        "settings": {"pieces": len(songs), "wanted_pairs": len(wanted)},
+    }
+
+
+def _read_scores(bench: Bench) -> tuple[list[dict], list[Example], list[str]]:
+    """Rows of `scores.jsonl` that can be read, these scores embedded, and a line for each other one."""
+    if bench.printed_scores is None:
+        raise UnsuitableError("needs the folder of `scores.jsonl`: name it with --scores.")
+    folder, listed, notes, failures = Path(bench.printed_scores), [], [], []
+    for line in (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        try:
+            notes.append(read_midi(folder / Path(row["score"]).name))
+            listed.append(row)
+        except ValueError as error:
+            failures.append(str(error))
+    return listed, bench.note_examples(notes), failures
+
+
+def _index(examples: dict[str, Example]) -> EmbeddingIndex:
+    return EmbeddingIndex(
+        table=FileTable.from_rows(
+            [
+                (
+                    name,
+                    name,
+                    "",
+                    one.embedding,
+                    one.windows.astype(np.float16),
+                    one.spans,
+                    NoteLine.of(one.notes),
+                    None,
+                )
+                for name, one in examples.items()
+            ]
+        )
+    )
+
+
+def _searched(index: EmbeddingIndex, example: Example, names: list[str]) -> np.ndarray:
+    """Scores of all pieces as `search_like` ranks them; what it does not compare again is behind all that it does."""
+    hits = index.search_like(example, top_k=RANKED)
+    place = {name: number for number, name in enumerate(names)}
+    scores = np.full(len(names), -2.0)
+    for rank, hit in enumerate(hits):
+        scores[place[hit.path]] = hit.score - 1e-9 * rank
+    return scores
+
+
+def _other_performances(bench, index, pieces, names, songs, options) -> dict:
+    """Real performances of one song and one source seek each other; itself and other sources' files are left out."""
+    sources = np.array([row.get("source") for row in bench.rows])
+    kin = [
+        np.flatnonzero((songs == song) & (sources == source) & (np.arange(len(songs)) != number))
+        for number, (song, source) in enumerate(zip(songs, sources, strict=True))
+    ]
+    asked = [number for number in range(len(songs)) if len(kin[number]) and sources[number] in PERFORMANCES]
+    if not asked:
+        return {}
+    ranked = []
+    for number in asked:
+        values = _searched(index, pieces[number], names)
+        values[(songs == songs[number]) & (sources != sources[number])] = -np.inf
+        values[number] = -np.inf
+        ranked.append(values)
+    return retrieval_metrics(_finite(ranked), [kin[number].tolist() for number in asked], **options)
+
+
+def _finite(rows: list[np.ndarray]) -> np.ndarray:
+    return np.maximum(np.stack(rows), -3.0)

@@ -1,0 +1,231 @@
+"""The process in which verovio reads scores: what its C++ code may do with damaged bytes ends this process alone.
+
+Run as a file, so that it imports nothing but verovio. It is asked on stdin and answers on stdout: 8 bytes of length,
+then JSON. What marks mean is decided in `score_marks_pianobind`, where it needs no verovio.
+"""
+
+import importlib
+import json
+import re
+import sys
+import xml.etree.ElementTree as ET
+
+MAX_MEMORY_BYTES = 3 << 30
+MAX_CPU_SECONDS = 20  # of one score; the longest of the corpus takes three
+MEI = "{http://www.music-encoding.org/ns/mei}"
+SVG = "{http://www.w3.org/2000/svg}"
+STAFF_LINE = re.compile(r"M(-?[\d.]+) (-?[\d.]+) L(-?[\d.]+) (-?[\d.]+)")
+XML_ID = "{http://www.w3.org/XML/1998/namespace}id"
+# The score as one endless line: nothing is laid out on pages that nobody will see.
+READING = {"breaks": "none", "xmlIdSeed": 1, "header": "none", "footer": "none"}
+DRAWING = READING | {"breaks": "auto", "adjustPageHeight": True, "svgViewBox": True, "scale": 40, "pageWidth": 2100}
+MARKS = ("tempo", "dir", "dynam", "hairpin")
+MARK_ATTRIBUTES = ("form", "midi.bpm", "mm")
+TSTAMP2 = re.compile(r"(?:(\d+)m\s*\+\s*)?(\d+(?:\.\d+)?)")
+SLIVERS = {"none", "128", "256", "512", "1024", "2048"}
+REPEAT_SUFFIX = re.compile(r"-rend\d+$")
+
+
+class Reader:
+    """verovio, and what is asked of it."""
+
+    def __init__(self):
+        # By its name: transformers asks for everything that a published checkpoint's files import.
+        verovio = importlib.import_module("verovio")
+        verovio.enableLog(verovio.LOG_OFF)
+        self._toolkit = verovio.toolkit()
+
+    def answer(self, question: dict) -> dict:
+        """`{"text", "kind", "do", "measure"}` -> what `read` or `draw` says, or `{"error"}`."""
+        self._toolkit.setOptions((DRAWING if question["do"] == "draw" else READING) | {"inputFrom": question["kind"]})
+        if not self._toolkit.loadData(question["text"]):
+            return {"error": "verovio finds no music in it"}
+        return self.draw(question["measure"]) if question["do"] == "draw" else self.read()
+
+    def read(self) -> dict:
+        """Notes as MIDI, when each measure begins, the staves, and the marks that tell tempo and dynamics."""
+        events = self._events()
+        if any(event["qstamp"] < 0 for event in events) and self._toolkit.loadData(self._without_slivers()):
+            events = self._events()
+        sounding = {name: event["qstamp"] for event in reversed(events) for name in event.get("on", ())}
+        starts = self._starts(events)
+        first = {name: at for at, name in reversed(starts)}
+        found = _Measures(ET.fromstring(self._toolkit.getMEI({"removeIds": False})), sounding, first)
+        measures = [[at, *found.measures[name]] for at, name in starts if name in found.measures]
+        return {"midi": self._toolkit.renderToMIDI(), "measures": measures, "staves": found.staves}
+
+    def _without_slivers(self) -> str:
+        """The score without the shortest rests and the tuplets of nothing else.
+
+        Programs write them where hands were notated freely; verovio adds their fractions up until its integers
+        overflow, and times become negative.
+        """
+        root = ET.fromstring(self._toolkit.getMEI({"removeIds": False}))
+        for parent in list(root.iter()):
+            for child in list(parent):
+                silent = child.tag == f"{MEI}tuplet" and {one.tag for one in child} <= {f"{MEI}space"}
+                if silent or (child.tag == f"{MEI}space" and child.get("dur", "none") in SLIVERS):
+                    parent.remove(child)
+        ET.register_namespace("", MEI[1:-1])
+        self._toolkit.setOptions({"inputFrom": "mei"})
+        return ET.tostring(root, "unicode")
+
+    def _events(self) -> list[dict]:
+        return self._toolkit.renderToTimemap({"includeMeasures": True, "includeRests": False})
+
+    @staticmethod
+    def _starts(events) -> list[tuple[float, str]]:
+        """When each measure begins, in quarters with repeats, and its id, which is the same each time."""
+        return [(one["qstamp"], REPEAT_SUFFIX.sub("", one["measureOn"])) for one in events if "measureOn" in one]
+
+    def draw(self, number: int) -> dict:
+        """The page with a measure, counted as it is played, and where that page has measures.
+
+        Returns:
+            `{"svg", "size", "boxes"}`: the drawing, its width and height, and `[number, left, top, width, height]` of
+            each measure that is on it, once for each time that it is played.
+        """
+        names = [name for _, name in self._starts(self._events())]
+        page = self._toolkit.getPageWithElement(names[number]) if number < len(names) else 0
+        if not page:
+            return {"error": "verovio draws no such measure of it"}
+        svg = self._toolkit.renderToSVG(page)
+        root = ET.fromstring(svg)
+        width, height = (float(value) for value in root.get("viewBox").split()[2:])
+        inner = next(one for one in root.iter(f"{SVG}svg") if one.get("class") == "definition-scale")
+        scale = width / float(inner.get("viewBox").split()[2])
+        margin = next(
+            (one.get("transform", "") for one in inner.iter(f"{SVG}g") if one.get("class") == "page-margin"), ""
+        )
+        left, top = (float(value) for value in [*re.findall(r"-?[\d.]+", margin), "0", "0"][:2])
+        boxes = {}
+        for measure in root.iter(f"{SVG}g"):
+            if measure.get("class") == "measure":
+                lines = [
+                    line for staff in measure if staff.get("class") == "staff" for line in staff.iter(f"{SVG}path")
+                ]
+                found = [STAFF_LINE.fullmatch(line.get("d", "")) for line in lines]
+                points = [[float(value) for value in line.groups()] for line in found if line]
+                if points:
+                    x, y, right, bottom = (
+                        pick(column)
+                        for pick, column in zip((min, min, max, max), zip(*points, strict=True), strict=True)
+                    )
+                    box = x + left, y + top, right - x, bottom - y
+                    boxes[measure.get("id")] = [round(value * scale, 2) for value in box]
+        placed = [[place, *boxes[name]] for place, name in enumerate(names) if name in boxes]
+        return {"svg": svg, "size": [width, height], "boxes": placed}
+
+
+class _Measures:
+    """What an MEI document says of its measures.
+
+    Args:
+        root (`Element`): the document.
+        sounding, starts (`dict`): by id, the quarter at which a note or a measure begins first.
+    Attributes:
+        measures (`dict`): by id: the measure's name, its meter `[count, unit]` or None, and its marks, each
+            `at` a quarter from its beginning.
+        staves (`list`): `[number, names, program]` of each staff.
+    """
+
+    def __init__(self, root, sounding, starts):
+        self.measures, self.staves = {}, []
+        self._sounding, self._starts = sounding, starts
+        self._meter = None
+        for part in root.iter(f"{MEI}scoreDef"):
+            if not self.staves:
+                self._read_staves(part, [], None)
+        self._walk(root)
+
+    def _read_staves(self, element, names, program):
+        for child in element:
+            tag = child.tag.removeprefix(MEI)
+            if tag not in ("staffGrp", "staffDef"):
+                continue
+            own = [_text(one) for one in child if one.tag in (f"{MEI}label", f"{MEI}labelAbbr")]
+            own += [child.get("label", "")]
+            played = next((one.get("midi.instrnum") for one in child if one.tag == f"{MEI}instrDef"), None) or program
+            heard = names + [name for name in own if name]
+            if tag == "staffDef":
+                self.staves.append([child.get("n", ""), heard, played])
+            self._read_staves(child, heard, played)
+
+    def _walk(self, element):
+        for child in element:
+            tag = child.tag.removeprefix(MEI)
+            if tag in ("scoreDef", "staffDef", "meterSig", "staffGrp"):
+                self._read_meter(child)
+            if tag == "measure":
+                name = child.get(XML_ID, "")
+                marks = [
+                    self._mark(one, self._starts.get(name, 0.0)) for one in child if one.tag.removeprefix(MEI) in MARKS
+                ]
+                number = child.get("n") or str(len(self.measures) + 1)
+                self.measures[name] = [number, self._meter, marks]
+            elif len(child):
+                self._walk(child)
+
+    def _read_meter(self, element):
+        for names in (("count", "unit"), ("meter.count", "meter.unit")):
+            count, unit = (element.get(name, "") for name in names)
+            if count.isdecimal() and unit.isdecimal() and int(count) and int(unit):
+                self._meter = [int(count), int(unit)]
+
+    def _mark(self, element, measure_begin) -> dict:
+        """A mark with `at`, and with `end` where it has one: `[measures later, quarter in that measure]`."""
+        found = {name: element.get(name) for name in MARK_ATTRIBUTES if element.get(name)}
+        found |= {"what": element.tag.removeprefix(MEI), "text": _text(element), "at": 0.0}
+        quarters = 4 / self._meter[1] if self._meter else 1.0
+        beat = TSTAMP2.fullmatch(element.get("tstamp", ""))
+        begins, ends = (self._sounding.get(element.get(name, "")[1:]) for name in ("startid", "endid"))
+        if beat:
+            found["at"] = max(0.0, float(beat[2]) - 1) * quarters
+        elif begins is not None:
+            found["at"] = max(0.0, begins - measure_begin)
+        if last := TSTAMP2.fullmatch(element.get("tstamp2", "")):
+            found["end"] = [int(last[1] or 0), max(0.0, float(last[2]) - 1) * quarters]
+        elif ends is not None:
+            found["end"] = [0, max(0.0, ends - measure_begin)]
+        return found
+
+
+def _text(element) -> str:
+    return " ".join("".join(element.itertext()).split())[:200]
+
+
+def _limit_memory(resource) -> None:
+    if resource is None:
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def main() -> None:
+    """Answers until stdin ends."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        resource = None
+    _limit_memory(resource)
+    sys.setrecursionlimit(5_000)  # of nested elements; C's stack holds as many
+    reader, stdin, stdout = Reader(), sys.stdin.buffer, sys.stdout.buffer
+    while head := stdin.read(8):
+        question = json.loads(stdin.read(int.from_bytes(head, "little")))
+        if resource is not None:  # the process ends there, and is started again for the next score
+            used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+            hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+            resource.setrlimit(resource.RLIMIT_CPU, (int(used) + MAX_CPU_SECONDS, hard))
+        try:
+            answer = reader.answer(question)
+        except MemoryError:
+            answer = {"error": "it takes too much memory"}
+        except (ET.ParseError, RecursionError, ValueError, KeyError) as error:
+            answer = {"error": f"verovio's answer cannot be understood ({type(error).__name__})"}
+        content = json.dumps(answer).encode()
+        stdout.write(len(content).to_bytes(8, "little") + content)
+        stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
