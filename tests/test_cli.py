@@ -205,7 +205,7 @@ class TestCheckpoint:
         self.refused(pianobind, corpus, tmp_path, "config.json: is damaged")
 
     def test_a_hub_id_that_is_not_there_is_one_line(self, pianobind, corpus):
-        self.refused(pianobind, corpus, "nobody/no-such-pianobind", "cannot be loaded as a PianoBind checkpoint")
+        self.refused(pianobind, corpus, "nobody/no-such-pianobind", "the Hub cannot be reached")
 
     def test_weights_that_were_cut_off_are_one_line(self, pianobind, corpus, tiny_checkpoint, tmp_path):
         other = shutil.copytree(tiny_checkpoint, tmp_path / "other")

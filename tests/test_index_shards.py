@@ -14,6 +14,11 @@ from modeling_pianobind import EmbeddingIndex, cli
 from modeling_pianobind.index.shards import in_shard, shard_folder
 
 
+def only_calibration(err: str) -> bool:
+    """Whether stderr says nothing but that no piece stands out, as may be with a model of random weights."""
+    return all("nothing fits well" in line for line in err.splitlines())
+
+
 @pytest.fixture
 def pianobind(tiny_checkpoint, capsys, monkeypatch, tmp_path):
     """`pianobind(*arguments)` -> exit status, stdout, stderr, with the tiny checkpoint."""
@@ -44,7 +49,7 @@ def sharded(pianobind, corpus, tmp_path):
 
 def hits(pianobind, index, query="calm"):
     status, out, err = pianobind("search", index, query, "--json")
-    assert (status, err) == (0, "")
+    assert status == 0 and only_calibration(err)
     # Files embedded in other batches differ in the last bits.
     return [row | {"score": pytest.approx(row["score"], abs=1e-5)} for row in json.loads(out)]
 

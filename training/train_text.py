@@ -28,6 +28,7 @@ from .data.captions import choose_facts, fact_wordings, write_caption
 from .data.facts import DERIVED_FACTS
 from .data.lexicon import read_lexicon
 from .data.sources import TrainingCorpus
+from .loop.adapters import merged_state
 from .loop.piece_facts import PieceFacts
 
 WINDOWS_OF_PIECE = 3
@@ -261,7 +262,7 @@ def main(command_line: list[str] | None = None) -> int:
         return 2
     result = trainer.train(given.minutes, given.steps, given.learning_rate)
     with atomic_folder(given.output) as partial:
-        trainer.model.half().save_pretrained(partial)
+        trainer.model.save_pretrained(partial, state_dict=merged_state(trainer.model))
         trainer.processor.save_pretrained(partial)
         (partial / "text_training.json").write_text(json.dumps(result, indent=1))
     print(f"wrote {given.output}: {result}")

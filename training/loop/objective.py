@@ -80,7 +80,7 @@ class TrainingModel(nn.Module):
             outputs: of every block of this process's batch.
             batch: `rows` gives each embedding's example, the other entries are what is known of the examples.
         """
-        outputs = gather_all(outputs)
+        outputs = dict(gather_all(outputs))
         known = gather_all({name: batch[name] for name in KNOWN if name in batch})
         known |= {name: known[name].float() for name in FLAGS if name in known}
         first = _rows_before(batch)
