@@ -11,6 +11,9 @@ FIGURES = (
     ("the same tags from rendered audio, unheard instrument", "tagging_audio", "macro_roc_auc"),
     ("tags from rendered audio, pieces also transcribed", "tagging_audio", "transcribed.plain.macro_roc_auc"),
     ("tags of the same pieces by `--transcribe`", "tagging_audio", "transcribed.transcribed.macro_roc_auc"),
+    ("dances and forms by title, zero-shot, macro ROC-AUC", "dance_and_form", "macro_roc_auc"),
+    ("free queries: share of the first five that fit", "free_queries", "fit@5"),
+    ("held-out queries of the lexicon: right tenth of the pieces among the first ten", "lexicon_held_out", "right@10"),
     ("EMOPIA quadrant, zero-shot, accuracy", "emotion", "emopia_published.accuracy"),
     ("EMOPIA quadrant, linear probe, accuracy", "probes", "emopia_published.accuracy"),
     ("Pianist8 artist, linear probe, accuracy", "probes", "pianist8_published.accuracy"),
@@ -36,7 +39,7 @@ DECIDING = (
     "tagging_audio.macro_roc_auc",
     "text_to_piece.recall@10",
     "audio_midi.among_500_by_windows.recall@1",
-    "audio_midi.among_500_by_windows_transcribed.recall@1",
+    "free_queries.fit@5",
     "recordings.plain_by_windows.recall@1",
 )
 

@@ -37,7 +37,7 @@ def key_correlations(pitch_classes: torch.Tensor) -> torch.Tensor:
     keys = profiles[:, (turns[None] - turns[:, None]) % 12]  # (mode, tonic, pitch class)
     keys = F.normalize(keys - keys.mean(-1, keepdim=True), dim=-1)
     found = F.normalize(pitch_classes - pitch_classes.mean(-1, keepdim=True), dim=-1)
-    return torch.einsum("wp,mtp->wmt", found, keys)
+    return (found[:, None, None] * keys).sum(-1)  # no matrix product, which autocast would compute in bfloat16
 
 
 def tonics(strengths: torch.Tensor) -> torch.Tensor:
@@ -54,14 +54,14 @@ def onset_envelopes(keys, heard, seconds) -> torch.Tensor:
             padding; seconds (`(windows, notes)`): onsets.
     """
     frames = round(RHYTHM_SECONDS / FRAME_SECONDS)
-    frame = seconds / FRAME_SECONDS
-    inside = heard * (frame < frames - 1)
-    below = frame.clamp(0, frames - 2).long()
-    envelopes = torch.zeros(2, *keys.shape[:1], frames, device=keys.device)
-    for envelope, weights in zip(envelopes, (inside, inside * (keys < LOW_KEY)), strict=True):
-        share = frame.clamp(0, frames - 2) - below
-        envelope.scatter_add_(1, below, weights * (1 - share)).scatter_add_(1, below + 1, weights * share)
-    envelopes = envelopes.clamp(max=MAX_ONSETS).transpose(0, 1)  # a large chord counts little more than a small one
+    frame = (seconds / FRAME_SECONDS).clamp(0, frames - 2)
+    inside = heard * (seconds < (frames - 1) * FRAME_SECONDS)
+    weights = torch.stack([inside, inside * (keys < LOW_KEY)], dim=1)
+    below = frame.long()[:, None].expand(-1, 2, -1)
+    share = frame[:, None] - below
+    envelopes = torch.zeros(keys.shape[0], 2, frames, device=keys.device)
+    envelopes = envelopes.scatter_add(2, below, weights * (1 - share)).scatter_add(2, below + 1, weights * share)
+    envelopes = envelopes.clamp(max=MAX_ONSETS)  # a large chord counts little more than a small one
     return F.avg_pool1d(envelopes, 3, 1, 1) * 1.5
 
 
@@ -69,9 +69,14 @@ def periodicity(envelopes: torch.Tensor) -> torch.Tensor:
     """Autocorrelation of `envelopes (..., frames)` at lags of 0 to `MAX_LAG_SECONDS`, 1 at lag 0."""
     frames = envelopes.shape[-1]
     centred = envelopes - envelopes.mean(-1, keepdim=True)
-    spectrum = torch.fft.rfft(centred, n=2 * frames)
-    products = torch.fft.irfft(spectrum.abs().square(), n=2 * frames)[..., : round(MAX_LAG_SECONDS / FRAME_SECONDS)]
-    lags = torch.arange(products.shape[-1], device=products.device)
+    count = round(MAX_LAG_SECONDS / FRAME_SECONDS)
+    if torch.compiler.is_exporting():  # onnxruntime's Fourier transforms are less exact, and the beat is a maximum
+        places = torch.arange(frames, device=envelopes.device) + torch.arange(count, device=envelopes.device)[:, None]
+        products = (F.pad(centred, (0, count))[..., places] @ centred[..., None])[..., 0]
+    else:
+        spectrum = torch.fft.rfft(centred, n=2 * frames)
+        products = torch.fft.irfft(spectrum.abs().square(), n=2 * frames)[..., :count]
+    lags = torch.arange(count, device=products.device)
     return products / products[..., :1].clamp(min=1e-3) * (frames / (frames - lags))
 
 
@@ -93,10 +98,10 @@ def rhythm(keys, heard, seconds) -> torch.Tensor:
     """
     correlation = periodicity(onset_envelopes(keys, heard, seconds))
     lags = torch.logspace(*np.log10([0.12, MAX_LAG_SECONDS - 0.1]), FIXED_LAGS, device=keys.device)
-    fixed = at_lags(correlation, lags.expand(len(keys), -1))
+    fixed = at_lags(correlation, lags.expand(keys.shape[0], -1))
     beats = torch.logspace(*np.log10([0.27, 1.1]), 60, device=keys.device)
     preference = 1 - (torch.log2(beats / BEAT_SECONDS) / 2).square()
-    clarity = at_lags(correlation, beats.expand(len(keys), -1)).sum(1) * preference
+    clarity = at_lags(correlation, beats.expand(keys.shape[0], -1)).sum(1) * preference
     beat = beats[(clarity - TIE_STEP * torch.arange(60, device=keys.device)).argmax(1)][:, None]
     multiples = torch.tensor(BEAT_MULTIPLES, device=keys.device)
     in_beats = at_lags(correlation, beat * multiples)
@@ -125,8 +130,6 @@ class NoteStatistics(nn.Module):
         self.down_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     @torch.no_grad()
-    @torch.autocast("cpu", enabled=False)
-    @torch.autocast("cuda", enabled=False)
     def measure(self, midi_ids, midi_attention_mask, seconds):
         """Statistics of windows.
 

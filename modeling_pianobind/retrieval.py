@@ -35,8 +35,9 @@ def describe(
         top_k (`int`): how many to return.
         transcribe (`bool`): as in `embed_audio`.
     Returns:
-        `list[tuple[str, float]]`: label and score, best first. A score is the cosine with the file minus the label's
-        mean cosine with the example corpus, so that no label fits all music; it is no probability.
+        `list[tuple[str, float]]`: label and score, best first. A score is the cosine with the file; of the default
+        labels minus the label's mean cosine with the example corpus, so that no label fits all music. It is no
+        probability.
     Raises:
         ValueError, OSError: the file cannot be read, or a label is empty.
     """
@@ -52,8 +53,11 @@ def describe(
             warnings.simplefilter("ignore")
             return embed_midi(model, processor, paths)
 
-    calibration = load_calibration(model.name_or_path, model_fingerprint(model), embed, embed_background)
+    own = labels is not None
     labels, embeds = label_embeddings(embed, labels)
+    if own or not hasattr(model, "name_or_path"):  # exported models bring no calibration
+        return rank_labels(embedding, labels, embeds, top_k)
+    calibration = load_calibration(model.name_or_path, model_fingerprint(model), embed, embed_background)
     return rank_labels(embedding, labels, embeds, top_k, calibration.label_means(embeds))
 
 

@@ -15,7 +15,7 @@ from modeling_pianobind import cli
 from modeling_pianobind.app import cards
 from modeling_pianobind.app.library import Library
 from modeling_pianobind.app.music import EXCERPT_SECONDS, Excerpt, Midi, Recording, excerpt_around, flac, open_music
-from modeling_pianobind.app.piano_roll import WIDTH, draw_roll, key_correlations, png
+from modeling_pianobind.app.piano_roll import WIDTH, draw_roll, key_strengths, png
 from modeling_pianobind.app.synthesis import SAMPLING_RATE, AdditivePiano, Soundfont
 from modeling_pianobind.app.uploads import Upload, Uploads, read_upload
 from modeling_pianobind.gate_pianobind import BusyError, Gate, Limits
@@ -137,7 +137,7 @@ class TestRoll:
 
     def test_a_recording_shows_the_key_that_sounds(self):
         time = np.arange(32_000) / 16_000
-        strengths = key_correlations(np.sin(2 * np.pi * 440 * time).astype(np.float32))
+        strengths = key_strengths(np.sin(2 * np.pi * 440 * time).astype(np.float32))
         assert (strengths.argmax(axis=0) == 69 - 21).all()
 
     def test_the_picture_of_a_recording_is_a_png_of_its_size(self):
