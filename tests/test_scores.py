@@ -51,7 +51,8 @@ KERN = "**kern\t**dynam\n*Ipiano\t*\n*M2/4\t*\n!!!OMD: Andante\n=1\t=1\n4c\tp\n4
 ABC = "X:1\nT:Tune\nQ:1/4=76\nM:2/4\nL:1/4\nK:C\n!p!CD|!f!e2|\n"
 MEI = """<?xml version="1.0"?><mei xmlns="http://www.music-encoding.org/ns/mei" meiversion="5.0"><music><body><mdiv>
 <score><scoreDef meter.count="2" meter.unit="4"><staffGrp><staffDef n="1" lines="5" clef.shape="G" clef.line="2"/>
-</staffGrp></scoreDef><section><measure n="1"><staff n="1"><layer n="1"><note pname="c" oct="4" dur="4"/><note pname="d"
+</staffGrp></scoreDef><section><measure n="1"><staff n="1"><layer n="1"><note pname="c" oct="4" dur="4"/><note
+pname="d"
 oct="4" dur="4"/></layer></staff><tempo tstamp="1">Andante</tempo><dynam tstamp="1">p</dynam></measure><measure n="2">
 <staff n="1"><layer n="1"><note pname="e" oct="5" dur="2"/></layer></staff><dynam tstamp="1">f</dynam></measure>
 </section></score></mdiv></body></music></mei>"""
