@@ -256,6 +256,10 @@ class _Worker:
             [sys.executable, "-EP", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
 
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
     def ask(self, question: dict) -> dict | None:
         """The answer; None if the process ended. Raises TimeoutError if it takes too long."""
         content, process = json.dumps(question).encode(), self._process
@@ -290,10 +294,13 @@ _idle: queue.SimpleQueue = queue.SimpleQueue()
 def _ask(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
     if find_spec("verovio") is None:
         raise MissingDecoderError(f'{name}: reading scores needs verovio; run pip install "pianobind[scores]".')
-    try:
-        worker = _idle.get_nowait()
-    except queue.Empty:
-        worker = _Worker()
+    worker = None
+    while worker is None or not worker.is_alive:
+        try:
+            worker = _idle.get_nowait()
+        except queue.Empty:
+            worker = _Worker()
+            break
     try:
         answer = worker.ask({"text": text, "kind": kind, "do": do, "measure": measure})
     except TimeoutError as error:

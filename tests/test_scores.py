@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from modeling_pianobind import score_pianobind
 from modeling_pianobind.notes_pianobind import read_midi
 from modeling_pianobind.score_marks_pianobind import Measure, beats_of_words, tempo_changes, velocities
 from modeling_pianobind.score_pianobind import read_score
@@ -194,17 +195,30 @@ def test_without_verovio_the_message_says_what_to_install(monkeypatch):
         read_midi(SIMPLE.encode())
 
 
-def test_a_reader_that_dies_takes_down_nothing_else(monkeypatch):
-    from modeling_pianobind import score_pianobind
+@pytest.fixture
+def no_readers():
+    score_pianobind._stop_workers()
+    yield
+    score_pianobind._stop_workers()
 
-    read_midi(SIMPLE.encode())
+
+def test_a_reader_that_dies_takes_down_nothing_else(monkeypatch, tmp_path, no_readers):
+    (tmp_path / "dies.py").write_text("import os, sys; sys.stdin.buffer.read(9); os.abort()")
+    with monkeypatch.context() as changed:
+        changed.setattr(score_pianobind, "WORKER", str(tmp_path / "dies.py"))
+        with pytest.raises(ValueError, match="its process ended"):
+            read_midi(SIMPLE.encode())
+    assert len(read_midi(SIMPLE.encode())) == 6
     worker = score_pianobind._idle.get()
-    worker._process.kill()
+    worker._process.kill()  # as the system does when memory runs out
     worker._process.wait()
     score_pianobind._idle.put(worker)
-    with pytest.raises(ValueError, match="its process ended"):
-        read_midi(SIMPLE.encode())
     assert len(read_midi(SIMPLE.encode())) == 6
-    monkeypatch.setattr(score_pianobind, "MAX_SECONDS", 0.0)
+
+
+def test_a_reader_that_takes_too_long_is_ended(monkeypatch, tmp_path, no_readers):
+    (tmp_path / "sleeps.py").write_text("import time; time.sleep(600)")
+    monkeypatch.setattr(score_pianobind, "WORKER", str(tmp_path / "sleeps.py"))
+    monkeypatch.setattr(score_pianobind, "MAX_SECONDS", 0.5)
     with pytest.raises(ValueError, match="did not finish"):
         read_midi(SIMPLE.encode())
