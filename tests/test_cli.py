@@ -384,7 +384,9 @@ class TestCommand:
     def test_a_process_prints_nothing_but_its_answer(self, corpus, tiny_checkpoint):
         done = self.run("search", corpus, "calm", "--json", "--checkpoint", tiny_checkpoint)
         assert done.returncode == 0 and len(json.loads(done.stdout)) == 4
-        assert not done.stderr or re.fullmatch("pianobind: nothing fits well: [^\n]*\n", done.stderr)
+        # A busy machine takes so long that it says how far it has come.
+        said = r"pianobind: (nothing fits well: .*|\d+ of \d+ files are (read|embedded).*)"
+        assert all(re.fullmatch(said, line) for line in done.stderr.splitlines())
 
     def test_a_reader_that_leaves_early_is_no_error(self, pianobind, corpus, tiny_checkpoint):
         pianobind("search", corpus, "calm")
