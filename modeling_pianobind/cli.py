@@ -341,7 +341,7 @@ def run_completion(args) -> int:
     """Prints a script that completes the command in a shell."""
     import shtab
 
-    print(shtab.complete(_parser(), shell=args.shell))
+    print(shtab.complete(_parser(), shell=args.shell))  # nosec B604
     return 0
 
 

@@ -25,7 +25,7 @@ NEW_MIDI = {
     "intermediate_size": 1152,
     "note_statistics": True,
     "rhythm_statistics": True,
-    "notes_per_token": 4,
+    "notes_per_token": 4,  # nosec B105
 }
 
 
