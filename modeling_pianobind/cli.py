@@ -133,7 +133,7 @@ def _parser() -> Parser:
         subparser.add_argument(
             "--solo-only",
             action="store_true",
-            help="refuse MIDI files of several instruments; by default their piano tracks are taken",
+            help="refuse MIDI of several instruments and scores with voices; by default their piano part is taken",
         )
 
     search = command(

@@ -22,7 +22,7 @@ class Filters:
         minutes (`tuple[float, float]`): length, shortest and longest.
         key (`int` or None): as in `FileFacts`.
         kind (`str` or None): "midi", "score" or "audio".
-        solo_only (`bool`): leave out MIDI files that hold other instruments too.
+        solo_only (`bool`): leave out MIDI files with other instruments, and scores with voices.
     """
 
     tempo: tuple[float, float] = EVERY
