@@ -21,6 +21,7 @@ from .commands.output import span
 from .index.embedding_index import EmbeddingIndex
 from .index.finder import Finder
 from .index.folder_index import Collection, check_searchable, update_index
+from .index.names import titles
 from .index.shards import check_shard_target, is_index, list_shards, merge, shard_folder
 from .index.storage import check_target, write_embeddings
 from .inputs_pianobind import explain, list_files
@@ -29,7 +30,7 @@ from .service.calibration import FILE as CALIBRATION
 from .service.calibration import Calibration, example_files
 from .service.checkpoint import Checkpoint
 from .service.errors import UserError, complain, user_errors
-from .service.examples import DEMO_QUERIES, EXAMPLES, titles
+from .service.examples import DEMO_QUERIES, EXAMPLES
 
 EPILOG = (
     "exit status: 0 if all went well; 2 if the arguments or a file were wrong: each is one line on stderr that names "

@@ -16,6 +16,7 @@ from ..standard_midi_pianobind import tick_clock
 KEY_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 SAME_TONICS = {"d flat": 1, "d sharp": 3, "g flat": 6, "g sharp": 8, "a sharp": 10, "c flat": 11, "e sharp": 5}
 MODES = ("major", "minor")
+KEYS = tuple(f"{tonic} {mode}" for mode in MODES for tonic in KEY_NAMES)  # by their number in `FileFacts`
 LONGEST_WEIGHT_SECONDS = 2.0  # of a note in the histogram of keys: a held bass says no more than a struck one
 # A piece lies on the grid of its file's beats where most onsets do: of notes at random times, not even half do.
 GRID_STEPS, GRID_TOLERANCE_BEATS, GRID_SHARE = (4, 3), 0.02, 0.8
@@ -153,7 +154,7 @@ def parse_key(text: str) -> int:
 
 def key_name(key: float) -> str:
     """The name of a key of `FileFacts`; "" where it is not known."""
-    return "" if math.isnan(key) else f"{KEY_NAMES[int(key) % 12]} {MODES[int(key) // 12]}"
+    return "" if math.isnan(key) else KEYS[int(key)]
 
 
-__all__ = ["FileFacts", "key_name", "key_of", "measured_tempo", "parse_key", "read_facts", "tempo_of"]
+__all__ = ["KEYS", "FileFacts", "key_name", "key_of", "measured_tempo", "parse_key", "read_facts", "tempo_of"]
