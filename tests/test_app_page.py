@@ -69,6 +69,10 @@ class TestAnswers:
         client = Client(url, verbose=False)
         cards, chart = client.predict("calm", 0.5, api_name="/search")
         assert cards.count("pb-card") == 5 and chart.count('data-ask="show"') == 5
+        cards, _ = client.predict("calm", 0.5, "", "", "", "audio", api_name="/search")
+        assert cards.count("pb-card") == 1 and "rain" in cards
+        with pytest.raises(AppError, match="tempo is 'fast'; give a range such as 2-5"):
+            client.predict("calm", 0.5, "fast", "", "", "", api_name="/search")
         answer = client.predict(handle_file(write_midi(tmp_path / "mine.mid")), api_name="/upload")
         assert any("mine.mid" in str(part) for part in answer)
         (tmp_path / "bad.mid").write_bytes(b"MThd" + bytes(40))
@@ -130,6 +134,22 @@ class TestBrowser:
         page.wait_for_function("() => parseFloat(document.querySelector('#results .pb-head').style.left) > 0")
         page.locator("#results .pb-play").first.click()
         page.wait_for_selector('#results [data-state="paused"]')
+
+    def test_filters_are_chosen_on_the_page_and_stay_for_the_next_search(self, page):
+        page.locator("#filters button").first.click()
+        page.get_by_label("Kind").click()
+        page.get_by_role("option", name="audio").click()
+        page.wait_for_function("() => document.querySelectorAll('#results .pb-card').length === 1")
+        assert page.locator("#results h3").inner_text() == "rain"
+        page.locator("[data-ask=phrase]").nth(1).click()
+        page.wait_for_function(
+            "words => document.querySelector('#words textarea').value === words", arg=DEMO_QUERIES[1]
+        )
+        assert page.locator("#results .pb-card").count() == 1
+        page.get_by_label("Minutes").fill("90-")
+        page.get_by_label("Minutes").press("Enter")
+        page.get_by_text("No piece passes the filters; widen them.").wait_for()
+        assert page.locator("#results .pb-card").count() == 0
 
     def test_a_click_on_the_map_shows_a_piece_and_arrow_keys_reach_the_next(self, page):
         page.locator("#map .pb-point").first.click()

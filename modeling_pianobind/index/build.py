@@ -29,8 +29,10 @@ from .note_alignment import NoteLine
 from .shards import in_shard
 from .table import NO_STAMP, Failure, FileRow
 
-SAVE_SECONDS = 45.0  # between two saves of work in progress; with the time of a save, no more than a minute is lost
-SAVE_SHARE = 0.1  # of the time, that saving a large index over and over may take
+# From the begin of a save of work in progress to that of the next. A kill costs no more than these and the time of a
+# save: at most a minute, unless the index is so large, or the machine so busy, that a save takes half a minute.
+SAVE_SECONDS = 30.0
+SAVE_SHARE = 0.5  # of the time, that saving a huge index over and over may take
 # A file that changed just before it was stamped may change again within the same tick of its file system's clock.
 SETTLED_SECONDS = 2.0
 
@@ -99,8 +101,7 @@ def embed_folder(
             watch.step()
             if save is not None and (begun := time.monotonic()) - saved_at > pause:
                 save(state.content())
-                saved_at = time.monotonic()
-                pause = max(SAVE_SECONDS, (saved_at - begun) / SAVE_SHARE)
+                saved_at, pause = begun, max(SAVE_SECONDS, (time.monotonic() - begun) / SAVE_SHARE)
     except KeyboardInterrupt:
         if save is not None:
             save(state.content())
