@@ -85,8 +85,8 @@ def _parse(argv):
     if rest:
         known = [option for option in _options(parser, args.command) if option.startswith("--")]
         near = difflib.get_close_matches(rest[0].partition("=")[0], known, 1, 0.7)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        parser.error(f"unknown arguments: {' '.join(rest)}{hint}")
+        hint = f"did you mean {near[0]}?" if near else f"see `{parser.prog} {args.command} --help`"
+        raise UserError(f"unknown arguments: {' '.join(rest)}; {hint}")
     return args
 
 
@@ -298,12 +298,13 @@ def run_embed(args) -> int:
         raise UserError(f"{output}: its folder does not exist; make it first")
     if not os.path.exists(args.path):
         raise UserError(f"{args.path}: does not exist; check the path")
+    refused: list[OSError] = []
     with user_errors(args.path):
-        paths = list_files(args.path) if os.path.isdir(args.path) else [args.path]
+        paths = list_files(args.path, refused) if os.path.isdir(args.path) else [args.path]
     if not paths:
         raise UserError(f"{args.path}: there is no MIDI file or recording in it; give a folder with music")
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
-    embeds, failures = {}, []
+    embeds, failures = {}, [explain(error.filename, error) for error in refused]
     with user_errors(args.path):
         for position, file in checkpoint.embed_files(paths):
             if file.error is None:

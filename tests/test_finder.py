@@ -174,6 +174,15 @@ def test_nonsense_fits_nothing_and_the_words_are_named(finder):
     assert not finder.find("sad").notes and finder.find("sad").hits[0].fit > 0.5
 
 
+def test_whatever_does_not_fit_is_told_what_the_model_knows(finder):
+    (note,) = finder.find("sausage").notes
+    assert "English descriptions of music, such as" in note and "does not read as one" in note
+    alike = EmbeddingIndex(table=FileTable.from_rows([row._replace(embedding=np.eye(3, dtype=np.float32)[2])
+                                                      for row in make_index(2).file_table.rows()]))  # fmt: skip
+    (note,) = Finder(alike, StandIn()).find("sad").notes
+    assert "no piece here stands out" in note and "English descriptions of music" in note
+
+
 def test_words_of_other_scripts_are_unknown():
     assert unknown_words(Query("calm 悲しい грустный", ("sad",)), lambda word: 1) == ["悲しい", "грустный"]
 

@@ -124,13 +124,13 @@ class Finder:
         return sorted(found, key=lambda hit: (-value[hit.path], hit.path))[:top_k]
 
     def _poor_fit(self, query, understood: float) -> str:
-        unknown = unknown_words(query, self.checkpoint.count_tokens)
-        if unknown:
-            known = "the model knows English descriptions of music"
+        known = "the model knows English descriptions of music"
+        if unknown := unknown_words(query, self.checkpoint.count_tokens):
             return f"nothing fits well: {known}, and not {', '.join(map(repr, unknown[:5]))}"
+        known += ", such as 'calm, slow waltz'"
         if understood < POOR_FIT:
-            return "nothing fits well: the query does not read as a description of music, such as 'calm, slow waltz'"
-        return "nothing fits well: no piece here stands out for this query"
+            return f"nothing fits well: {known}, and the query does not read as one"
+        return f"nothing fits well: no piece here stands out for this query; {known}"
 
 
 def _bonus(coverage):

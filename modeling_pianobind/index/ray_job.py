@@ -89,7 +89,8 @@ def embed_folder(
         if output.is_dir() and any(output.iterdir()):
             raise ValueError(f"{output}: holds an index already; choose a new or an empty folder.")
     with user_errors(folder):
-        paths = list_files(os.path.abspath(folder))
+        refused: list[OSError] = []
+        paths = list_files(os.path.abspath(folder), refused)
     if not paths:
         raise UserError(f"{folder}: there is no MIDI file or recording in it; give a folder with music")
     name = os.fspath(checkpoint or default_checkpoint())
@@ -106,6 +107,7 @@ def embed_folder(
     )
     rows.write_parquet(str(output))
     failures = _failures(output)
+    failures += [{"path": error.filename, "message": explain(error.filename, error)} for error in refused]
     saved = IndexMetadata(Checkpoint(name, device, transcribe).fingerprint, transcribe, failures)
     write_parquet_header(output, saved)
     return [failure["message"] for failure in failures]
