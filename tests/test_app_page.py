@@ -1,5 +1,6 @@
 """The page of `pianobind app`, served on the loopback: its answers over HTTP, and what a real browser makes of it."""
 
+import os
 import re
 import shutil
 
@@ -12,6 +13,7 @@ import httpx
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
+from modeling_pianobind import cli
 from modeling_pianobind.app.library import Library
 from modeling_pianobind.app.page import Handlers, launch
 from modeling_pianobind.app.synthesis import AdditivePiano
@@ -85,6 +87,25 @@ class TestAnswers:
             with pytest.raises(gradio.Error, match="busy"):
                 handlers.search("calm", "", 0.5)
             assert handlers._audio("0", "").status_code == 503
+
+    def test_a_proxy_does_not_stop_the_page_and_a_page_that_cannot_be_reached_is_one_line(
+        self, library, tiny_checkpoint, monkeypatch, capsys
+    ):
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "")
+        with monkeypatch.context() as behind:
+            behind.setenv("http_proxy", "http://127.0.0.1:9")
+            launch(library, blocking=False).close()
+
+        def unreachable(*_, **__):
+            raise httpx.ConnectError("[Errno 111] Connection refused")
+
+        monkeypatch.setattr(gradio.Blocks, "launch", unreachable)
+        capsys.readouterr()
+        folder = os.path.dirname(library.paths[0])
+        assert cli.main(["app", folder, "--checkpoint", str(tiny_checkpoint)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "the page cannot be reached from here ([Errno 111] Connection refused); check proxies" in line
 
     def test_messages_with_names_in_them_are_escaped(self, library, tmp_path):
         path = tmp_path / "<b>x.txt"

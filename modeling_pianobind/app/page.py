@@ -10,6 +10,7 @@ from pathlib import Path
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
 import gradio as gr
+import httpx
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
@@ -198,31 +199,38 @@ def launch(library: Library, host: str | None = None, port: int | None = None, b
         The page, whose `local_url` says where it is and whose `close()` stops it.
     Raises:
         OSError: the port is taken.
+        ValueError: gradio, which looks at its page first, cannot reach it.
     """
+    for name in ("no_proxy", "NO_PROXY"):  # gradio's look at its own page
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost")))
     if "GRADIO_TEMP_DIR" not in os.environ:  # uploads are in a temporary folder that is removed at exit
         os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="pianobind-")
         atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
     handlers, here = Handlers(library), Path(__file__).parent
     blocks = build_page(library, handlers)
-    blocks.launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        prevent_thread_lock=True,
-        show_error=False,  # unexpected errors, whose text may name folders
-        quiet=True,
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-        max_file_size=round(library.limits.file_megabytes * 2**20),
-        theme=_theme(),
-        css=(here / "page.css").read_text(encoding="utf-8"),
-        head=f"<script>{(here / 'page.js').read_text(encoding='utf-8')}</script>",
-        app_kwargs={"routes": [Route("/audio/{key}.flac", handlers.audio), Route("/score/{key}", handlers.score)]},
-    )
+    try:
+        blocks.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            prevent_thread_lock=True,
+            show_error=False,  # unexpected errors, whose text may name folders
+            quiet=True,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+            max_file_size=round(library.limits.file_megabytes * 2**20),
+            theme=_theme(),
+            css=(here / "page.css").read_text(encoding="utf-8"),
+            head=f"<script>{(here / 'page.js').read_text(encoding='utf-8')}</script>",
+            app_kwargs={"routes": [Route("/audio/{key}.flac", handlers.audio), Route("/score/{key}", handlers.score)]},
+        )
+    except httpx.HTTPError as error:
+        blocks.close()
+        raise ValueError(str(error)) from error
     print(f"PianoBind: {blocks.local_url} ({len(library)} pieces; Ctrl-C stops it)", flush=True)
     if blocking:
         blocks.block_thread()

@@ -81,8 +81,8 @@ class Filters:
         if unknown:
             left_out = "piece is left out" if unknown == 1 else "pieces are left out"
             note = (
-                f"{unknown} {left_out}, since tempo, key or length is not known (recordings have no notes, a few notes "
-                "no tempo; an index of an older version has to be brought up to date)"
+                f"{unknown} {left_out}, since tempo, key or length is not known (recordings have no notes, a few "
+                "notes no tempo; an index of an older version has to be brought up to date)"
             )
         return np.concatenate(chosen or [np.zeros(0, int)]), note
 
