@@ -101,8 +101,8 @@ class Run:
                 losses["audio_midi"].bank = self.embedded_bank(stage.bank)
         else:
             source = self.sampler(stage, self.corpus)
-        if stage.fact_weight and losses["fact"].texts is None:
-            losses["fact"].texts = self._fact_texts()
+        if (stage.fact_weight or stage.fact_score_weight) and losses["fact"].texts is None:
+            losses["fact"].texts = losses["fact_score"].texts = self._fact_texts()
         if stage.work_weight and losses["work"].texts is None:
             losses["work"].texts = self._work_texts()
         if "midi" not in stage.frozen:
