@@ -319,8 +319,6 @@ def run_embed(args) -> int:
 
 def run_calibrate(args) -> int:
     """Measures what a checkpoint's scores mean, and keeps it beside the checkpoint."""
-    if args.pieces is not None:
-        check_searchable(args.pieces)
     checkpoint = Checkpoint(args.checkpoint, args.device)
     if not os.path.isdir(checkpoint.name):
         raise UserError(
@@ -376,7 +374,6 @@ def run_export(args) -> int:
 def run_demo(args) -> int:
     """Searches the bundled corpus and prints the best labels of each hit."""
     folder, queries = EXAMPLES, DEMO_QUERIES[:DEMO_SEARCHES]
-    check_searchable(folder)
     checkpoint = Checkpoint(args.checkpoint, args.device)
     index, failures = Collection(folder, checkpoint).open()
     names, labels = titles(folder), label_embeddings(checkpoint.embed_text)

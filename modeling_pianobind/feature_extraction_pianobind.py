@@ -30,7 +30,7 @@ FILTER_GROUPS = 8
 MAX_SAMPLE = 2.0**32  # integers of 32 bits may have been written as floats; the power of far more is infinite
 SILENCE_AMPLITUDE = 10 ** (-70 / 20)  # of full scale; windows below it are silent
 
-LOWEST_SETTINGS = {
+MIN_SETTINGS = {
     "feature_size": 1,
     "sampling_rate": 1_000,
     "fft_size": 16,
@@ -115,7 +115,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         self._check_settings()
 
     def _check_settings(self):
-        check_numbers(self, LOWEST_SETTINGS)
+        check_numbers(self, MIN_SETTINGS)
         if self.hop_seconds > self.window_seconds:
             raise ValueError(
                 f"`hop_seconds` is {self.hop_seconds} with windows of {self.window_seconds} s; "

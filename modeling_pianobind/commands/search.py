@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from ..index.filters import KINDS, Filters
 from ..index.finder import Finder, Found
-from ..index.folder_index import Collection, check_searchable
+from ..index.folder_index import Collection
 from ..inputs_pianobind import EXTENSIONS
 from ..service.checkpoint import Checkpoint, check_readable
 from ..service.errors import UserError, complain, user_errors
@@ -72,7 +72,6 @@ def run(args) -> int:
     if prompted and not sys.stdin.isatty():
         raise UserError("there is nothing to search for; give a QUERY, --like FILE, or both")
     _check_order(args.path, args.query)
-    check_searchable(args.path)
     try:
         filters = Filters.parse(args.tempo, args.key, args.minutes, args.kind, args.solo_only)
     except ValueError as error:

@@ -15,7 +15,7 @@ from ..standard_midi_pianobind import tick_clock
 KEY_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 SAME_TONICS = {"d flat": 1, "d sharp": 3, "g flat": 6, "g sharp": 8, "a sharp": 10, "c flat": 11, "e sharp": 5}
 MODES = ("major", "minor")
-LONGEST_WEIGHT_SECONDS = 2.0  # of a note in the histogram of keys: a held bass says no more than a struck one
+MAX_WEIGHT_SECONDS = 2.0  # of a note in the histogram of keys: a held bass says no more than a struck one
 # A piece lies on the grid of its file's beats where most onsets do: of notes at random times, not even half do.
 GRID_STEPS, GRID_TOLERANCE_BEATS, GRID_SHARE = (4, 3), 0.02, 0.8
 FRAME_SECONDS, BEAT_SECONDS, BEAT_OCTAVES = 0.01, 0.5, 0.9
@@ -77,13 +77,13 @@ def _line(text: str) -> str:
 
 def key_of(notes: PianoNotes) -> int:
     """The key whose profile fits a piece's notes best, as in `FileFacts`."""
-    weights = np.minimum(np.maximum(notes.duration, 0.03), LONGEST_WEIGHT_SECONDS)
+    weights = np.minimum(np.maximum(notes.duration, 0.03), MAX_WEIGHT_SECONDS)
     histogram = np.bincount(notes.pitch % 12, weights=weights, minlength=12)
-    return int(np.argmax([(profile @ (histogram - histogram.mean())) for profile in _transposed_profiles()]))
+    return int(np.argmax([(profile @ (histogram - histogram.mean())) for profile in transposed_profiles()]))
 
 
 @cache
-def _transposed_profiles() -> np.ndarray:
+def transposed_profiles() -> np.ndarray:
     """Krumhansl and Kessler's profiles on all tonics, centred and of unit length: `(24, 12)`."""
     from ..note_statistics_pianobind import KEY_PROFILES  # needs torch, which has embedded the file
 
@@ -153,4 +153,14 @@ def key_name(key: float) -> str:
     return "" if math.isnan(key) else f"{KEY_NAMES[int(key) % 12]} {MODES[int(key) // 12]}"
 
 
-__all__ = ["FileFacts", "key_name", "key_of", "measured_tempo", "parse_key", "read_facts", "tempo_of"]
+__all__ = [
+    "KEY_NAMES",
+    "FileFacts",
+    "key_name",
+    "key_of",
+    "measured_tempo",
+    "parse_key",
+    "read_facts",
+    "tempo_of",
+    "transposed_profiles",
+]

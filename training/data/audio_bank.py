@@ -19,13 +19,12 @@ from modeling_pianobind import PianoBindFeatureExtractor, PianoBindProcessor
 
 from .arguments import TrainingArguments
 from .captions import choose_facts, write_caption
-from .dataset import WindowSampler
+from .dataset import MAX_LATE_SECONDS, WindowSampler
 from .mel_rendering import DEEP_DB
 from .rendering import make_instruments
 from .sources import TrainingCorpus
 from .vocabulary import FactVocabulary
 
-LATEST_SECONDS = 0.5
 NEPERS = np.log(10) / 10  # of power, in a decibel
 
 
@@ -68,7 +67,7 @@ def render_bank(sampler: WindowSampler, extractor, output: Path, windows: int, s
 class AudioBank:
     """The windows of a folder in memory; example number `index` of a run, with a new caption each time.
 
-    The sound begins up to `LATEST_SECONDS` after the notes do: a recording is not cut where its MIDI is.
+    The sound begins up to `MAX_LATE_SECONDS` after the notes: a recording and its MIDI rarely start together.
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class AudioBank:
         true = {self.vocabulary.facts[number] for number in np.flatnonzero(self.arrays["true"][window])}
         chosen = choose_facts(true, self.vocabulary.creators, words)
         notes = slice(self.offsets[window], self.offsets[window + 1])
-        late = words.randrange(round(LATEST_SECONDS / self.frame_seconds) + 1)
+        late = words.randrange(round(MAX_LATE_SECONDS / self.frame_seconds) + 1)
         decibels = self.arrays["decibels"][window]
         return {
             "number": index,

@@ -96,7 +96,6 @@ PHRASES = {
     "syncopated": ("with syncopated rhythm", "with gentle syncopation"),
     "swung": ("with a swing feel",),
 }
-KEYS_PREFIX = "in "
 NOUNS = ("piano music", "piano piece", "piano", "music", "piece", "solo piano")
 NOT_NOUNS = {"christmas", "blues", "wedding", "boogie"}
 NOT_ADJECTIVES = {"wide range", "narrow range"}

@@ -11,6 +11,7 @@ import soundfile
 import soxr
 
 from modeling_pianobind import PianoBindProcessor
+from modeling_pianobind.feature_extraction_pianobind import SILENCE_AMPLITUDE
 from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNotes
 
 from .augmentation import PERFORMED_VELOCITIES, NoteAugmentation
@@ -36,7 +37,6 @@ MAX_SHIFT_SECONDS = 1.0  # between the two views of a window
 MAX_LATE_SECONDS = 0.5  # between a window of notes and its sound
 LEAD_SECONDS = 2.0  # music before the window, so that its first notes find strings that still ring
 MIN_NOTES = 6
-SILENT_PEAK = 1e-3
 MAX_TRIES = 1000
 FULL_FACTS = 8  # what the caption of a row that is measured says at most
 
@@ -242,7 +242,7 @@ class WindowSampler:
             rate = sound.samplerate
             sound.seek(min(round(start * rate), sound.frames))
             audio = sound.read(round(seconds * speed * rate), dtype="float32", always_2d=True).mean(1)
-        if not len(audio) or np.abs(audio).max() < SILENT_PEAK:
+        if not len(audio) or np.abs(audio).max() <= SILENCE_AMPLITUDE:
             return None
         return full_scale(soxr.resample(audio, rate * speed, self.sampling_rate)[: int(seconds * self.sampling_rate)])
 
