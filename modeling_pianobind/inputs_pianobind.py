@@ -15,13 +15,13 @@ MAX_CHARACTERS = 20_000  # of a text; far more than a text tower reads, and mega
 
 
 def _midi_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list, list]]:
-    """A MIDI file's windows and spans, all at once: note rows are small. With them go the notes."""
+    """Yields all windows of a MIDI file at once, with their spans and the notes: note rows are small."""
     notes = processor.midi_processor.read(source)
     yield *processor.midi_processor.windows(notes), notes
 
 
 def _score_windows(processor, source, sampling_rate=None) -> Iterator[tuple]:
-    """As of MIDI, and the first and last measure of each window."""
+    """As `_midi_windows`, with the first and last measure of each window."""
     from .score_pianobind import read_score
 
     reading = read_score(source)

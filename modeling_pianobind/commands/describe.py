@@ -27,7 +27,7 @@ def add_arguments(parser) -> None:
 
 
 def run(args) -> int:
-    """Prints the words that fit."""
+    """Prints the labels with the highest scores."""
     labels = None
     if args.labels is not None:
         labels = [label.strip() for label in args.labels.split(",") if label.strip()]

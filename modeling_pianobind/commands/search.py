@@ -97,7 +97,7 @@ def run(args) -> int:
 
 
 def _answer(found: Found, args) -> int:
-    """Prints what was found; the exit status."""
+    """Prints the hits; returns the exit status."""
     sys.stdout.write(FORMATS[args.shape](found.hits))
     sys.stdout.flush()
     for note in found.notes:
@@ -134,7 +134,7 @@ def _prompt(finder: Finder, args) -> int:
 
 
 def _check_order(path: str, query: list[str]) -> None:
-    """Says so where PATH and QUERY were swapped."""
+    """Refuses swapped PATH and QUERY with a hint."""
     if query and not os.path.exists(path) and os.path.isdir(query[-1]):
         raise UserError(f"{path}: does not exist; the folder comes first: pianobind search {query[-1]} {path!r}")
     if query and len(query) == 1 and os.path.isfile(query[0]) and query[0].lower().endswith(tuple(EXTENSIONS)):

@@ -14,7 +14,7 @@ from .table import IndexShard
 
 DEFAULT_CONFIDENCE = 0.5
 CANDIDATES = 200  # pieces of the closest kind, with which each is compared
-# Where a recording's notes are not known, its windows have to be this like the other's, and are never quite sure.
+# Similarity of windows where a recording's notes are unknown; such a match never has full confidence.
 WINDOWS_FROM, WINDOWS_SURE, MAX_BY_WINDOWS = 0.88, 0.98, 0.9
 SAME_NOTES, STEADY = 0.985, 0.02  # of one performance in two encodings: likeness, and how far its tempo may wander
 

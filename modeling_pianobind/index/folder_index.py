@@ -1,4 +1,4 @@
-"""The index of a folder's present content: cached, and updated before each search."""
+"""The cached index of a folder, updated before each search."""
 
 import hashlib
 import os

@@ -51,7 +51,7 @@ class IndexMetadata:
     fingerprint: str
     transcribed: bool
     failures: list[dict]
-    complete: bool = True  # False of what was saved in the midst of the work
+    complete: bool = True  # False if it was saved before the folder was done
 
     @classmethod
     def of(cls, header: dict) -> "IndexMetadata":

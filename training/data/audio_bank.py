@@ -1,4 +1,4 @@
-"""Rendered windows kept on disk: rendering costs more than training on them, so each is made once and used often.
+"""Rendered windows on disk: rendering costs more than training, so each window is rendered once and used often.
 
 `python -m training.data.audio_bank CONFIG.yaml --output FOLDER --windows 10000` renders with a run's instruments.
 """
@@ -159,7 +159,7 @@ def augment_log_mel(decibels: torch.Tensor, extractor: PianoBindFeatureExtractor
     def sometimes(probability):
         return (torch.rand(windows, 1, 1, device=device) < probability).float() * strength
 
-    # Matrix products, which processors do fast in bfloat16, do what indexing and loops would do slowly.
+    # Matrix products, fast in bfloat16, instead of slow indexing and loops.
     ratio = 2 ** (uniform(-0.4, 0.4) * strength / 12)
     place = (1127 * torch.log1p(hertz * ratio / 700) - mels[0]) / (mels[1] - mels[0])
     place = place.clamp(0, bands - 1)  # (windows, 1, bands): where each band comes from
@@ -177,7 +177,7 @@ def augment_log_mel(decibels: torch.Tensor, extractor: PianoBindFeatureExtractor
 
     decay = 10 ** (-6 * extractor.hop_length / extractor.sampling_rate / uniform(0.15, 2.0))
     wet = sometimes(0.75) * 10 ** (uniform(-20, -4) / 10) * (1 - decay)
-    ringing = decay[:, 0] ** torch.arange(frames - 1, -1, -1, device=device)  # the room: each band rings on and fades
+    ringing = decay[:, 0] ** torch.arange(frames - 1, -1, -1, device=device)  # the room: each band decays
     ringing = torch.cat([ringing, ringing.new_zeros(windows, frames - 1)], 1).bfloat16()
     echoes = torch.bmm(ringing.unfold(1, frames, 1), power.bfloat16()).flip(
         1

@@ -1,4 +1,4 @@
-"""What the notes themselves say of tempo, density, register, dynamics, mode, touch and texture, as facts."""
+"""Facts measured from notes: tempo, density, register, dynamics, mode, touch and texture."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from modeling_pianobind.notes_pianobind import PianoNotes
 
 CHORD_SECONDS = 0.035  # onsets closer than this are one chord
 
-# fact -> (measure, low, high): true at or above `high`, false at or below `low`, in between nobody can say. The other
+# fact -> (measure, low, high): true at or above `high`, false at or below `low`, unknown in between. The other
 # way round where low > high. The numbers are quantiles (about 0.5 and 0.75) of 20 s windows of the open piano corpus.
 THRESHOLDS = {
     "fast": ("onset_rate", 3.4, 4.4),
