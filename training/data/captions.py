@@ -96,7 +96,6 @@ PHRASES = {
     "syncopated": ("with syncopated rhythm", "with gentle syncopation"),
     "swung": ("with a swing feel",),
 }
-KEYS_PREFIX = "in "
 NOUNS = ("piano music", "piano piece", "piano", "music", "piece", "solo piano")
 NOT_NOUNS = {"christmas", "blues", "wedding", "boogie"}
 NOT_ADJECTIVES = {"wide range", "narrow range"}
@@ -138,7 +137,7 @@ def choose_facts(true: set[str], creators: set[str], rng: random.Random) -> list
 
 
 def write_caption(facts: list[str], creators: set[str], rng: random.Random) -> str:
-    """Words a list of facts as a person might type them into a search box."""
+    """Writes facts in the style of a search query."""
     if not facts:
         return rng.choice(GENERIC)
     if rng.random() < 0.25:

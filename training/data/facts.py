@@ -1,4 +1,4 @@
-"""What is known of a piece from its labels: facts that hold, facts that do not, and, for all others, no claim."""
+"""Facts of a piece from its labels: facts that hold, facts that do not, and unknown ones."""
 
 import re
 
@@ -11,7 +11,7 @@ MOOD_QUADRANT = {
     "sad": 3, "dark": 3, "lonely": 3, "melancholic": 3, "gloomy": 3,
     "calm": 4, "relaxing": 4, "gentle": 4, "healing": 4, "warm": 4, "peaceful": 4, "dreamy": 4, "laid-back": 4,
 }  # fmt: skip
-# moods that a person of that quadrant may also feel: no claim is made
+# moods that may hold together with those of a quadrant: unknown
 OPEN_MOODS = {"romantic", "lyrical", "nostalgic", "mysterious", "emotional", "epic", "passionate", "neutral"}
 QUADRANT_ALSO = {
     1: ("bright", "cheerful", "upbeat"),

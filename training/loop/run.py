@@ -1,4 +1,4 @@
-"""What a run is made of, opened and put together by its arguments: corpus, model, batches, gradients."""
+"""A run, made from its arguments: corpus, model, batches, gradients."""
 
 import random
 from functools import lru_cache
