@@ -27,8 +27,8 @@ def facts_of(bench: Bench) -> list[tuple[set[str], set[str]]]:
     known = []
     for row, notes in zip(bench.rows, bench.notes_at(bench.places), strict=True):
         true, false = bench.vocabulary.labels(row)
-        heard, unheard = descriptor_facts(measure(notes, notes.seconds))
-        known.append((true | heard, (false | unheard) - true - heard))
+        true_of_notes, false_of_notes = descriptor_facts(measure(notes, notes.seconds))
+        known.append((true | true_of_notes, (false | false_of_notes) - true - true_of_notes))
     return known
 
 
@@ -41,9 +41,9 @@ def holds(condition: str | dict, facts: set[str], title: str) -> bool:
 
 def fits(query: dict, facts: set[str], title: str) -> bool:
     """Whether a piece matches a free query: all of one list in `fits` holds, and nothing in `not`."""
-    if any(holds(one, facts, title) for one in query["not"]):
+    if any(holds(condition, facts, title) for condition in query["not"]):
         return False
-    return any(all(holds(one, facts, title) for one in conditions) for conditions in query["fits"])
+    return any(all(holds(condition, facts, title) for condition in conditions) for conditions in query["fits"])
 
 
 def free_queries(bench: Bench) -> dict:
@@ -54,20 +54,22 @@ def free_queries(bench: Bench) -> dict:
     queries = json.loads(FREE_QUERIES.read_text(encoding="utf-8"))
     facts = [true for true, _ in facts_of(bench)]
     titles = [row.get("title") or "" for row in bench.rows]
-    fitting = np.array([[fits(one, *piece) for piece in zip(facts, titles, strict=True)] for one in queries], float)
+    fitting = np.array(
+        [[fits(query, *piece) for piece in zip(facts, titles, strict=True)] for query in queries], float
+    )
     told = [number for number, row in enumerate(fitting) if 0 < row.mean() < 1]
     if not told:
         raise UnsuitableError("no free query fits some pieces of this split and not others.")
-    left_out = [one["query"] for number, one in enumerate(queries) if number not in told]
+    left_out = [query["query"] for number, query in enumerate(queries) if number not in told]
     queries, fitting = [queries[number] for number in told], fitting[told]
-    texts, chance = [one["query"] for one in queries], fitting.mean(1)
+    texts, chance = [query["query"] for query in queries], fitting.mean(1)
     shares = share_of_best(bench.embed_text(texts) @ bench.midi_at(bench.places).T, fitting, FIRST_HITS)
     words = share_of_best(word_scores(texts, bench.generated), fitting, FIRST_HITS)
     per_query = {
-        text: {"kind": one["kind"], "fit@5": float(share), "chance": float(rate), WORD_SEARCH: float(word)}
-        for text, one, share, rate, word in zip(texts, queries, shares, chance, words, strict=True)
+        text: {"kind": query["kind"], "fit@5": float(share), "chance": float(rate), WORD_SEARCH: float(word)}
+        for text, query, share, rate, word in zip(texts, queries, shares, chance, words, strict=True)
     }
-    kinds = [one["kind"] for one in queries]
+    kinds = [query["kind"] for query in queries]
     return {
         "scores": _fit_scores(shares, chance, kinds, bench) | {"per_query": per_query},
         "baselines": {

@@ -137,8 +137,10 @@ def _results_of(checkpoint: Path, folder: Path, options: HubOptions):
     digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
     path = options.results
     if path is None:
-        known = ((one, _json(one)) for one in sorted(RESULTS.glob("*.json")))
-        of_these = (one for one, found in known if found.get("weights_sha256") == digest and "protocols" in found)
+        known = ((path, _json(path)) for path in sorted(RESULTS.glob("*.json")))
+        of_these = (
+            path for path, results in known if results.get("weights_sha256") == digest and "protocols" in results
+        )
         path = next(of_these, None)
         if path is None:
             return {}, []
@@ -160,7 +162,7 @@ def _write_licence(checkpoint: Path, folder: Path, licence, results: dict, optio
     """
     if not licence:
         raise ValueError(f"{checkpoint}: nothing says its licence; say `--licence ID`, such as cc-by-nc-sa-4.0.")
-    bound = [one["name"] for one in results.get("sources", []) if re.search(r"\bNC\b", one["licence"])]
+    bound = [source["name"] for source in results.get("sources", []) if re.search(r"\bNC\b", source["licence"])]
     if bound and licence in LICENCES and "nc" not in licence.split("-"):
         raise ValueError(
             f"{checkpoint}: it was trained on {', '.join(bound)}, which must not be used commercially, and {licence} "

@@ -37,7 +37,7 @@ class PianoEmbeddingPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         # A copy: `pipeline` replaces these names by classes, and a config with classes cannot be saved.
         for task in (getattr(self.model.config, "custom_pipelines", None) or {}).values():
-            task["pt"] = [getattr(one, "__name__", one) for one in task["pt"]]
+            task["pt"] = [getattr(auto_class, "__name__", auto_class) for auto_class in task["pt"]]
 
     def _sanitize_parameters(self, **kwargs):
         if kwargs:

@@ -53,9 +53,9 @@ class PieceTable:
         part = corpus.parts[0]
         self.pieces, windows = [], []
         for piece in np.sort(np.concatenate(list(part.pieces.values()))).tolist():
-            if found := some_windows(part.corpus.notes(piece), processor.midi_processor):
+            if cut := some_windows(part.corpus.notes(piece), processor.midi_processor):
                 self.pieces.append(piece)
-                windows.append(found)
+                windows.append(cut)
         self.rows = [part.corpus.rows[piece] for piece in self.pieces]
         self.embeddings = embed_windows(model, processor, windows)
         facts = PieceFacts.of(part.corpus, self.pieces, windows, self.vocabulary)
@@ -73,7 +73,7 @@ def some_windows(notes, midi_processor) -> list:
     starts = window_starts(notes.seconds, midi_processor.window_seconds, midi_processor.hop_seconds)
     chosen = starts[np.unique(np.linspace(0, len(starts) - 1, WINDOWS_OF_PIECE).round().astype(int))]
     cut = [notes.crop(start, start + midi_processor.window_seconds) for start in chosen]
-    return [one.take(slice(0, midi_processor.max_notes)) for one in cut if len(one) >= MIN_NOTES]
+    return [window.take(slice(0, midi_processor.max_notes)) for window in cut if len(window) >= MIN_NOTES]
 
 
 def embed_windows(model, processor, windows: list[list]) -> torch.Tensor:
@@ -106,7 +106,7 @@ class TextTrainer:
         self.pretrained = copy.deepcopy(self.model.text_model).eval().requires_grad_(False)
         vocabulary = corpus.vocabulary
         self.wordings = fact_wordings(vocabulary, 16)
-        self.queries = [one for one in read_lexicon() if not one.held_out]
+        self.queries = [query for query in read_lexicon() if not query.held_out]
         self.works = [place for place, row in enumerate(self.table.rows) if "work" in row]
         self.fact_pieces = [np.flatnonzero(self.table.labels[:, fact]) for fact in range(len(vocabulary.facts))]
 

@@ -52,8 +52,8 @@ class MelInstrument:
         loudest = max(spectrum.max() for spectrum in powers.values())
         kept = {}
         for place, spectrum in powers.items():
-            heard = np.flatnonzero(spectrum.max(1) > loudest * 10 ** (-QUIETEST_DB / 10))
-            kept[place] = (spectrum[: heard[-1] + 1 if len(heard) else 1] / loudest).astype(np.float32)
+            audible = np.flatnonzero(spectrum.max(1) > loudest * 10 ** (-QUIETEST_DB / 10))
+            kept[place] = (spectrum[: audible[-1] + 1 if len(audible) else 1] / loudest).astype(np.float32)
         if self.cache:
             self.cache.parent.mkdir(parents=True, exist_ok=True)
             partial = self.cache.with_suffix(".partial")
@@ -62,7 +62,7 @@ class MelInstrument:
         return kept
 
     def _note(self, key: int, velocity: int) -> np.ndarray:
-        one = PianoNotes(
+        note = PianoNotes(
             np.zeros(1),
             np.full(1, NOTE_SECONDS, np.float32),
             np.full(1, key, np.int64),
@@ -70,7 +70,7 @@ class MelInstrument:
             np.zeros(1, np.float32),
         )
         rate = self.extractor.sampling_rate
-        audio = self.instrument.render(one, rate)[: int(NOTE_SECONDS * rate)]
+        audio = self.instrument.render(note, rate)[: int(NOTE_SECONDS * rate)]
         lead = LEAD_FRAMES * self.extractor.hop_length
         return np.pad(audio, (lead, int(NOTE_SECONDS * rate) - len(audio))).astype(np.float32)
 

@@ -106,7 +106,7 @@ def _as_list(column: str, value) -> list[str]:
     if isinstance(value, str):
         value = re.split("[;,]", value) if column in TAG_COLUMNS else [value]
     values = value if isinstance(value, (list, tuple)) else [value]
-    return [str(one).strip() for one in values if str(one).strip()]
+    return [str(value).strip() for value in values if str(value).strip()]
 
 
 def path_inside(folder: Path, name: str) -> Path:

@@ -182,10 +182,10 @@ def _requirements(*sections: str) -> list[str]:
 
 
 def _copy(source: Path, folder: Path, patterns) -> list[Path]:
-    found = sorted({path for pattern in patterns for path in source.glob(pattern) if path.is_file()})
-    for path in found:
+    matches = sorted({path for pattern in patterns for path in source.glob(pattern) if path.is_file()})
+    for path in matches:
         shutil.copyfile(path, folder / path.name)
-    return found
+    return matches
 
 
 def _read_json(path: Path) -> dict:

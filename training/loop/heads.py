@@ -160,7 +160,7 @@ class OnsetHead(nn.Module):
         return marked.scatter_(1, index, 1.0)[:, :-1]
 
     def forward(self, hidden, targets, token_mask):
-        """Binary cross-entropy, summed over keys and heard tokens, and the count of these tokens: shape `(2,)`.
+        """Binary cross-entropy, summed over keys and tokens that are not padding, and the count of these tokens: shape `(2,)`.
 
         Args:
             hidden (`torch.Tensor` of shape `(windows, tokens, hidden_size)`).
@@ -168,8 +168,8 @@ class OnsetHead(nn.Module):
         """
         losses = F.binary_cross_entropy_with_logits(self.head(hidden).float(), targets, reduction="none")
         struck, held = losses.split([self.slots * self.keys, self.keys], dim=2)
-        heard = (token_mask != 0).float()
-        return torch.stack([((struck.sum(-1) + self.held_weight * held.sum(-1)) * heard).sum(), heard.sum()])
+        present = (token_mask != 0).float()
+        return torch.stack([((struck.sum(-1) + self.held_weight * held.sum(-1)) * present).sum(), present.sum()])
 
 
 __all__ = ["FactHead", "MaskedNoteHeads", "OnsetHead", "StatisticsHead"]
