@@ -21,7 +21,7 @@ PROBES = {  # inputs that `check_fit` embeds, by modality
     "midi": lambda processor: [PROBE_MIDI],
     "text": lambda processor: ["piano"],
 }
-NO_EMBEDDING = "its weights give embeddings that are no unit vectors"
+NO_EMBEDDING = "its weights give embeddings that are not unit vectors"
 MAX_REASON_CHARACTERS = 300  # a damaged value may have any length
 MAX_TEXT_TOKENS = 128  # default of processors without a limit
 

@@ -292,7 +292,7 @@ def run_embed(args) -> int:
     """Writes the embeddings of single files."""
     output = Path(args.output)
     if output.suffix.lower() not in (".npz", ".parquet"):
-        raise UserError(f"{output}: its extension is neither .npz nor .parquet; choose one of them")
+        raise UserError(f"{output}: its extension is not .npz or .parquet; choose one of them")
     if not output.parent.is_dir():
         raise UserError(f"{output}: its folder does not exist; make it first")
     if not os.path.exists(args.path):
@@ -322,7 +322,7 @@ def run_calibrate(args) -> int:
     checkpoint = Checkpoint(args.checkpoint, args.device)
     if not os.path.isdir(checkpoint.name):
         raise UserError(
-            f"{checkpoint.name}: is no folder; download the checkpoint, or leave it: it is measured by use"
+            f"{checkpoint.name}: is not a folder; download the checkpoint, or leave it: it is measured by use"
         )
     pieces = checkpoint.embed_background(example_files()) if args.pieces is None else None
     if pieces is None:

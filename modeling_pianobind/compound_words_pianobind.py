@@ -45,7 +45,7 @@ def read_compound_notes(source, solo_only: bool = False) -> CompoundNotes:
         `CompoundNotes`, without the notes below 22 or above 107, which the vocabulary does not have.
     Raises:
         FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
-        ValueError: the content is no MIDI, is damaged, holds no piano notes, or other instruments if `solo_only`; or
+        ValueError: the content is not MIDI, is damaged, holds no piano notes, or other instruments if `solo_only`; or
             `source` is `PianoNotes` of seconds, which do not know their bars.
     Source: the rules of MIDI-BERT's data preparation (arXiv 2107.05223, section 3.1). Differs: a file of another
         resolution than 480 ticks a beat is rescaled.

@@ -157,7 +157,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
             sampling_rate (`int`, *optional*): of a waveform, in Hz; a file knows its own.
         Raises:
             FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
-            ValueError: it is no audio, is damaged, holds no sample, or is silent throughout.
+            ValueError: it is not audio, is damaged, holds no sample, or is silent throughout.
         """
         name = audio_name(audio)
         blocks = audio_blocks(audio, sampling_rate, self.sampling_rate)

@@ -147,7 +147,7 @@ def readable_text(text) -> str:
     """A description that a tokenizer can read, truncated to `MAX_CHARACTERS`.
 
     Raises:
-        ValueError: it is no string, holds no word, or holds half characters (lone surrogates).
+        ValueError: it is not a string, holds no word, or holds half characters (lone surrogates).
     """
     if not isinstance(text, str) or not text.strip():
         # Shortened, since a text may be megabytes of blanks.
@@ -158,7 +158,9 @@ def readable_text(text) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         half = ascii(text[error.start])
-        raise ValueError(f"a text holds {half}, which is no character; write it in plain Unicode (UTF-8).") from error
+        raise ValueError(
+            f"a text holds {half}, which is not a character; write it in plain Unicode (UTF-8)."
+        ) from error
     return text
 
 
@@ -196,7 +198,7 @@ def list_files(folder) -> list[str]:
 
 
 def count_other_files(folder) -> dict[str, int]:
-    """How many files below a folder are no music, by extension, most first; metadata and texts are not counted."""
+    """How many files below a folder are not music, by extension, most first; metadata and texts are not counted."""
     counts = {}
     for _, folders, names in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".")]

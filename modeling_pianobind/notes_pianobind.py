@@ -68,7 +68,7 @@ def read_midi(source, solo_only: bool = False) -> PianoNotes:
         `PianoNotes`, all the piano's tracks and channels together.
     Raises:
         FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
-        ValueError: the content is no MIDI, is damaged, holds no piano notes, or other instruments if `solo_only`.
+        ValueError: the content is not MIDI, is damaged, holds no piano notes, or other instruments if `solo_only`.
     """
     if isinstance(source, PianoNotes):
         if not len(source):

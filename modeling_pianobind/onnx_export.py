@@ -95,7 +95,7 @@ class OnnxModel:
         int8 (`bool`): use int8 towers if available.
     Raises:
         ImportError: the extra is not installed.
-        ValueError: the folder is no export.
+        ValueError: the folder is not an export.
         OSError: it cannot be read.
     """
 
@@ -307,7 +307,7 @@ def read_pairs(path) -> tuple[list[str], list[Path]]:
                 raise ValueError("there is no such file")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f'{path}: line {number} is no {{"text": ..., "file": ...}} row of a MIDI file ({error}); correct it.'
+                f'{path}: line {number} is not a {{"text": ..., "file": ...}} row ({error}); correct it.'
             ) from error
     if not texts:
         raise ValueError(f"{path}: it holds no row; give texts and the MIDI files that they describe.")

@@ -60,7 +60,7 @@ class PianoTaggingPipeline(PianoEmbeddingPipeline):
     """Ranks labels by their cosine with a recording or MIDI file, without training on labels (zero-shot).
 
     `pipe("waltz.mid", candidate_labels=["calm", "fast"], top_k=2)` returns `[{"label": ..., "score": ...}, ...]`, best
-    first; a score is a cosine, no probability. `candidate_labels` are `labels_pianobind.LABELS` by default.
+    first; a score is a cosine and not a probability. `candidate_labels` are `labels_pianobind.LABELS` by default.
     """
 
     def _sanitize_parameters(self, candidate_labels=None, top_k=None, **kwargs):

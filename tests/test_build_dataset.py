@@ -342,7 +342,7 @@ def test_the_card_states_counts_licences_and_origins(tmp_path, small_corpus):
         ({"sources": []}, "`sources` is empty"),
         ({"sources": [{"path": ".", "layuot": "rows"}]}, "unknown key layuot"),
         ({"sources": [{"path": ".", "layout": "maestro"}]}, "must be one of folder"),
-        ({"sources": [{"path": "nowhere"}]}, "is no folder"),
+        ({"sources": [{"path": "nowhere"}]}, "is not a folder"),
         ({"sources": [{"layout": "rows"}]}, "path is missing"),
         ({"valid_share": 0.6, "test_share": 0.4}, "leave songs for training"),
         ({"hop_seconds": 3}, "without `window_seconds`"),

@@ -169,7 +169,7 @@ class TestSearch:
             (["calm", "{corpus}"], ["calm: does not exist; the folder comes first: pianobind search {corpus} 'calm'"]),
             (["{corpus}", "{corpus}/march.mid"], ["march.mid: is a file; search by its sound with --like"]),
             (["{corpus}", "calm", "--tempo", "fast"], ["tempo is 'fast'; give a range such as 2-5"]),
-            (["{corpus}", "calm", "--key", "H minor"], ["'H minor' is no key"]),
+            (["{corpus}", "calm", "--key", "H minor"], ["'H minor' is not a key"]),
             (["missing", "calm"], ["missing: does not exist"]),
             (["{corpus}/march.mid", "calm"], ["march.mid: is a file", "--like"]),
             (["{corpus}", "--like", "missing.mid"], ["missing.mid: does not exist"]),

@@ -263,7 +263,7 @@ class TestDamage:
         header = json.loads((large / "index.json").read_text())
         header["stored"]["embeddings"]["name"] = name
         (large / "index.json").write_text(json.dumps(header))
-        with pytest.raises(ValueError, match="which is no file of an index"):
+        with pytest.raises(ValueError, match="which is not a file of an index"):
             EmbeddingIndex.load(large)
 
     @pytest.mark.parametrize("stored", [None, [], {}, {"rows": 1, "embeddings": []}])

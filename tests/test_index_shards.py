@@ -153,7 +153,7 @@ class TestMistakes:
 
     def test_shards_and_whole_indices_do_not_mix(self, pianobind, corpus, whole, sharded, tmp_path):
         for output, more, reason in (
-            (whole, ["--shard", "1/2"], "that is no list of shards"),
+            (whole, ["--shard", "1/2"], "that is not a list of shards"),
             (sharded, [], "an index in shards"),
             (sharded, ["--shard", "1/2"], "shards of 3, not of 2"),
             (corpus, ["--shard", "1/2"], "something else than an index"),

@@ -125,7 +125,7 @@ def local_adapter(tmp_path_factory):
         (["CHECKPOINT", "--repo-id", "a/b", "--licence", "cc-by-4.0", "--results", "OTHER"], "other weights"),
         (["CHECKPOINT", "--repo-id", "a/b", "--licence", "cc-by-4.0", "--results", "NONE"], "are no results"),
         (["CHECKPOINT", "--repo-id", "alone", "--licence", "cc-by-4.0"], "OWNER/NAME"),
-        (["nowhere", "--repo-id", "a/b"], "is no folder"),
+        (["nowhere", "--repo-id", "a/b"], "is not a folder"),
         (["EMPTY", "--repo-id", "a/b"], "has no config.json"),
         (["ADAPTER", "--repo-id", "a/b", "--licence", "cc-by-4.0"], "--base-model OWNER/NAME"),
         (["--space", "metric", "--repo-id", "a/b"], "OWNER/piano_retrieval"),

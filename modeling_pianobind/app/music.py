@@ -128,7 +128,7 @@ def open_music(path) -> Midi | Recording:
     Raises:
         ValueError, OSError: it cannot be read.
     """
-    modality_of(path)  # refuses what is no music
+    modality_of(path)  # refuses files that are not music
     if gives_notes(path):
         return Midi(read_midi(Path(path)))
     with open(path, "rb") as handle:

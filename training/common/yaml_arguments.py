@@ -53,14 +53,14 @@ def read_yaml(cls, path):
     """Reads a YAML file of a dataclass's fields.
 
     Raises:
-        ValueError: it is no YAML, or a key is unknown, missing or of another type; the message names file and key.
+        ValueError: it is not YAML, or a key is unknown, missing or of another type; the message names file and key.
         OSError: the file cannot be read.
     """
     with open(path) as stream:
         try:
             values = yaml.safe_load(stream)
         except yaml.YAMLError as error:
-            raise ValueError(f"{path}: this is no YAML ({' '.join(str(error).split())}); correct it.") from error
+            raise ValueError(f"{path}: this is not YAML ({' '.join(str(error).split())}); correct it.") from error
     return parse(cls, values, str(path))
 
 
@@ -71,7 +71,7 @@ def parse(cls, values, place: str):
         ValueError: a key is unknown, missing or of another type.
     """
     nested = list(_dataclasses(cls))
-    for nested_class in nested:  # strict: the text "3" is no number
+    for nested_class in nested:  # strict: the text "3" is not a number
         nested_class.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)
     known = {item.name for nested_class in nested for item in fields(nested_class)}
     values = _with_new_names(values, known, place)

@@ -182,7 +182,7 @@ def _note_digests(notes: PianoNotes) -> list[str]:
     """Two digests; files of the same performance share at least one, regardless of name and resolution.
 
     They are made of the pitches in their order and of the length on a logarithmic scale, in bins of a percent that
-    overlap by half; so another tempo or key, or another player, is no duplicate.
+    overlap by half; so another tempo or key, or another player, is not a duplicate.
     """
     pitches = hashlib.sha256(notes.pitch.astype(np.uint8).tobytes()).hexdigest()
     bins = np.log(max(float(notes.onset[-1] - notes.onset[0]), 0.01)) / np.log(1.01)

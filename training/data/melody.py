@@ -79,7 +79,7 @@ def similarity(first: np.ndarray, second: np.ndarray) -> float:
 
     An excerpt that is a quarter of a piece has 0.5 with it. The share of the shorter melody alone would not do: among
     the n-grams of half an hour of music, those of any short exercise are found. Fewer than `MIN_SHARED_NGRAMS` common
-    n-grams count as none: a figure of accompaniment is no melody.
+    n-grams count as none: a figure of accompaniment is not a melody.
     """
     shared = len(np.intersect1d(first, second, assume_unique=True))
     return shared / (len(first) * len(second)) ** 0.5 if shared >= MIN_SHARED_NGRAMS else 0.0

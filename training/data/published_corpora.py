@@ -33,7 +33,7 @@ def asap(folder: Path, name: str) -> Iterator[Piece]:
     """ASAP: `metadata.csv` with composer, title, folder, midi_performance and, from version 1.1 on, audio_performance.
 
     A row is a performance; the recordings are there only after the release's own script has fetched them. The piece of
-    music (`folder`) is the song. Scores (`midi_score`) are no performances and are left out.
+    music (`folder`) is the song. Scores (`midi_score`) are not performances and are left out.
     """
     table = folder / "metadata.csv"
     if not table.is_file():
@@ -201,7 +201,7 @@ def _below(folder: Path, name: str) -> Path:
 
 
 def _midi_files(folder: Path) -> list[Path]:
-    # archives made on a Mac bring `__MACOSX/._name.mid`, which is no MIDI
+    # archives made on a Mac bring `__MACOSX/._name.mid`, which is not MIDI
     paths = (path for path in folder.rglob("*") if path.suffix.lower() in MIDI_EXTENSIONS)
     return sorted(path for path in paths if not path.name.startswith(".") and path.is_file())
 

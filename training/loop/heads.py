@@ -160,7 +160,7 @@ class OnsetHead(nn.Module):
         return marked.scatter_(1, index, 1.0)[:, :-1]
 
     def forward(self, hidden, targets, token_mask):
-        """Binary cross-entropy, summed over keys and tokens that are not padding, and the count of these tokens: shape `(2,)`.
+        """Binary cross-entropy, summed over keys and unpadded tokens, and the count of these tokens: shape `(2,)`.
 
         Args:
             hidden (`torch.Tensor` of shape `(windows, tokens, hidden_size)`).

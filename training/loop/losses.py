@@ -135,7 +135,7 @@ class FactLoss(Loss):
 
 
 class WorkLoss(Loss):
-    """Contrastive loss of windows and generated captions of their works; equivalent captions are no negatives.
+    """Contrastive loss of windows and generated captions of their works; equivalent captions are not negatives.
 
     Attributes:
         texts (`torch.Tensor` of shape `(rows, captions, width)`): what a frozen text tower makes of each caption.

@@ -43,7 +43,7 @@ def given_caption_relations(text_rows, words, claimed, true, song):
 
 
 def same_song(songs: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """`(songs, others)` bool: other windows and versions of one song are no negatives of each other."""
+    """`(songs, others)` bool: other windows and versions of one song are not negatives of each other."""
     return songs[:, None] == others[None]
 
 
