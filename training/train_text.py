@@ -192,11 +192,11 @@ class TextTrainer:
         embeds = self.model._project("text", pooled)
         logits = self.model.logit_scale(embeds @ self.table.embeddings[pieces].T)
         known = torch.isfinite(fits)
-        forward = _divergence(logits, fits, known)
+        forward = divergence(logits, fits, known)
         # how much better than others a text fits a piece: by itself, one of one fact fits more pieces than one of six
         share = fits - torch.logsumexp(fits, 1, keepdim=True)
         columns = torch.randperm(len(pieces))[:512]
-        backward = _divergence(logits.T[columns], share.T[columns], known.T[columns])
+        backward = divergence(logits.T[columns], share.T[columns], known.T[columns])
         kept = (1 - F.cosine_similarity(pooled, before)).mean()
         return {"texts": forward, "pieces": backward, "kept": kept}
 
@@ -237,7 +237,7 @@ class TextTrainer:
         return mean | {"steps": step + 1}
 
 
-def _divergence(logits, fits, known):
+def divergence(logits, fits, known):
     """Kullback-Leibler divergence from the softmax of `fits` to that of `logits`, over each row's known columns."""
     target = fits.masked_fill(~known, float("-inf")).softmax(1)
     scores = logits.masked_fill(~known, float("-inf")).log_softmax(1).masked_fill(~known, 0.0)
