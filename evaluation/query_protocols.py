@@ -49,7 +49,7 @@ def fits(query: dict, facts: set[str], title: str) -> bool:
 def free_queries(bench: Bench) -> dict:
     """Sixty queries that the lexicon does not have: the share of the first five pieces that fit, by a rule for each.
 
-    A piece is judged by its title, its labels and what its notes say (`fits`); a label that nobody gave does not hold.
+    A piece is judged by its title, its labels and its notes (`fits`); a missing label counts as not holding.
     """
     queries = json.loads(FREE_QUERIES.read_text(encoding="utf-8"))
     facts = [true for true, _ in facts_of(bench)]
@@ -157,9 +157,9 @@ def lexicon_held_out(bench: Bench) -> dict:
 def works_held_out(bench: Bench) -> dict:
     """Generated captions of known works that training has not seen seek the piece among 200 of `train`.
 
-    The pieces themselves are in training, with their labels; a language model wrote the captions from title and
-    creator. So the figure stands beside that of `text_to_piece`, whose pieces are unheard and whose captions say what
-    people's labels say, and does not replace it. One piece stands for all versions of a song.
+    The pieces themselves are in the training data, with their labels; a language model wrote the captions from title
+    and creator. The figure therefore does not replace that of `text_to_piece`, whose pieces are outside the training
+    data and whose captions state human labels. One piece stands for all versions of a song.
     """
     works, of_song = known_works(), {}
     for place, row in enumerate(bench.corpus.rows):

@@ -1,6 +1,6 @@
 """Trains the text tower on search queries: `python -m training.train_text CHECKPOINT CORPUS --output FOLDER`.
 
-The MIDI tower stays as it is and embeds every piece of `train` once. Texts of four kinds (wordings of single facts,
+The MIDI tower is frozen and embeds every piece of `train` once. Texts of four kinds (wordings of single facts,
 captions of several, the lexicon of queries, captions of known works) are each compared with thousands of pieces: a
 text should find pieces in the measure in which its facts hold for them. Text alone is trained, so a step costs half a
 second on a CPU core, and words need no piece of their own to be learnt.

@@ -81,8 +81,8 @@ class MaskedNoteHeads(nn.Module):
 class StatisticsHead(nn.Module):
     """Predicts a window's statistics from its embedding; used in training only.
 
-    Contrastive losses keep of a window only what tells it from the others of a batch. What a linear layer can read off
-    an embedding is there for every later use, such as a probe for artists that nobody thought of.
+    Contrastive losses keep only what distinguishes a window from the others of a batch. Statistics that a linear layer
+    can predict from an embedding stay available for other tasks, such as a probe for artists.
     """
 
     groups = 8  # of each field's values
@@ -115,8 +115,8 @@ class StatisticsHead(nn.Module):
 class OnsetHead(nn.Module):
     """Predicts onsets and sounding keys in each token of an audio window; used in training only.
 
-    Contrastive losses say so little about a single window that an audio tower with random weights hardly starts to
-    learn from them; which keys are struck, and when, is told by the window's own notes.
+    Contrastive losses give one target a window, too little for an audio tower with random weights to start from. Onsets
+    of the window's own notes give many.
 
     Args:
         slots (`int`): equal parts of a token's time, each with its own struck keys.

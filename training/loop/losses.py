@@ -195,8 +195,8 @@ def queued_loss(scale, embeds, midi, rows, midi_rows, song, queue: WindowQueue):
     Other windows of its song do not count.
     """
     items, songs = torch.cat([midi, queue.embeds]), torch.cat([song[midi_rows], queue.song])
-    nobody = midi_rows.new_full((len(queue.embeds),), EMPTY)
-    own = rows[:, None] == torch.cat([midi_rows, nobody])[None]
+    queued = midi_rows.new_full((len(queue.embeds),), EMPTY)
+    own = rows[:, None] == torch.cat([midi_rows, queued])[None]
     ignored = same_song(song[rows], songs) | (songs == EMPTY)[None]
     loss = contrastive_loss(scale(embeds @ items.T), own, ignored)
     queue.put(midi, song[midi_rows])
