@@ -1,6 +1,7 @@
 """Compound words: the note rows of MIDI-BERT and of the published PianoBind, which count beats instead of seconds."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class CompoundNotes(PianoNotes):
         return notes
 
 
-def read_compound_notes(source, solo_only: bool = False) -> CompoundNotes:
+def read_compound_notes(source: Any, solo_only: bool = False) -> CompoundNotes:
     """Reads the notes of a MIDI file with their places in the score.
 
     Args:
@@ -107,7 +108,9 @@ def compound_words(notes: CompoundNotes) -> np.ndarray:
     return np.stack([continues.astype(np.int64), position, pitch, notes.duration_steps], axis=1)
 
 
-def compound_windows(notes: CompoundNotes, window_seconds: float, hop_seconds: float, max_notes: int):
+def compound_windows(
+    notes: CompoundNotes, window_seconds: float, hop_seconds: float, max_notes: int
+) -> tuple[list[np.ndarray], np.ndarray]:
     """Cuts a piece into windows that begin with a bar.
 
     A window runs from the bar whose first note is nearest to its start up to the bar after the one nearest to its end,

@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -284,7 +285,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         return self.__dict__.setdefault("_cached_objects", {})
 
 
-def audio_name(audio) -> str:
+def audio_name(audio: Any) -> str:
     """Name of a recording in error messages."""
     if isinstance(audio, (str, Path)):
         return str(audio)
@@ -295,7 +296,7 @@ def _is_waveform(audio) -> bool:
     return bool(len(audio)) and isinstance(audio[0], (float, int, np.floating))
 
 
-def audio_blocks(audio, given_rate: int | None, sampling_rate: int) -> Iterator[np.ndarray]:
+def audio_blocks(audio: Any, given_rate: int | None, sampling_rate: int) -> Iterator[np.ndarray]:
     """Yields a recording as mono float32 blocks `(samples,)` at `sampling_rate` Hz; `audio` as in `windows`."""
     if isinstance(audio, (str, Path)):
         return _file_blocks(Path(audio), sampling_rate)

@@ -46,7 +46,7 @@ def tonics(strengths: torch.Tensor) -> torch.Tensor:
     return (strengths.amax(1) - TIE_STEP * torch.arange(12, device=strengths.device)).argmax(1, keepdim=True)
 
 
-def onset_envelopes(keys, present, seconds) -> torch.Tensor:
+def onset_envelopes(keys: torch.Tensor, present: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
     """Onsets over time, `(windows, 2, frames)`: of all notes, and of the low ones, which carry the beat.
 
     Args:
@@ -89,7 +89,7 @@ def at_lags(correlation: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
     return correlation.gather(2, index) * (1 - share) + correlation.gather(2, index + 1) * share
 
 
-def rhythm(keys, present, seconds) -> torch.Tensor:
+def rhythm(keys: torch.Tensor, present: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
     """Repetition of a window's onsets, `(windows, RHYTHM_SIZE)`; it differs between a waltz and a march.
 
     The autocorrelation of onsets at fixed lags, the same at fractions and multiples of the beat (the period that

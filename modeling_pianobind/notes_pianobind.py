@@ -5,6 +5,7 @@ import re
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import symusic
@@ -57,7 +58,7 @@ class PianoNotes:
         return notes
 
 
-def read_midi(source, solo_only: bool = False) -> PianoNotes:
+def read_midi(source: Any, solo_only: bool = False) -> PianoNotes:
     """Reads the notes of a MIDI file or a score.
 
     Args:
@@ -78,14 +79,14 @@ def read_midi(source, solo_only: bool = False) -> PianoNotes:
     return notes_from_score(score_from(source, name), name, solo_only)
 
 
-def name_of(source) -> str:
+def name_of(source: Any) -> str:
     """Name of a source in error messages."""
     if isinstance(source, ScoreReading):
         return source.name
     return str(source) if isinstance(source, (str, Path)) else "the given MIDI"
 
 
-def score_from(source, name: str) -> symusic.Score:
+def score_from(source: Any, name: str) -> symusic.Score:
     """Parses MIDI or a score into a symusic score in ticks; `name` is used in error messages."""
     if isinstance(source, symusic.core.ScoreTick):
         return source

@@ -5,6 +5,7 @@ import itertools
 import warnings
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ STRETCH_BLOCKS = 30
 SEGMENT_SECONDS, STEP_SECONDS = 16, 15
 
 
-def transcribed_midi(audio, sampling_rate: int | None = None) -> bytes:
+def transcribed_midi(audio: Any, sampling_rate: int | None = None) -> bytes:
     """Transcribes a recording to MIDI with transkun: notes and pedals; on a GPU if available.
 
     Args:

@@ -122,7 +122,7 @@ class Calibration:
         return cls(**arrays)
 
 
-def percentile(standard) -> np.ndarray:
+def percentile(standard: np.ndarray) -> np.ndarray:
     """Standard scores as the share of a normal distribution below them: 0 to 1."""
     cumulative = NormalDist().cdf
     return np.array([cumulative(float(value)) for value in np.ravel(standard)])
@@ -138,7 +138,7 @@ def _direction(embeds: np.ndarray, is_music: np.ndarray) -> np.ndarray:
 
 
 def load_calibration(
-    checkpoint,
+    checkpoint: str | os.PathLike,
     fingerprint: str,
     embed_text: Callable[[list[str]], np.ndarray],
     embed_pieces: Callable[[list[str]], np.ndarray],

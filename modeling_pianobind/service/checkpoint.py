@@ -167,7 +167,7 @@ class Checkpoint:
         )
 
 
-def check_readable(path, solo_only: bool = False) -> None:
+def check_readable(path: str | os.PathLike, solo_only: bool = False) -> None:
     """Refuses unreadable files before the model is loaded: folders, other kinds of files, MIDI without piano notes.
 
     Raises:

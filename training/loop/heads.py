@@ -115,8 +115,8 @@ class StatisticsHead(nn.Module):
 class OnsetHead(nn.Module):
     """Predicts onsets and sounding keys in each token of an audio window; used in training only.
 
-    Contrastive losses give one target a window, too little for an audio tower with random weights to start from. Onsets
-    of the window's own notes give many.
+    A contrastive loss has one target for each window, which is too little for an audio tower with random weights to
+    start from; the onsets of the window's notes are many targets.
 
     Args:
         slots (`int`): equal parts of a token's time, each with its own struck keys.
