@@ -42,8 +42,8 @@ class Tower:
 
     Attributes:
         collate: takes the processor and windows, gives the tower's inputs and their mask.
-        weight (`float`): of this tower in the embedding of a recording that was transcribed. Chosen on the `valid`
-            split: music finds itself best by some of both.
+        weight (`float`): of this tower in the embedding of a transcribed recording; chosen on the `valid` split by
+            retrieval of the own piece.
         batches_sorted (`int`): batches among which windows are sorted by length.
         length (*optional*): gives the length of a window; None where all are of one length.
     """

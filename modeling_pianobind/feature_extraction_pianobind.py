@@ -324,7 +324,7 @@ def _decoded_blocks(handle, name: str, sampling_rate: int) -> Iterator[np.ndarra
             if not MIN_SAMPLING_RATE <= sound.samplerate <= MAX_SAMPLING_RATE:
                 raise ValueError(
                     f"{name}: says that it has {sound.samplerate} samples a second, and {MIN_SAMPLING_RATE} to "
-                    f"{MAX_SAMPLING_RATE} are taken; its header is damaged, export it again."
+                    f"{MAX_SAMPLING_RATE} are allowed; its header is damaged, export it again."
                 )
             resampler = soxr.ResampleStream(sound.samplerate, sampling_rate, 1, dtype="float32")
             block_frames = max(1, min(round(BLOCK_SECONDS * sound.samplerate), BLOCK_SAMPLES // sound.channels))

@@ -15,7 +15,7 @@ from .score_pianobind import ScoreReading, read_score
 from .standard_midi_pianobind import PIANO_PROGRAMS, tick_clock
 
 LOWEST_KEY, HIGHEST_KEY = 21, 108  # A0 and C8 as MIDI pitches
-MAX_HOURS = 24.0  # longer "pieces" are damaged files: one wrong time can mean a century
+MAX_HOURS = 24.0  # longer files are damaged: a single wrong time can mean a century
 MAX_NOTES = 300_000  # eight hours at ten notes a second; more would take the tower minutes
 MAX_PEDAL_SECONDS = 10.0  # a string has decayed by then, however long the pedal stays down
 

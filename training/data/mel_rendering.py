@@ -1,7 +1,7 @@
 """Notes -> log-mel spectrograms without a waveform: those of single notes, recorded once, are added up.
 
 Rendering a waveform and its spectrogram costs 20 ms for a window of 20 s; this costs about 5, so every example of a
-run can be played anew. Powers of different notes add on average, which leaves out the beats between close partials; a
+run can be rendered again. Powers of different notes add on average, which leaves out the beats between close partials; a
 run ends on truly rendered windows (`audio_bank`).
 """
 
@@ -115,7 +115,7 @@ _PATTERN = np.random.default_rng(0).normal(0, FLUCTUATION_DB, (2048, 256)).astyp
 
 
 def _fluctuation(frames: int, bands: int, random) -> np.ndarray:
-    """What beats between partials do to single bins, as one stretch of a fixed pattern."""
+    """Fluctuation of single bins by beats between partials: a stretch of a fixed pattern."""
     row, column = random.integers(2048 - frames), random.integers(256 - bands)
     return _PATTERN[row : row + frames, column : column + bands]
 

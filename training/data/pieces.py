@@ -134,7 +134,7 @@ def unpack(archive: Path, names: set[str], folder: Path) -> None:
                     continue
                 target = path_inside(folder, member.name)
                 if not member.isfile() or member.size > MAX_MEMBER_BYTES:
-                    raise ValueError(f"{archive}: {member.name} is not a plain file, or is too large; pack it anew.")
+                    raise ValueError(f"{archive}: {member.name} is not a plain file, or is too large; pack it again.")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(members.extractfile(member).read())
     except (tarfile.TarError, EOFError, OSError) as error:

@@ -81,7 +81,7 @@ def _row(row: dict) -> dict:
     row["genre"] = list(dict.fromkeys([*row.get("genre", ()), *(tag for tag in told if tag in GENRES)]))
     row["mood"] = list(dict.fromkeys([*row.get("mood", ()), *(tag for tag in told if tag in MOODS)]))
     origins = row.get("caption_origins") or ["given"] * len(row["captions"])
-    # written captions are made anew for each window, since augmentation may make stored ones false
+    # captions are generated again for each window, since augmentation may make stored ones false
     row["captions"] = [
         caption for caption, origin in zip(row["captions"], origins, strict=True) if origin != "generated"
     ]

@@ -155,7 +155,9 @@ class OnsetHead(nn.Module):
         """`(windows, places * keys)`: 1 where a key belongs to a place; places out of range are left out."""
         place = place.nan_to_num(-1.0).long()
         inside = (place >= 0) & (place < places)
-        index = torch.where(inside, place * self.keys + keys, places * self.keys)  # the last one is thrown away
+        index = torch.where(
+            inside, place * self.keys + keys, places * self.keys
+        )  # the last one collects what is out of range
         marked = torch.zeros(len(keys), places * self.keys + 1, device=keys.device)
         return marked.scatter_(1, index, 1.0)[:, :-1]
 
