@@ -47,6 +47,9 @@ class StageArguments:
     distillation_weight: float = field(
         default=0.0, metadata={"help": "weight of the distance between a window's audio and MIDI embeddings"}
     )
+    fact_score_weight: float = field(
+        default=0.0, metadata={"help": "weight of the difference between audio and MIDI in their scores for each fact"}
+    )
     onset_weight: float = field(default=0.0, metadata={"help": "weight of predicting onsets and held keys from audio"})
     audio_midi_queue: int = field(
         default=0, metadata={"help": "MIDI windows of earlier batches that are negatives of audio; with `midi` frozen"}
@@ -70,6 +73,7 @@ class StageArguments:
     def compares_midi(self) -> bool:
         """Whether a loss needs the embeddings of the MIDI."""
         weights = self.midi_text_weight, self.audio_midi_weight, self.distillation_weight, self.view_weight
+        weights += (self.fact_score_weight,)
         labelled = self.label_weight > 0 or self.fact_weight > 0 or self.work_weight > 0
         return any(weights) or self.statistics_weight > 0 or (labelled and "midi" not in self.frozen)
 
@@ -82,6 +86,7 @@ class StageArguments:
     def hears_audio(self) -> bool:
         """Whether a loss needs the embeddings of audio."""
         weights = self.audio_text_weight, self.audio_midi_weight, self.distillation_weight, self.onset_weight
+        weights += (self.fact_score_weight,)
         return any(weights)
 
 

@@ -21,6 +21,7 @@ ALIGNMENT_LOGIT_SCALE = math.log(1 / 0.05)
 SLOT_SECONDS = 0.05  # time resolution of the onsets that the audio tower predicts
 GENERATED_TRUTH = 0.5  # weight of facts generated for a work; facts of labels have 1
 ALIKE_COSINE = 0.7  # cosine of equivalent captions by the pretrained encoder
+MIN_SCORE_VARIANCE = 1e-4
 EMPTY = -1  # song of an empty place in a queue
 
 
@@ -128,10 +129,51 @@ class FactLoss(Loss):
                 parts.append(mean_by_piece(embeds, known["piece"][own], true, false))
         if not parts:
             return None
-        wording = torch.randint(self.texts.shape[1], (len(self.texts), 1, 1), device=self.texts.device)
-        chosen = self.texts.gather(1, wording.expand(-1, 1, self.texts.shape[2]))[:, 0]
+        chosen = any_wording(self.texts)
         embeds, true, false = (torch.cat(part) for part in zip(*parts, strict=True))
         return self.head(embeds, compared.model._project("text", chosen), true, false)
+
+
+def any_wording(texts: torch.Tensor) -> torch.Tensor:
+    """A random wording of each fact, `(facts, wordings, width)` -> `(facts, width)`."""
+    wording = torch.randint(texts.shape[1], (len(texts), 1, 1), device=texts.device)
+    return texts.gather(1, wording.expand(-1, 1, texts.shape[2]))[:, 0]
+
+
+class FactScoreLoss(Loss):
+    """Audio has the same cosine with the text of each fact as the MIDI of its window.
+
+    The distance between two embeddings weighs all directions equally; this loss weighs those that separate texts. It
+    is the mean squared difference of the cosines, divided by the variance of those of the MIDI.
+
+    Attributes:
+        texts (`torch.Tensor` of shape `(facts, wordings, width)`): what a frozen text tower makes of each wording.
+    """
+
+    name = "fact_score"
+    decay = 0.99  # of the running variance
+
+    def __init__(self, facts: int):
+        super().__init__()
+        self.texts = None
+        self.register_buffer("variance", torch.full((facts,), torch.nan))
+
+    def forward(self, compared):
+        audio, midi = compared.embeds.get("audio"), compared.embeds.get("midi")
+        if audio is None or midi is None:
+            return None
+        both = (compared.rows["audio"][:, None] == compared.rows["midi"][None]).nonzero()
+        if not len(both):
+            return None
+        texts = compared.model._project("text", any_wording(self.texts))
+        expected = (midi @ texts.T).detach()
+        if self.training and len(expected) > 1:
+            variance = expected.float().var(0)
+            self.variance.copy_(
+                torch.where(self.variance.isnan(), variance, self.variance.lerp(variance, 1 - self.decay))
+            )
+        error = (audio[both[:, 0]] @ texts.T - expected[both[:, 1]]).float().square()
+        return (error / self.variance.clamp(min=MIN_SCORE_VARIANCE)).mean()
 
 
 class WorkLoss(Loss):
@@ -323,7 +365,7 @@ def make_losses(model: PianoBindModel, is_label=None, view_queue: int = 0, audio
     losses = [CaptionLoss("midi"), CaptionLoss("audio"), LabelLoss(), WorkLoss(), DistillationLoss()]
     losses += [ViewLoss(view_queue, dim), AudioMidiLoss(audio_midi_queue, dim)]
     if is_label is not None:
-        losses.append(FactLoss(is_label))
+        losses += [FactLoss(is_label), FactScoreLoss(len(is_label))]
     if model.midi_model is not None:
         losses.append(MaskedNoteLoss(model.config.midi_config))
         if model.config.midi_config.note_statistics:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..data.descriptors import descriptor_facts, measure
-from ..data.facts import FORMS, GENRES
+from ..data.facts import FORMS, GENRES, OPEN_MOODS
 from ..data.vocabulary import FactVocabulary
 
 GENERATED_PROBABILITY = 0.85  # probability of a fact that was generated for the work
@@ -63,9 +63,12 @@ class PieceFacts:
 
 
 def unlikely_facts(row: dict, vocabulary) -> set[str]:
-    """Facts that a row's labels leave open, but would probably name: other genres, other dances and forms."""
+    """Facts that a row's labels leave open, but would probably name: other genres, dances, forms and moods."""
     holds, _ = vocabulary.labels(row)
     named = set(GENRES) if row.get("genre") else set()
+    if row.get("tier") == "weak":  # listed by people who also use these words
+        named |= OPEN_MOODS if row.get("mood") else set()
+        named |= {"easy"} if row.get("genre") else set()
     named |= set(FORMS) if row.get("title") else set()
     return (named - holds) & vocabulary.number.keys()
 
