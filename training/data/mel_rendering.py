@@ -1,8 +1,8 @@
 """Notes -> log-mel spectrograms without a waveform: those of single notes, recorded once, are added up.
 
 Rendering a waveform and its spectrogram costs 20 ms for a window of 20 s; this costs about 5, so every example of a
-run can be rendered again. Powers of different notes add on average, which leaves out the beats between close partials; a
-run ends on truly rendered windows (`audio_bank`).
+run can be rendered again. Powers of different notes add on average, which leaves out the beats between close partials;
+a run ends on truly rendered windows (`audio_bank`).
 """
 
 from functools import cached_property
