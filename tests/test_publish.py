@@ -123,7 +123,7 @@ def local_adapter(tmp_path_factory):
         (["CHECKPOINT", "--repo-id", "a/b", "--licence", "wtfpl"], "--licence-file"),
         (["CHECKPOINT", "--repo-id", "a/b", "--licence", "cc-by-4.0", "--results", "NC"], "used commercially"),
         (["CHECKPOINT", "--repo-id", "a/b", "--licence", "cc-by-4.0", "--results", "OTHER"], "other weights"),
-        (["CHECKPOINT", "--repo-id", "a/b", "--licence", "cc-by-4.0", "--results", "NONE"], "are no results"),
+        (["CHECKPOINT", "--repo-id", "a/b", "--licence", "cc-by-4.0", "--results", "NONE"], "are not results"),
         (["CHECKPOINT", "--repo-id", "alone", "--licence", "cc-by-4.0"], "OWNER/NAME"),
         (["nowhere", "--repo-id", "a/b"], "is not a folder"),
         (["EMPTY", "--repo-id", "a/b"], "has no config.json"),
