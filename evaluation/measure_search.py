@@ -1,4 +1,4 @@
-"""How far a search can be trusted: names are found, nonsense fits nothing, and what is denied stays away.
+"""Quality of `pianobind search`: recall of names, fit of nonsense queries, effect of negations.
 
 `python -m evaluation.measure_search --corpus FOLDER` prints the figures and writes them to results/search.json, in
 about a minute of one core. Pieces are embedded by one window each, from their middle: names and negations do not
@@ -77,26 +77,26 @@ def measure(corpus, split: str, checkpoint: Checkpoint) -> dict:
         index.add(paths, _embed(checkpoint, notes))
         with_names, without = (Finder(index, checkpoint, folder, by_names) for by_names in (True, False))
         queries = _name_queries(rows, paths)
-        found = {
+        figures = {
             "names recall@5": np.mean([_recall(with_names, *query) for query in queries]),
             "names recall@5, sound alone": np.mean([_recall(without, *query) for query in queries]),
         }
     fits = {text: max(hit.fit for hit in with_names.find(text, top_k=TOP_K).hits) for text in _nonsense()}
-    found |= {
+    figures |= {
         "nonsense best fit, largest": max(fits.values()),
         "nonsense best fit, 95 of 100": np.quantile(list(fits.values()), 0.95),
         "nonsense best fit, median": np.median(list(fits.values())),
     }
     denied = {mood: _denied_percentile(without, checkpoint, mood) for mood in MOODS}
-    found |= {
+    figures |= {
         "denied mood percentile, largest": max(denied.values()),
         "denied mood percentile": np.mean(list(denied.values())),
     }
     plain = [*MOODS, *(text for text, _ in queries)]
-    found["sound alone finds what embeddings find"] = np.mean([_same(without, checkpoint, text) for text in plain])
+    figures["sound alone finds what embeddings find"] = np.mean([_same(without, checkpoint, text) for text in plain])
     worst = dict(sorted(((text, round(fit, 4)) for text, fit in fits.items()), key=lambda one: -one[1])[:5])
     return {"pieces": len(rows), "queries": len(queries)} | {
-        "figures": {name: round(float(one), 4) for name, one in found.items()},
+        "figures": {name: round(float(one), 4) for name, one in figures.items()},
         "nonsense that fits best": worst,
     }
 

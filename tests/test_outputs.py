@@ -23,18 +23,6 @@ from .test_finder import PITCHES, write_scale
 HITS = [Hit("a, b.mp3", 0.25, 65.0, 85.5, fit=0.9), Hit('/music/"c".mid', -0.125, 0.0, 20.0), Hit("id", 0.0)]
 
 
-@pytest.fixture
-def pianobind(tiny_checkpoint, capsys, monkeypatch, tmp_path):
-    """`pianobind(*arguments)` -> exit status, stdout, stderr, with the tiny checkpoint."""
-    monkeypatch.setenv("PIANOBIND_CACHE", str(tmp_path / "cache"))
-
-    def run(*arguments):
-        status = cli.main([*map(str, arguments), "--checkpoint", str(tiny_checkpoint)])
-        return status, *capsys.readouterr()
-
-    return run
-
-
 def test_csv_is_read_back_as_it_was():
     rows = list(csv.DictReader(io.StringIO(as_csv(HITS))))
     assert list(rows[0])[:6] == ["rank", "score", "path", "start_seconds", "end_seconds", "fit"]

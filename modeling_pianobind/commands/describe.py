@@ -8,7 +8,7 @@ import numpy as np
 
 from ..index.facts import FileFacts, key_name
 from ..index.filters import piece_facts
-from ..index.folder_index import Collection, check_searchable
+from ..index.folder_index import Collection
 from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.checkpoint import Checkpoint, check_readable
 from ..service.errors import UserError, complain, user_errors
@@ -27,16 +27,14 @@ def add_arguments(parser) -> None:
 
 
 def run(args) -> int:
-    """Prints the words that fit."""
+    """Prints the labels with the highest scores."""
     labels = None
     if args.labels is not None:
         labels = [label.strip() for label in args.labels.split(",") if label.strip()]
         if not labels:
             raise UserError("--labels is empty; give words with commas between them, such as calm,fast,jazz")
     is_folder = os.path.isdir(args.path)
-    if is_folder:
-        check_searchable(args.path)
-    else:
+    if not is_folder:
         with user_errors(args.path):
             check_readable(args.path, args.solo_only)
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)

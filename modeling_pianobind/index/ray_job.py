@@ -23,7 +23,7 @@ from .shards import PARQUET_COLUMNS, parquet_row, write_parquet_header
 from .storage import IndexMetadata, check_target
 from .table import FileRow
 
-PIECES_PER_BATCH = 64  # lost and repeated when a worker is killed
+PIECES_PER_BATCH = 64  # repeated when a worker is killed
 
 
 class EmbedPieces:

@@ -1,6 +1,6 @@
-"""What a score means: a query is compared with background texts, a cosine with that of background pieces.
+"""Calibration of scores: queries are compared with background texts, cosines with those of background pieces.
 
-Nothing here is chosen for one checkpoint. `Calibration.measure` computes everything from the texts of
+No constant here depends on a checkpoint. `Calibration.measure` computes everything from the texts of
 `background_texts` and from pieces, by default the example corpus; `pianobind calibrate` keeps the result beside a
 checkpoint, and without such a file it is measured once and cached.
 """
@@ -20,11 +20,11 @@ from .examples import EXAMPLES
 
 FILE = "calibration.safetensors"
 FORMAT = "1"
-# Of the mean variance: a ridge keeps the direction that parts the texts from bending to each of them. The one is taken
-# that parts texts best that the direction was made without.
+# Of the mean variance, it regularises the direction that separates the two kinds of texts. The one is taken that
+# separates held-out texts best.
 RIDGES = (0.1, 0.3, 1.0, 3.0)
 FOLDS = 5
-POOR_FIT = 0.5  # below it a hit is no better than what nonsense may reach
+POOR_FIT = 0.5  # nonsense queries reach fits below it
 MIN_SPREAD = 1e-3
 
 
@@ -34,7 +34,7 @@ class Calibration:
 
     Attributes:
         pieces (`np.ndarray` of shape `(pieces, dim)`): unit rows; empty for a checkpoint that cannot embed MIDI.
-        direction (`np.ndarray` of shape `(dim,)`): texts about music lie far along it, others do not.
+        direction (`np.ndarray` of shape `(dim,)`): texts about music have large projections on it, others small ones.
         music, other (`np.ndarray` of shape `(texts,)`): sorted places along it of both kinds of background texts, each
             measured by a direction that was made without that text.
     """
@@ -58,13 +58,13 @@ class Calibration:
         tried = [_held_out_places(embeds, is_music, ridge) for ridge in RIDGES]
         best = int(np.argmax([_share_in_order(places, is_music) for places in tried]))
         direction, places = _direction(embeds, is_music, RIDGES[best]), tried[best]
-        found = direction, np.sort(places[is_music]), np.sort(places[~is_music])
-        return cls(np.asarray(pieces, np.float32), *(values.astype(np.float32) for values in found))
+        parts = direction, np.sort(places[is_music]), np.sort(places[~is_music])
+        return cls(np.asarray(pieces, np.float32), *(values.astype(np.float32) for values in parts))
 
     def understood(self, text_embeds: np.ndarray) -> np.ndarray:
-        """How far texts read as descriptions of music, `(texts,)`: their percentile among the background texts.
+        """Similarity of texts to descriptions of music, `(texts,)`: their percentile among the background texts.
 
-        Both kinds of texts count half, so a text that is like none of music reaches 0.5 at most.
+        Both kinds of texts count half, so a text below all descriptions of music reaches 0.5 at most.
         """
         places = np.asarray(text_embeds) @ self.direction
         shares = [np.searchsorted(kind, places) / len(kind) for kind in (self.music, self.other)]
@@ -122,10 +122,10 @@ class Calibration:
         return cls(**arrays)
 
 
-def percentile(standard) -> np.ndarray:
+def percentile(standard: np.ndarray) -> np.ndarray:
     """Standard scores as the share of a normal distribution below them: 0 to 1."""
     cumulative = NormalDist().cdf
-    return np.array([cumulative(float(one)) for one in np.ravel(standard)])
+    return np.array([cumulative(float(value)) for value in np.ravel(standard)])
 
 
 def _held_out_places(embeds: np.ndarray, is_music: np.ndarray, ridge: float) -> np.ndarray:
@@ -152,7 +152,7 @@ def _direction(embeds: np.ndarray, is_music: np.ndarray, ridge: float) -> np.nda
 
 
 def load_calibration(
-    checkpoint,
+    checkpoint: str | os.PathLike,
     fingerprint: str,
     embed_text: Callable[[list[str]], np.ndarray],
     embed_pieces: Callable[[list[str]], np.ndarray],
@@ -166,8 +166,8 @@ def load_calibration(
     """
     cached = cache_root() / f"calibration-{fingerprint[:24]}.safetensors"
     for path in (Path(checkpoint) / FILE, cached):
-        if (found := Calibration.load(path, fingerprint)) is not None:
-            return found
+        if (stored := Calibration.load(path, fingerprint)) is not None:
+            return stored
     made = Calibration.measure(embed_text, embed_pieces(example_files()))
     with suppress(OSError):  # it is measured again the next time
         made.save(cached, fingerprint)
