@@ -30,6 +30,8 @@ _HOMES = {
     "Hit": "retrieval",
     "default_checkpoint": "retrieval",
     "describe": "retrieval",
+    "describe_difficulty": "moods",
+    "describe_emotion": "moods",
     "embed_audio": "retrieval",
     "embed_example": "retrieval",
     "embed_midi": "retrieval",
@@ -51,6 +53,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr_
     from .modeling_pianobind import PianoBindModel as PianoBindModel
     from .modeling_pianobind import PianoBindOutput as PianoBindOutput
     from .modeling_pianobind import contrastive_loss as contrastive_loss
+    from .moods import describe_difficulty as describe_difficulty
+    from .moods import describe_emotion as describe_emotion
     from .pipelines_pianobind import PianoClassificationPipeline as PianoClassificationPipeline
     from .pipelines_pianobind import PianoEmbeddingPipeline as PianoEmbeddingPipeline
     from .pipelines_pianobind import PianoTaggingPipeline as PianoTaggingPipeline

@@ -147,12 +147,13 @@ class TestPipelines:
     def test_as_published_without_the_package(self, saved, files, tmp_path, monkeypatch):
         monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
         folder = make_hub_folder(saved, tmp_path / "published")
-        assert "classification_pianobind" in json.loads((folder / "config.json").read_text())["auto_map"][
-            "AutoModelForAudioClassification"
-        ]
+        assert (
+            "classification_pianobind"
+            in json.loads((folder / "config.json").read_text())["auto_map"]["AutoModelForAudioClassification"]
+        )
         assert "pipeline_tag: audio-classification" in (folder / "README.md").read_text()
         classify = pipeline("audio-classification", model=str(folder), trust_remote_code=True, device="cpu")
-        assert type(classify.model).__module__.startswith("transformers_modules.")
+        assert type(classify).__module__.startswith("transformers_modules.")
         here = pipeline("piano-classification", model=str(saved), device="cpu")
         for path in files[1:]:
             assert [one["label"] for one in classify(path)] == [one["label"] for one in here(path)]

@@ -13,6 +13,7 @@ from ..label_head_pianobind import LabelHead
 from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.checkpoint import Checkpoint, check_readable
 from ..service.errors import UserError, complain, user_errors
+from .moods import add_mood_arguments, check_mood_arguments, tell_moods
 from .output import csv_text
 from .search import whole_number
 
@@ -26,6 +27,7 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--classifier", metavar="FOLDER", help="labels of your own: what `training.train_classifier` made"
     )
+    add_mood_arguments(parser)
     parser.add_argument("--top-k", metavar="N", type=whole_number, default=8, help="how many words (default: 8)")
     parser.add_argument("--csv", action="store_true", help="print CSV: words, length, tempo and key of each piece")
 
@@ -38,6 +40,7 @@ def run(args) -> int:
         if not labels:
             raise UserError("--labels is empty; give words with commas between them, such as calm,fast,jazz")
     is_folder = os.path.isdir(args.path)
+    check_mood_arguments(args, is_folder)
     if is_folder:
         check_searchable(args.path)
     else:
@@ -45,6 +48,8 @@ def run(args) -> int:
             check_readable(args.path, args.solo_only)
     name = args.checkpoint if args.classifier is None else args.classifier
     checkpoint = Checkpoint(name, args.device, args.transcribe, args.dtype, args.solo_only)
+    if args.emotion or args.difficulty:
+        return tell_moods(args, checkpoint, is_folder)
     head = None if args.classifier is None else _classifier(args, checkpoint)
     if is_folder:
         return _describe_folder(args, checkpoint, labels, head)
