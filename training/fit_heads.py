@@ -37,7 +37,7 @@ def fit_difficulty(levels: HeadPieces, graded: HeadPieces) -> tuple[DifficultyHe
     """A direction from easy to hard, learnt from levels, and its line to grades, drawn by the graded pieces.
 
     Returns:
-        The head, and what was found by leaving out each graded piece: `grades (pieces, 2)`, true and guessed.
+        The head, and the rank correlation of directions and grades.
     """
     weight, bias = LinearRegressor().fit(scaled(levels.embeds), levels.targets[:, None], levels.songs).weights()
     weight, bias = weight[0] * levels.embeds.shape[1] ** 0.5, bias[0]
@@ -47,9 +47,10 @@ def fit_difficulty(levels: HeadPieces, graded: HeadPieces) -> tuple[DifficultyHe
         others = np.arange(len(level)) != place
         guess[place] = _line(level[others], graded.targets[others]).predict(level[[place]])[0]
     line = _line(level, graded.targets)
-    margin = np.quantile(np.abs(guess - graded.targets), COVERED, method="higher")
-    head = DifficultyHead(weight * line.coef_[0], bias * line.coef_[0] + line.intercept_, margin)
-    return head, {"grades": np.stack([graded.targets, guess], axis=1), "level": level[:, 0]}
+    errors = np.abs(guess - graded.targets)
+    margin = np.quantile(errors, COVERED, method="higher")
+    head = DifficultyHead(weight * line.coef_[0], bias * line.coef_[0] + line.intercept_, margin, errors.mean())
+    return head, float(spearmanr(level[:, 0], graded.targets).statistic)
 
 
 def _line(level, grades):
@@ -73,10 +74,10 @@ def fit(checkpoint: Path, corpus: PackedCorpus, output: Path, adversarial: float
     print(output / EmotionHead.file)
     if adversarial:
         return
-    head, found = fit_difficulty(difficulty_pieces(corpus, embed), graded_pieces(corpus, embed))
-    truth, guess = found["grades"].T
-    order = spearmanr(found["level"], truth).statistic
-    print(f"grade: off by {np.abs(truth - guess).mean():.2f} on {len(truth)} pieces, each left out; order {order:.2f}")
+    graded = graded_pieces(corpus, embed)
+    head, order = fit_difficulty(difficulty_pieces(corpus, embed), graded)
+    count = len(graded.places)
+    print(f"grade: off by {float(head.error):.2f} on {count} pieces, each left out; rank correlation {order:.2f}")
     head.save(output / DifficultyHead.file, fingerprint)
     print(output / DifficultyHead.file)
 

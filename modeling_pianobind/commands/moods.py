@@ -108,23 +108,21 @@ def _tell_file(args, emotion_head, difficulty_head, file) -> None:
 
 
 def over_time(spans: np.ndarray, curve: np.ndarray) -> list[str]:
-    """`(windows, 2)` values from -1 to 1 -> two lines of blocks, each as long as the piece or `WIDTH`."""
-    times, values = resampled(spans, curve, WIDTH)
+    """`(windows, 2)` values from -1 to 1 -> two lines of blocks, a block a window but at most `WIDTH`."""
+    values = resampled(spans, curve, WIDTH)
     places = np.clip((values + 1) / 2 * len(BLOCKS), 0, len(BLOCKS) - 1).astype(int)
     return ["".join(BLOCKS[place] for place in column) for column in places.T]
 
 
-def resampled(spans: np.ndarray, curve: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Times `(points,)` in seconds, one a window but at most so many, and the mean of the windows there `(points, 2)`."""
+def resampled(spans: np.ndarray, curve: np.ndarray, most: int) -> np.ndarray:
+    """`(windows, 2)` values -> `(points, 2)` at equal distances: the mean of the windows that sound at each."""
     count = max(1, min(most, len(np.unique(spans[:, 0]))))
-    times = (np.arange(count) + 0.5) / count * spans.max()
-    middles = spans.mean(axis=1)
-    values = []
-    for time in times:
+    middles, values = spans.mean(axis=1), []
+    for time in (np.arange(count) + 0.5) / count * spans.max():
         there = (spans[:, 0] <= time) & (time < spans[:, 1])
         there = there if there.any() else np.abs(middles - time) == np.abs(middles - time).min()
         values.append(curve[there].mean(axis=0))
-    return times, np.array(values)
+    return np.array(values)
 
 
 def draw(emotion: "Emotion", path, title: str) -> None:

@@ -79,11 +79,13 @@ class DifficultyHead(_Head):
     Attributes:
         weight (`np.ndarray` of shape `(dim,)`), bias (`()`): of the grade.
         margin (`()`): half the width of the interval, which held 80 % of the graded pieces when left out.
+        error (`()`): mean absolute error of these.
     """
 
     weight: np.ndarray
     bias: np.ndarray
     margin: np.ndarray
+    error: np.ndarray
     file = "difficulty.safetensors"
 
     def grades(self, embeds: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 import modeling_pianobind
 from model_cards.hub_card import HUB_ID, HubOptions, base_of, write_card
+from modeling_pianobind.service.piece_heads import DifficultyHead, EmotionHead
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = Path(modeling_pianobind.__file__).parent
@@ -30,6 +31,7 @@ AUTO_MAP = {
     "AutoProcessor": "processing_pianobind.PianoBindProcessor",
     "AutoFeatureExtractor": "feature_extraction_pianobind.PianoBindFeatureExtractor",
 }
+BESIDE = (EmotionHead.file, DifficultyHead.file)  # small files for the same weights
 CLASSIFICATION_TASK = "piano-classification"
 CLASSIFIER = "PianoBindForSequenceClassification"
 CLASSIFIER_MAP = dict.fromkeys(
@@ -73,6 +75,7 @@ def write_checkpoint(checkpoint: Path, folder: Path, options: HubOptions) -> Non
         _write_json(folder / CONFIG, _without_local_paths(settings))
         if not _copy(checkpoint, folder, ("model*.safetensors", "model.safetensors.index.json")):
             raise ValueError(f"{checkpoint}: it has no model.safetensors; save it with `save_pretrained`.")
+        _copy(checkpoint, folder, BESIDE)
         shutil.copytree(HUB_FILES, folder, dirs_exist_ok=True, ignore=LEFT_OUT)
         if (checkpoint / "onnx").is_dir():
             shutil.copytree(checkpoint / "onnx", folder / "onnx")
