@@ -23,7 +23,7 @@ from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS
 from modeling_pianobind.service.piece_heads import DifficultyHead, EmotionHead
 from training.data.cutting import excerpt
 from training.data.emotion_labels import SOURCES, emotion_of
-from training.data.head_pieces import SECONDS, emotion_places, graded_pieces, note_embedder
+from training.data.head_pieces import SECONDS, RowEmbedder, embed_middles, emotion_places, graded_pieces
 from training.data.rendering import make_instruments
 
 from .baselines import feature_matrix
@@ -93,9 +93,9 @@ def listened(corpus, split: str) -> list[int]:
     return [place for place in emotion_places(corpus, split) if corpus.rows[place]["source"] in LISTENED]
 
 
-def measure(given, corpus, model, processor, heads: dict[str, EmotionHead]) -> dict:
+def measure(given, corpus, embed: RowEmbedder, heads: dict[str, EmotionHead]) -> dict:
     """All figures of emotion."""
-    bootstrap = Bootstrap()
+    bootstrap, model, processor = Bootstrap(), embed.model, embed.processor
     places = listened(corpus, given.split)
     rows = [corpus.rows[place] for place in places]
     truth = np.array([emotion_of(row) for row in rows])
@@ -103,11 +103,11 @@ def measure(given, corpus, model, processor, heads: dict[str, EmotionHead]) -> d
     sources = np.array([row["source"] for row in rows])
     published = np.array([row.get("official_split") == given.split for row in rows])
     sets = {f"{SOURCES[0]}_published": published} | {source: sources == source for source in LISTENED}
-    embed = note_embedder(model, processor)
     notes = [excerpt(corpus.notes(place), SECONDS) for place in places]
+    twins = [without_cues(one, place) for one, place in zip(notes, places, strict=True)]
     views = {
-        "midi": embed(notes),
-        "without_cues": embed([without_cues(one, place) for one, place in zip(notes, places, strict=True)]),
+        "midi": embed(places),
+        "without_cues": embed_middles(model, processor, twins),
     }
     if given.soundfont:
         rate = processor.feature_extractor.sampling_rate
@@ -120,7 +120,7 @@ def measure(given, corpus, model, processor, heads: dict[str, EmotionHead]) -> d
         np.stack([embed_text(model, processor, list(prompts)).mean(0) for prompts in EMOTION_PROMPTS.values()])
     )
     train = listened(corpus, "train")
-    features = {"midi": notes, "without_cues": [without_cues(one, p) for one, p in zip(notes, places, strict=True)]}
+    features = {"midi": notes, "without_cues": twins}
     majority = np.array([emotion_of(corpus.rows[place]) for place in train]).mean(0)
 
     def over_sets(chances):
@@ -144,9 +144,9 @@ def measure(given, corpus, model, processor, heads: dict[str, EmotionHead]) -> d
     }
 
 
-def difficulty(corpus, model, processor, head: DifficultyHead) -> dict:
+def difficulty(corpus, embed: RowEmbedder, head: DifficultyHead) -> dict:
     """The graded pieces: grades by the head, which drew its line through these very pieces, and their order."""
-    pieces = graded_pieces(corpus, note_embedder(model, processor))
+    pieces = graded_pieces(corpus, embed)
     grades = head.grades(pieces.embeds)
     notes = [excerpt(corpus.notes(place), SECONDS) for place in pieces.places]
     density = np.array([len(one) / max(one.seconds, 1.0) for one in notes])
@@ -198,6 +198,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--split", default="valid", help="rows to measure on (default: valid)")
     parser.add_argument("--soundfont", metavar="FILE[:PROGRAM]", help="instrument that training has not heard")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw how reliable the chances are")
+    parser.add_argument("--embeddings", type=Path, metavar="FILE", help="what `training.fit_heads` kept")
     parser.add_argument("--compare", action="append", default=[], metavar="NAME=FOLDER", help="another emotion head")
     given = parser.parse_args(arguments)
     try:
@@ -209,9 +210,10 @@ def main(arguments=None) -> int:
             heads[name] = EmotionHead.of_checkpoint(folder, fingerprint)
         graded = DifficultyHead.of_checkpoint(given.checkpoint, fingerprint)
         corpus = load_corpus(given.corpus)
+        embed = RowEmbedder(corpus, model, processor, fingerprint, given.embeddings)
         results = subject(given.checkpoint, given.corpus, corpus, given.split) | {"code_commit": code_commit()}
-        results["emotion"] = measure(given, corpus, model, processor, heads)
-        results["difficulty"] = difficulty(corpus, model, processor, graded)
+        results["emotion"] = measure(given, corpus, embed, heads)
+        results["difficulty"] = difficulty(corpus, embed, graded)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

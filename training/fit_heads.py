@@ -20,11 +20,11 @@ from modeling_pianobind.service.piece_heads import DifficultyHead, EmotionHead
 from .data.corpus import PackedCorpus
 from .data.head_pieces import (
     HeadPieces,
+    RowEmbedder,
     difficulty_pieces,
     emotion_pieces,
     emotion_places,
     graded_pieces,
-    note_embedder,
 )
 from .loop.emotion_fit import LISTENERS, fit_emotion
 from .loop.linear_heads import LinearRegressor, scaled
@@ -33,7 +33,7 @@ COVERED = 0.8  # share of graded pieces that an interval holds
 GRADE_RIDGE = 1.0  # of the line from levels to grades, which few pieces draw
 
 
-def fit_difficulty(levels: HeadPieces, graded: HeadPieces) -> tuple[DifficultyHead, dict]:
+def fit_difficulty(levels: HeadPieces, graded: HeadPieces) -> tuple[DifficultyHead, float]:
     """A direction from easy to hard, learnt from levels, and its line to grades, drawn by the graded pieces.
 
     Returns:
@@ -57,11 +57,11 @@ def _line(level, grades):
     return Ridge(GRADE_RIDGE).fit(level, grades)
 
 
-def fit(checkpoint: Path, corpus: PackedCorpus, output: Path, adversarial: float) -> None:
-    """Fits both heads and writes them."""
+def fit(checkpoint: Path, corpus: PackedCorpus, output: Path, cache: Path | None, adversarial: float) -> None:
+    """Fits both heads and writes them; with an adversary, that of emotion alone."""
     model = PianoBindModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    embed = note_embedder(model, PianoBindProcessor.from_pretrained(checkpoint))
     fingerprint = model_fingerprint(model)
+    embed = RowEmbedder(corpus, model, PianoBindProcessor.from_pretrained(checkpoint), fingerprint, cache)
     pieces = emotion_pieces(corpus, emotion_places(corpus, "train"), embed)
     weight, bias, found = fit_emotion(pieces, adversarial)
     right = (found["chances"] > 0.5) == (pieces.targets == 1)
@@ -87,12 +87,13 @@ def main(command_line: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint")
     parser.add_argument("corpus", type=Path, help="the packed corpus (python -m training.data.corpus)")
     parser.add_argument("--output", type=Path, help="where to write (default: the checkpoint's folder)")
+    parser.add_argument("--embeddings", type=Path, metavar="FILE", help="keep the pieces' embeddings for a next time")
     parser.add_argument("--adversarial", type=float, default=0.0, metavar="WEIGHT",
                         help="an experiment: hide the source from the emotion head, by gradient reversal")  # fmt: skip
     given = parser.parse_args(command_line)
     try:
         corpus = PackedCorpus.load(given.corpus)
-        fit(given.checkpoint, corpus, given.output or given.checkpoint, given.adversarial)
+        fit(given.checkpoint, corpus, given.output or given.checkpoint, given.embeddings, given.adversarial)
     except (ValueError, OSError) as error:
         print(f"fit_heads: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
