@@ -15,6 +15,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tqdm import tqdm
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_audio, embed_text
 from modeling_pianobind.checkpoint_pianobind import model_fingerprint
@@ -88,6 +89,16 @@ def hand_made(corpus, train: list[int], notes) -> np.ndarray:
     return np.stack(chances, axis=1)
 
 
+def heard(model, processor, instrument, notes, places) -> np.ndarray:
+    """`(pieces, dim)` unit rows of pieces as an instrument plays them in a room."""
+    rate, embeds = processor.feature_extractor.sampling_rate, []
+    (player,) = make_instruments([instrument])
+    for one, place in zip(tqdm(notes, desc="rendering"), places, strict=True):
+        audio = in_a_room(player.render(one, rate), rate, seed=place)
+        embeds.append(embed_audio(model, processor, [audio], sampling_rate=rate))
+    return np.concatenate(embeds)
+
+
 def listened(corpus, split: str) -> list[int]:
     """Rows whose quadrant listeners gave."""
     return [place for place in emotion_places(corpus, split) if corpus.rows[place]["source"] in LISTENED]
@@ -110,12 +121,7 @@ def measure(given, corpus, embed: RowEmbedder, heads: dict[str, EmotionHead]) ->
         "without_cues": embed_middles(model, processor, twins),
     }
     if given.soundfont:
-        rate = processor.feature_extractor.sampling_rate
-        (instrument,) = make_instruments([instrument_of(given.soundfont)])
-        audio = [
-            in_a_room(instrument.render(one, rate), rate, seed=place) for one, place in zip(notes, places, strict=True)
-        ]
-        views["audio"] = embed_audio(model, processor, audio, sampling_rate=rate)
+        views["audio"] = heard(model, processor, instrument_of(given.soundfont), notes, places)
     queries = unit_rows(
         np.stack([embed_text(model, processor, list(prompts)).mean(0) for prompts in EMOTION_PROMPTS.values()])
     )

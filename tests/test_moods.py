@@ -5,15 +5,28 @@ import shutil
 import numpy as np
 import pytest
 
+from evaluation.measure_emotion import figures, reliability, zero_shot
+from evaluation.scores import Bootstrap
 from modeling_pianobind import PianoBindModel, PianoBindProcessor, describe_difficulty, describe_emotion, embed_midi
 from modeling_pianobind.cli import main
 from modeling_pianobind.commands.moods import over_time, resampled
 from modeling_pianobind.service.checkpoint import Checkpoint
 from modeling_pianobind.service.piece_heads import QUADRANTS, DifficultyHead, EmotionHead
+from training.data.corpus import PackedCorpus
 from training.data.emotion_labels import emotion_of, is_easy
-from training.data.head_pieces import HeadPieces
+from training.data.head_pieces import (
+    HeadPieces,
+    RowEmbedder,
+    difficulty_pieces,
+    emotion_pieces,
+    emotion_places,
+    graded_pieces,
+)
 from training.fit_heads import fit_difficulty
 from training.loop.emotion_fit import fit_emotion
+
+from .corpus_files import make_notes
+from .hub_folder import make_hub_folder
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +123,11 @@ class TestDescribe:
         error = capsys.readouterr().err
         assert "has no emotion.safetensors" in error and "training.fit_heads" in error and error.count("\n") == 1
 
+    def test_a_published_checkpoint_carries_them(self, checkpoint, tmp_path):
+        folder = make_hub_folder(checkpoint, tmp_path / "published")
+        for kind in (EmotionHead, DifficultyHead):
+            assert (folder / kind.file).read_bytes() == (checkpoint / kind.file).read_bytes()
+
     def test_the_line_over_time_shows_what_sounds_there(self):
         spans = np.array([[0.0, 20.0], [10.0, 30.0], [20.0, 40.0]])
         curve = np.array([[-1.0, 1.0], [0.0, 0.0], [1.0, -1.0]])
@@ -156,6 +174,58 @@ class TestFit:
         head, order = fit_difficulty(levels, graded)
         assert order == pytest.approx(1) and head.error < 0.7 and head.margin >= head.error
         assert (np.diff(head.grades(graded.embeds)[:, 0]) > 0).all()
+
+
+class TestMeasure:
+    def test_shares_of_quadrants_and_signs_by_hand(self):
+        chances = np.array([[0.9, 0.8], [0.4, 0.9], [0.7, 0.2], [0.2, 0.3]])
+        truth = np.array([[1, 1], [1, 1], [1, 0], [0, 1]])
+        found = figures(chances, truth, list("abcd"), Bootstrap(samples=20))
+        assert (found["quadrant"], found["valence"], found["arousal"]) == (0.5, 0.75, 0.75)
+        assert found["quadrant_interval"][0] <= 0.5 <= found["quadrant_interval"][1]
+
+    def test_reliability_by_hand(self):
+        chances = np.array([[0.1, 0.5], [0.1, 0.5], [0.9, 0.5], [1.0, 0.5]])
+        found = reliability(chances, np.array([[0, 1], [1, 1], [1, 0], [1, 0]]))
+        assert found["arousal"]["calibration_error"] == 0
+        assert [one["pieces"] for one in found["valence"]["bins"]] == [2, 2]
+        assert found["valence"]["calibration_error"] == pytest.approx((0.4 * 2 + 0.05 * 2) / 4)
+
+    def test_quadrants_by_prompts(self):
+        chances = zero_shot(np.eye(4), np.eye(4))
+        assert chances.tolist() == [[1, 1], [0, 1], [0, 0], [1, 0]]
+
+
+class TestRows:
+    def corpus(self):
+        notes = [make_notes(seed, seconds=70) for seed in range(3)]
+        rows = [
+            {"id": "a", "source": "emopia", "split": "train", "song": "1", "emotion_quadrant": 2, "title": ""},
+            {
+                "id": "b",
+                "source": "everyonepiano",
+                "split": "train",
+                "song": "2",
+                "mood": ["calm"],
+                "title": "easy version",
+            },
+            {"id": "c", "source": "everyonepiano", "split": "train", "song": "2", "title": "", "difficulty": 3},
+        ]
+        return PackedCorpus.pack(rows, notes)
+
+    def test_pieces_and_targets(self, tiny_model, tiny_processor, tmp_path):
+        corpus, cache = self.corpus(), tmp_path / "embeds.safetensors"
+        embed = RowEmbedder(corpus, tiny_model, tiny_processor, "weights", cache)
+        assert emotion_places(corpus, "train") == [0, 1]
+        pieces = emotion_pieces(corpus, [0, 1], embed)
+        np.testing.assert_array_equal(pieces.targets, [[0, 1], [np.nan, 0]])
+        assert pieces.sources.tolist() == [0, 3] and graded_pieces(corpus, embed).targets.tolist() == [3]
+        assert difficulty_pieces(corpus, embed).targets.tolist() == [0, 1]  # the easy version, then the other
+        again = RowEmbedder(corpus, None, None, "weights", cache)  # has no model to embed with
+        np.testing.assert_array_equal(again([2, 0]), embed([2, 0]))
+        assert RowEmbedder(corpus, None, None, "others", cache).known == {}
+        with pytest.raises(ValueError, match="no piece with labels"):
+            embed([])
 
 
 def test_labels_of_every_form():

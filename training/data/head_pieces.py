@@ -47,7 +47,7 @@ def emotion_places(corpus: PackedCorpus, split: str) -> list[int]:
         lambda row: row["split"] == split and row["source"] in SOURCES and not np.isnan(emotion_of(row)).all()
     )
     weak = [place for place in places if corpus.rows[place]["source"] == SOURCES[-1]]
-    return [place for place in places if place not in set(weak)] + _some(weak, WEAK_PIECES)
+    return sorted({*places} - {*weak}) + _some(weak, WEAK_PIECES)
 
 
 def emotion_pieces(corpus: PackedCorpus, places: list[int], embed) -> HeadPieces:
@@ -66,7 +66,11 @@ def difficulty_pieces(corpus: PackedCorpus, embed) -> HeadPieces:
     paired = {corpus.rows[place]["song"] for place in others}
     easy = [place for place in easy if corpus.rows[place]["song"] in paired]
     hard = [place for place in train if is_hard(corpus.rows[place])]
-    chosen = {"easy": _some(easy, LEVEL_PIECES), "full": _some(others, LEVEL_PIECES), "hard": _some(hard, LEVEL_PIECES)}
+    chosen = {
+        "easy": _some(easy, LEVEL_PIECES),
+        "full": _some(others, LEVEL_PIECES),
+        "hard": _some(hard, LEVEL_PIECES),
+    }
     places = [place for of_level in chosen.values() for place in of_level]
     levels = np.array([LEVELS[level] for level, of_level in chosen.items() for _ in of_level])
     rows = [corpus.rows[place] for place in places]
