@@ -1,6 +1,7 @@
 """Valence, arousal and difficulty: heads beside a checkpoint, `describe --emotion`, and how they are fitted."""
 
 import shutil
+import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
@@ -8,6 +9,11 @@ import pytest
 from evaluation.measure_emotion import figures, reliability, zero_shot
 from evaluation.scores import Bootstrap
 from modeling_pianobind import PianoBindModel, PianoBindProcessor, describe_difficulty, describe_emotion, embed_midi
+from modeling_pianobind.app.cards import card
+from modeling_pianobind.app.library import Library
+from modeling_pianobind.app.music import Excerpt
+from modeling_pianobind.app.piano_roll import MOOD_HEIGHT, WIDTH, draw_moods
+from modeling_pianobind.app.synthesis import AdditivePiano
 from modeling_pianobind.cli import main
 from modeling_pianobind.commands.moods import over_time, resampled
 from modeling_pianobind.service.checkpoint import Checkpoint
@@ -134,6 +140,26 @@ class TestDescribe:
         np.testing.assert_allclose(resampled(spans, curve, 60), [[-1, 1], [0, 0], [1, -1]], atol=0.51)
         assert over_time(spans, np.array([[-1.0, 1.0]] * 3)) == ["▁▁▁", "███"]
         assert len(over_time(np.stack([np.arange(500), np.arange(500) + 2.0], 1), np.zeros((500, 2)))[0]) == 60
+
+
+class TestApp:
+    def test_a_curve_stands_under_the_roll_where_the_checkpoint_tells_one(
+        self, checkpoint, tiny_checkpoint, corpus, tmp_path, monkeypatch
+    ):
+        monkeypatch.setenv("PIANOBIND_CACHE", str(tmp_path / "cache"))
+        for name, is_there in ((checkpoint, True), (tiny_checkpoint, False)):
+            library = Library(corpus, Checkpoint(str(name)), AdditivePiano())
+            assert [('class="pb-moods"' in card(library.view(str(key)))) for key in range(4)] == [is_there] * 4
+
+    def test_the_curve_by_hand(self):
+        spans = np.array([[0.0, 20.0], [20.0, 40.0]])
+        svg = ElementTree.fromstring(draw_moods(Excerpt(10, 30), spans, np.array([[-1.0, 0.5], [1.0, 0.5]])))
+        valence, arousal = (
+            [tuple(map(float, point.split(","))) for point in line.get("points").split()]
+            for line in svg.iter("polyline")
+        )
+        assert (valence[0], valence[-1]) == ((0, MOOD_HEIGHT), (WIDTH, 0))
+        assert {y for _, y in arousal} == {MOOD_HEIGHT / 4}
 
 
 class TestFit:
