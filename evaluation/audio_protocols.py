@@ -1,4 +1,4 @@
-"""Protocols on audio: rendered by an instrument and in a room that training has not heard, and real recordings."""
+"""Audio protocols: audio of an instrument and rooms outside the training data, and real recordings."""
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def tagging_audio(bench: Bench) -> dict:
 
 
 def audio_midi(bench: Bench) -> dict:
-    """Rendered audio seeks the MIDI of the same stretch; `reverse_` figures are MIDI that seeks audio.
+    """Retrieval of the MIDI of the same stretch by rendered audio; `reverse_`: of audio by MIDI.
 
     `_by_windows` are figures of `search_like`: the windows of two pieces are compared, not their means.
     `_transcribed` has fewer queries, if that many pieces were transcribed only, among as much MIDI.
@@ -61,7 +61,7 @@ def audio_midi(bench: Bench) -> dict:
 
 
 def mixed_ranking(bench: Bench) -> dict:
-    """How fairly rendered audio and MIDI of the same stretches mix in one ranking by words.
+    """Bias between rendered audio and MIDI of the same stretches in one ranking by text.
 
     For each label of `LABELS` as a query: the mean difference between the scores of a piece's audio and of its MIDI
     (`offset`), the spread of that difference, and the share of audio among the first hits of both together, which is
@@ -92,7 +92,7 @@ def mixing(audio: np.ndarray, midi: np.ndarray) -> dict[str, float]:
 
 
 def recordings(bench: Bench) -> dict:
-    """Real recordings seek their own MIDI, or transcription, among all pieces; `_by_windows` as in `audio_midi`."""
+    """Retrieval of the own MIDI, or transcription, by real recordings; `_by_windows` as in `audio_midi`."""
     heard = [place for place in bench.places if bench.corpus.rows[place].get("audio")]
     if not heard:
         raise UnsuitableError("no row of this split has a recording.")
@@ -115,7 +115,7 @@ def recordings(bench: Bench) -> dict:
 
 
 def robustness_audio(bench: Bench) -> dict:
-    """How near rendered audio stays to itself under other sound and other keys and tempi."""
+    """Cosine of rendered audio with itself after changes of sound, key and tempo."""
     places = bench.some(bench.places, STABLE_PIECES)
     notes, songs = [excerpt(one, STABLE_SECONDS) for one in bench.notes_at(places)], bench.songs_at(places)
     rate, (first, *others) = bench.sampling_rate, bench.need_instruments()
@@ -147,7 +147,7 @@ def robustness_audio(bench: Bench) -> dict:
 
 
 def _chance(queries: int, items: int) -> dict:
-    """What the metric gives where all scores are equal."""
+    """Figures of constant scores."""
     found = retrieval_metrics(np.zeros((queries, items)), range(queries), bootstrap_samples=0)
     return found | {f"reverse_{name}": value for name, value in found.items()} if queries == items else found
 

@@ -113,7 +113,7 @@ class Bench:
         return {}
 
     def _kept(self, kind: str, make, places) -> np.ndarray:
-        """What `make` makes of pieces, each piece once."""
+        """Results of `make` for pieces; each piece is computed once."""
         missing = [place for place in places if (kind, place) not in self._memory]
         if missing:
             made = make(self.notes_at(missing))
@@ -159,7 +159,7 @@ class Bench:
         return [place for place in self.places if self.caption(place)]
 
     def some(self, places, count: int) -> list[int]:
-        """At most `count` of some places, by the seed."""
+        """A random sample of at most `count` places."""
         return sorted(np.random.default_rng(self.bootstrap.seed).permutation(places)[:count].tolist())
 
     def need_instruments(self) -> list[str]:
@@ -176,7 +176,7 @@ class Bench:
 
     @cached_property
     def rendered(self) -> tuple[list[int], list, list[Example]]:
-        """Some pieces, what is heard of them, and that embedded."""
+        """Some pieces, their rendered audio, and its embeddings."""
         places = self.some(self.places, self.audio_pieces)
         notes = [excerpt(one, self.audio_seconds) for one in self.notes_at(places)]
         return places, notes, self.heard(self.room_audio(places, notes))

@@ -1,4 +1,4 @@
-"""What `evaluation.load_app` asks of the page and of the endpoint: good requests, and some of every bad kind."""
+"""Requests of `evaluation.load_app` to the page and the endpoint: valid ones, and invalid ones of every kind."""
 
 import base64
 import io
@@ -44,7 +44,7 @@ def chord(notes: int) -> bytes:
 
 @cache
 def make_files() -> dict[str, tuple[str, bytes, str]]:
-    """Name, content, and what the answer to it says; "" where the file is good."""
+    """Name, content, and expected part of the answer; "" for a valid file."""
     return {
         "recording": ("take.flac", flac_of(25, 16_000), ""),
         "notes at one instant": ("chord.mid", chord(1_000), ""),

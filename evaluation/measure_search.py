@@ -1,4 +1,4 @@
-"""How far a search can be trusted: names are found, nonsense fits nothing, and what is denied stays away.
+"""Quality of `pianobind search`: recall of names, fit of nonsense queries, effect of negations.
 
 `python -m evaluation.measure_search --corpus FOLDER` prints JSON. Pieces are embedded by one window each, from their
 middle: names and negations do not depend on more.

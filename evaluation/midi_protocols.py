@@ -48,7 +48,7 @@ def tag_matrix(rows, tags) -> np.ndarray:
 
 
 def zero_shot_tagging(bench: Bench, places, embeddings, pieces=None) -> dict:
-    """Every tag as text against the pieces that carry any tag; the tags of a piece that are not named are taken not
+    """Ranks the pieces with any tag by each tag as text; tags that a piece does not name count as not
     to hold.
 
     Args:
@@ -227,7 +227,7 @@ def _probe(bench: Bench, train, places, label, view) -> dict:
 
 
 def robustness_midi(bench: Bench) -> dict:
-    """How near a piece stays to itself in other keys and tempi and without cues, and whether it still finds itself."""
+    """Cosine of a piece with itself in other keys and tempi and without cues, and recall of the original."""
     places = bench.some(bench.places, STABLE_PIECES)
     notes, songs = [excerpt(one, STABLE_SECONDS) for one in bench.notes_at(places)], bench.songs_at(places)
     originals = bench.embed_notes(notes)

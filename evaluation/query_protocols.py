@@ -1,4 +1,4 @@
-"""Protocols of queries as people type them, judged by what is known of each piece, and of captions of known works."""
+"""Protocols of free queries, judged by labels, titles and notes, and of captions of known works."""
 
 import json
 import re
@@ -16,14 +16,14 @@ from .scores import among_best, paired_retrieval, share_of_best
 
 FREE_QUERIES = Path(__file__).parent / "free_queries.json"
 FIRST_HITS = 5  # of a free query
-TWICE = 2.0  # times chance, which a query that is understood reaches
+TWICE = 2.0  # a query counts as understood from this multiple of chance
 RIGHT_SHARE, BEST_PIECES = 0.1, 10  # of `lexicon_held_out`
 CANDIDATES, DRAWS = 200, 5  # of `works_held_out`, as of `text_to_piece`
 WORD_SEARCH = "BM25 over generated captions"
 
 
 def facts_of(bench: Bench) -> list[tuple[set[str], set[str]]]:
-    """What holds and what does not for each measured piece: by its labels and title, and by its notes as a whole."""
+    """Facts that hold and facts that do not, of each measured piece: from its labels, title and notes."""
     known = []
     for row, notes in zip(bench.rows, bench.notes_at(bench.places), strict=True):
         true, false = bench.vocabulary.labels(row)
@@ -40,7 +40,7 @@ def holds(condition: str | dict, facts: set[str], title: str) -> bool:
 
 
 def fits(query: dict, facts: set[str], title: str) -> bool:
-    """Whether a piece is what a free query asks for: all of one list in `fits` holds, and nothing in `not`."""
+    """Whether a piece matches a free query: all of one list in `fits` holds, and nothing in `not`."""
     if any(holds(one, facts, title) for one in query["not"]):
         return False
     return any(all(holds(one, facts, title) for one in conditions) for conditions in query["fits"])
@@ -101,7 +101,7 @@ def _over_queries(bench: Bench, figures, count: int) -> dict:
 
 
 def fact_scores(queries: list[Query], known: list[tuple[set[str], set[str]]]) -> np.ndarray:
-    """How much of what queries ask for is known to hold, `(queries, pieces)`.
+    """Sum of the requested facts that are known to hold, `(queries, pieces)`.
 
     A fact counts 1 for a piece where it holds, 0 where it does not, and half its prevalence where nothing is known of
     it; the prevalence is the share of all pieces for which it is known to hold. Facts that a query asks for are added,

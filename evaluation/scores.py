@@ -144,7 +144,7 @@ def linear_probe(train, train_labels, train_songs, test, test_labels, test_songs
 
 
 def among_best(scores: np.ndarray, count: float) -> np.ndarray:
-    """How far each column is among the `count` best of its row: 0 to 1, `count` a row in all.
+    """Membership of each column in the `count` best of its row: 0 to 1, with a sum of `count` a row.
 
     Equal scores have no order, so columns that tie at the border share what is left.
     """
@@ -155,7 +155,7 @@ def among_best(scores: np.ndarray, count: float) -> np.ndarray:
 
 
 def share_of_best(scores: np.ndarray, fitting: np.ndarray, count: int) -> np.ndarray:
-    """How much of the `count` best columns of each row fits, `(rows,)`.
+    """Share of the `count` best columns of each row that fits, `(rows,)`.
 
     Args:
         scores, fitting (`np.ndarray` of shape `(rows, columns)`): how good a column is, and how far it fits, 0 to 1.
@@ -170,7 +170,7 @@ def alignments(examples: list[Example], pieces: list[Example]) -> np.ndarray:
 
 
 def paired_retrieval(scores: np.ndarray, among: int, bootstrap: Bootstrap, draws: int = 1, owned=None) -> dict:
-    """Rows seek their columns among `among` random ones; the reverse too, if each of these has a row.
+    """Retrieval of each row's column among `among` random ones; and the reverse, if each column has a row.
 
     Args:
         scores (`np.ndarray` of shape `(rows, columns)`).

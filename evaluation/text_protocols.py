@@ -1,4 +1,4 @@
-"""Protocols of text: captions that seek their own piece, and how much the wording of a query matters."""
+"""Text protocols: retrieval of a piece by its caption, and sensitivity to the wording of a query."""
 
 import numpy as np
 
@@ -76,7 +76,7 @@ def caption_baselines(bench: Bench, captions: list[str], pieces, among: int, dra
 
 
 def text_to_piece(bench: Bench) -> dict:
-    """A caption of a piece's human and provenance labels seeks the whole piece among 200, both directions."""
+    """Retrieval of a whole piece among 200 by a caption of its human and provenance labels, both directions."""
     places = bench.described
     if len(places) < 2:
         raise UnsuitableError("fewer than two pieces of this split have a caption.")
@@ -91,7 +91,7 @@ def text_to_piece(bench: Bench) -> dict:
 
 
 def prompts(bench: Bench) -> dict:
-    """How much wording matters: sentences around a tag, other words for facts, moods in words of music, negation."""
+    """Sensitivity to wording: sentences around a tag, synonyms of facts, moods as musical terms, negation."""
     places = [place for place in bench.places if tags_of(bench.corpus.rows[place])]
     rows, songs, embeddings = bench.rows_at(places), bench.songs_at(places), bench.midi_at(places)
     tags = known_tags(rows)

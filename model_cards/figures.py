@@ -94,7 +94,7 @@ def figures_of(results: dict) -> list[Figure]:
 
 
 def deciding_figures(figures: list[Figure]) -> list[Figure]:
-    """The figures that the README shows; the card has all."""
+    """The figures of the README; the card has all."""
     return [figure for figure in figures if figure.path in DECIDING]
 
 

@@ -75,7 +75,7 @@ def write_card(checkpoint: Path, folder: Path, settings: dict, options: HubOptio
     """
     base = settings.get("base_model_name_or_path")
     own = checkpoint / "README.md"
-    # PEFT writes an empty card beside every adapter
+    # PEFT writes an empty card for every adapter
     own_card = ModelCard.load(own, ignore_metadata_errors=True) if own.is_file() and not base else None
     licence = options.licence or (own_card.data.license if own_card else None)
     results, figures = _results_of(checkpoint, folder, options)

@@ -1,9 +1,9 @@
 """Registers PianoBind with transformers' Auto classes and pipelines.
 
-`import modeling_pianobind` makes `AutoModel.from_pretrained(checkpoint)` and `pipeline("piano-embedding")` work. The
-plain way, registering while the package is imported, imports transformers' Auto classes and torch: 4.8 s on two CPU
-cores, beside 0.11 s of the command line's own start. Registration therefore waits for the import of one of the five
-modules of transformers that define the Auto classes.
+`import modeling_pianobind` makes `AutoModel.from_pretrained(checkpoint)` and `pipeline("piano-embedding")` work.
+Registering at import would import transformers' Auto classes and torch: 4.8 s on two CPU cores, where the command line
+itself starts in 0.11 s. Registration therefore waits for the import of one of the five modules of transformers that
+define the Auto classes.
 
 The finder below reacts to these modules and to our own, and ignores all others. It does not change loaders: our loader
 calls the original one and takes itself out of the module's spec.
@@ -68,8 +68,8 @@ def _is_own(module: str) -> bool:
 class _Finder(MetaPathFinder):
     """Notices the import of the modules above and of our own; finds none itself.
 
-    Our modules import transformers while their own classes are yet to come: registration also waits until none of them
-    is half imported.
+    Our modules import transformers before they define their classes: registration also waits until none of them
+    is partly imported.
     """
 
     def __init__(self):

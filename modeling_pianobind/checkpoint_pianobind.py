@@ -12,7 +12,7 @@ import numpy as np
 
 WEIGHTS, CONFIG, PROCESSOR = "model.safetensors", "config.json", "processor_config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-BFLOAT16 = "-bfloat16"  # ends the fingerprint of an index whose embeddings were computed so
+BFLOAT16 = "-bfloat16"  # suffix of the fingerprint of an index computed in bfloat16
 FILES = (WEIGHTS, CONFIG, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG)
 COPY_AGAIN = "check its name, or copy it again"
 PROBE_MIDI = bytes.fromhex("4d546864 00000006 0000000101e0 4d54726b 0000000d 00903c40 8360803c40 00ff2f00")  # a note
@@ -22,7 +22,7 @@ PROBES = {  # inputs that `check_fit` embeds, by modality
     "text": lambda processor: ["piano"],
 }
 NO_EMBEDDING = "its weights give embeddings that are no unit vectors"
-MAX_REASON_CHARACTERS = 300  # a damaged value may be of any length
+MAX_REASON_CHARACTERS = 300  # a damaged value may have any length
 HEAD = "classifier."  # begins the names of a classifier's weights, which no embedding depends on
 MAX_TEXT_TOKENS = 128  # default of processors without a limit
 
@@ -73,17 +73,17 @@ def loading(name):
         if isinstance(error, OSError) and (error.errno is not None or folder is None):
             raise
         if str(error).startswith(str(name)):
-            raise  # it says all of this
+            raise  # the message already names the checkpoint
         raise ValueError(f"{name}: {cannot_load(error)}; {COPY_AGAIN}.") from error
 
 
 def cannot_load(error: Exception | str) -> str:
-    """What a library says of a checkpoint that it cannot load, for a line that begins with its name."""
+    """Message about a checkpoint that a library cannot load; it follows the checkpoint's name."""
     return f"cannot be loaded as a PianoBind checkpoint ({reason_of(error)})"
 
 
 def check_fit(name, model, processor) -> None:
-    """Refuses a checkpoint whose files each load but do not fit each other, by embedding a word, a note and a tone.
+    """Refuses a checkpoint whose files load but do not fit together: embeds a word, a note and a tone.
 
     Raises:
         ValueError: they do not, or the weights give no embedding of length 1; one line that names the checkpoint.
@@ -101,7 +101,7 @@ def check_fit(name, model, processor) -> None:
         output = model(**processor(**probes, sampling_rate=rate, return_tensors="pt"))
         embeds = [output[f"{modality}_embeds"] for modality in probes]
         finite = all(weights.isfinite().all() for weights in model.parameters())
-        if not finite or not all(abs(float(embed.norm()) - 1) < 1e-3 for embed in embeds):  # not so of NaN
+        if not finite or not all(abs(float(embed.norm()) - 1) < 1e-3 for embed in embeds):  # False for NaN
             raise ValueError(NO_EMBEDDING)
 
 
@@ -158,7 +158,7 @@ def weights_fingerprint(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
         name, values = tensor
         return hashlib.sha256(name.encode() + np.ascontiguousarray(values, np.float32).tobytes()).digest()
 
-    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock alone
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
         return hashlib.sha256(b"".join(sorted(pool.map(digest, tensors)))).hexdigest()
 
 

@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv):
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    # argparse takes no words of a QUERY that stand behind an option.
+    # argparse does not accept words of QUERY after an option.
     if isinstance(getattr(args, "query", None), list) and not any(word.startswith("-") for word in rest):
         args.query, rest = args.query + rest, []
     if rest:
@@ -128,7 +128,7 @@ def _parser() -> Parser:
         subparser.add_argument(
             "--transcribe",
             action="store_true",
-            help="let the MIDI tower see a transcription of each recording as well (extra [transcribe]; takes long)",
+            help="also embed a transcription of each recording with the MIDI tower (extra [transcribe]; slow)",
         )
         subparser.add_argument(
             "--solo-only",
@@ -214,7 +214,7 @@ def _parser() -> Parser:
         help='measure R@10 as well, on rows of {"text": ..., "file": ...}: words and the MIDI file that they describe',
     )
 
-    calibrate = command("calibrate", run_calibrate, "Measure what a checkpoint's scores mean; kept in its folder.")
+    calibrate = command("calibrate", run_calibrate, "Measure a checkpoint's score calibration and store it.")
     calibrate.add_argument(
         "--pieces", metavar="PATH", help="background pieces: a folder or saved index (default: the examples)"
     )
@@ -318,9 +318,7 @@ def run_embed(args) -> int:
 
 
 def run_calibrate(args) -> int:
-    """Measures what a checkpoint's scores mean, and keeps it beside the checkpoint."""
-    if args.pieces is not None:
-        check_searchable(args.pieces)
+    """Measures a checkpoint's score calibration and stores it in its folder."""
     checkpoint = Checkpoint(args.checkpoint, args.device)
     if not os.path.isdir(checkpoint.name):
         raise UserError(
@@ -376,7 +374,6 @@ def run_export(args) -> int:
 def run_demo(args) -> int:
     """Searches the bundled corpus and prints the best labels of each hit."""
     folder, queries = EXAMPLES, DEMO_QUERIES[:DEMO_SEARCHES]
-    check_searchable(folder)
     checkpoint = Checkpoint(args.checkpoint, args.device)
     index, failures = Collection(folder, checkpoint).open()
     names, labels = titles(folder), label_embeddings(checkpoint.embed_text)

@@ -61,7 +61,7 @@ NAMES = [
     (r"^logit_scale\.weight$", "logit_scale"),
 ]
 TOKEN_TYPES = "midi_backbone.midibert.bert.embeddings.token_type_embeddings.weight"  # nosec B105
-# What the published classes hold and never use.
+# Parameters of the published classes that no forward pass reads.
 DEAD = re.compile(
     r"midi_backbone\.midibert\.(bert\.embeddings\.(word_embeddings|position_embeddings)\.weight"
     r"|bert\.embeddings\.(position_ids|token_type_ids)|bert\.pooler\.dense\.(weight|bias)"
@@ -73,7 +73,7 @@ MEL_BUFFERS = re.compile(r"audio_backbone\.(.+\.)?(spectrogram\.window|mel_scale
 
 
 class _Tensors(dict):
-    """Tensors by name; asking for one that is not there says so."""
+    """Tensors by name; a missing one raises a ValueError that names it."""
 
     def __missing__(self, name):
         raise ValueError(f"the checkpoint has no tensor {name!r}; it is incomplete, or not of this variant.")

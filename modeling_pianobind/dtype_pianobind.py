@@ -1,4 +1,4 @@
-"""In which numbers the towers compute: float32, or bfloat16 where the processor multiplies it."""
+"""Number format of the towers: float32, or bfloat16 where the processor multiplies it natively."""
 
 import torch
 

@@ -135,7 +135,7 @@ def embed_files(
         is_file = isinstance(source, (str, os.PathLike))
         kind = modality or modality_of(source)
         if is_file and kind == "midi" and gives_notes(source):
-            kind = modality_of(source)  # a score where MIDI is asked for
+            kind = modality_of(source)  # `embed_midi` reads scores as well
         entry = FORMATS[kind]
         for tower in (entry.tower, "midi") if transcribe else (entry.tower,):
             if getattr(model, f"{tower}_model") is None:
@@ -357,7 +357,7 @@ def embed_audio(
         transcribe (`bool`): also transcribe each recording (extra `[transcribe]`; on one CPU core in a third to two
             thirds of the music's time); the MIDI tower's embedding of that counts three times the audio tower's.
         dtype (`str`): what the towers compute in: "float32"; "bfloat16", faster and less exact; "auto" for bfloat16
-            where the device multiplies it. What comes out is float32.
+            where the device supports it. The result is float32.
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
     Raises:

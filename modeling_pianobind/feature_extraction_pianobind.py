@@ -21,16 +21,14 @@ from .inputs_pianobind import check_numbers
 
 BLOCK_SECONDS = 10.0  # decoded at a time, so that memory does not grow with the recording
 BLOCK_SAMPLES = 2**22  # of all channels together, which a header may say are a thousand
-MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = (
-    2_000,
-    768_000,
-)  # in Hz; at a wrong rate, seconds of music would be resampled to weeks
+# In Hz; at a wrong rate, seconds of music would be resampled to weeks.
+MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 2_000, 768_000
 MAX_WINDOW_NUMBERS = 2**25  # numbers of its spectrum: twenty times the usual
 FILTER_GROUPS = 8
-MAX_SAMPLE = 2.0**32  # integers of 32 bits may have been written as floats; the power of far more is infinite
+MAX_SAMPLE = 2.0**32  # 32-bit integers may have been written as floats; the power of larger samples overflows
 SILENCE_AMPLITUDE = 10 ** (-70 / 20)  # of full scale; windows below it are silent
 
-LOWEST_SETTINGS = {
+MIN_SETTINGS = {
     "feature_size": 1,
     "sampling_rate": 1_000,
     "fft_size": 16,
@@ -115,7 +113,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         self._check_settings()
 
     def _check_settings(self):
-        check_numbers(self, LOWEST_SETTINGS)
+        check_numbers(self, MIN_SETTINGS)
         if self.hop_seconds > self.window_seconds:
             raise ValueError(
                 f"`hop_seconds` is {self.hop_seconds} with windows of {self.window_seconds} s; "
@@ -287,7 +285,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
 
 
 def audio_name(audio) -> str:
-    """What error messages call a recording."""
+    """Name of a recording in error messages."""
     if isinstance(audio, (str, Path)):
         return str(audio)
     return "the given recording" if isinstance(audio, bytes) else "the given waveform"

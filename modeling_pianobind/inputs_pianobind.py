@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 
+from .decoding_pianobind import AAC_STARTS
+
 MAX_NUMBER = 1e31  # transformers writes 1e30 for a tokenizer without limit
 MAX_CHARACTERS = 20_000  # of a text; far more than a text tower reads, and megabytes take a tokenizer seconds
 
 
 def _midi_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list, list]]:
-    """A MIDI file's windows and spans, all at once: note rows are small. With them go the notes."""
+    """Yields all windows of a MIDI file at once, with their spans and the notes: note rows are small."""
     notes = processor.midi_processor.read(source)
     yield *processor.midi_processor.windows(notes), notes
 
 
 def _score_windows(processor, source, sampling_rate=None) -> Iterator[tuple]:
-    """As of MIDI, and the first and last measure of each window."""
+    """As `_midi_windows`, with the first and last measure of each window."""
     from .score_pianobind import read_score
 
     reading = read_score(source)
@@ -76,7 +78,7 @@ SIGNATURES = {
     (b"OggS", b""): ("an Ogg file", "audio"),
     (b"FORM", b"AIF"): ("an AIFF file", "audio"),
     (b"", b"M4A "): ("an MPEG-4 file", "audio"),
-    **dict.fromkeys(((first, b"") for first in (b"\xff\xf1", b"\xff\xf9")), ("an AAC file", "audio")),
+    **dict.fromkeys(((first, b"") for first in AAC_STARTS), ("an AAC file", "audio")),
     **dict.fromkeys(((first, b"") for first in MP3_STARTS), ("an MP3 file", "audio")),
     (b"PK\x03\x04", b""): ("a ZIP archive", "score"),  # as compressed MusicXML is
     **dict.fromkeys(((first, b"") for first in (b"<?xml", b"<score-", b"<!DOCTYPE", b"<mei")), ("XML", "score")),

@@ -13,7 +13,7 @@ from .inputs_pianobind import check_numbers
 from .notes_pianobind import LOWEST_KEY, PianoNotes, read_midi, window_starts
 
 PERFORMANCE_FIELDS = ("pitch", "onset_gap", "duration", "velocity", "pedal")
-LOWEST_SETTINGS = {
+MIN_SETTINGS = {
     "window_seconds": 0.1,
     "hop_seconds": 0.01,  # a day of music has millions of windows then
     "max_notes": 1,
@@ -79,7 +79,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         self.duration_range = _checked_range("duration_range", duration_range)
         self.pedal_range = _checked_range("pedal_range", pedal_range)
         self.solo_only = bool(solo_only)
-        check_numbers(self, LOWEST_SETTINGS)
+        check_numbers(self, MIN_SETTINGS)
         if hop_seconds > window_seconds:
             raise ValueError(
                 f"`hop_seconds` is {hop_seconds} with windows of {window_seconds} s; "

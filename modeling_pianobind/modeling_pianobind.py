@@ -19,7 +19,7 @@ MAX_LOGIT_SCALE = 4.6052  # ln(100): CLIP's bound, arXiv 2103.00020, section 2.5
 
 @dataclass
 class PianoBindOutput(ModelOutput):
-    """What `PianoBindModel` returns; a field whose modality was not given is None.
+    """Output of `PianoBindModel`; fields of absent modalities are None.
 
     Attributes:
         loss (`torch.Tensor` of shape `()`): mean over the pairs of `config.loss_pairs` that are there; only with
@@ -49,7 +49,7 @@ def contrastive_loss(logits: torch.Tensor, positives: torch.Tensor | None = None
         logits (`torch.Tensor` of shape `(rows, columns)`): scaled similarities.
         positives (`torch.Tensor` of shape `(rows, columns)`, bool, *optional*): pairs that belong together; the
             diagonal by default. With several in a row, the loss is the mean of their cross-entropies.
-        ignored (`torch.Tensor` of shape `(rows, columns)`, bool, *optional*): pairs that are neither right nor wrong.
+        ignored (`torch.Tensor` of shape `(rows, columns)`, bool, *optional*): pairs left out of the loss.
     Returns:
         `torch.Tensor` of shape `()`: mean of both directions. Rows (or columns) without a positive take no part.
     Source: CLIP (arXiv 2103.00020, figure 3); several positives as L_out of arXiv 2004.11362, equation 2.
@@ -137,7 +137,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
         return model.eval()
 
     def get_input_embeddings(self):
-        """The words of the text tower; others hold their size against that of the tokenizer."""
+        """Word embeddings of the text tower; trainers compare their number with the tokenizer's."""
         return (super() if self.text_model is None else self.text_model).get_input_embeddings()
 
     def set_input_embeddings(self, value):
@@ -289,7 +289,7 @@ def _audio_tower(config):
 
 
 def _split_windows(midi_ids, mask):
-    """Lays the windows that stand one after the other in a row below each other.
+    """Splits rows of several windows into one row for each window.
 
     Returns:
         ids `(windows, notes, fields)`, mask `(windows, notes)` of 0 and 1, and the piece of each window `(windows,)`.

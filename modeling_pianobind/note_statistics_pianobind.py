@@ -1,4 +1,4 @@
-"""What a window of notes is like as a whole: histograms, key and density, as one more input of the MIDI tower."""
+"""Statistics of a whole window of notes (histograms, key, density, rhythm), an input of the MIDI tower."""
 
 import math
 
@@ -9,9 +9,9 @@ from torch import nn
 
 LOWEST_PITCH_CLASS = 9  # the lowest key is A
 MAX_INTERVAL = 12
-TIE_STEP = 1e-5  # of correlation, far above what rounding makes of one
+TIE_STEP = 1e-5  # breaks ties of correlations; far above their rounding errors
 FRAME_SECONDS, RHYTHM_SECONDS, MAX_LAG_SECONDS = 0.02, 20.0, 5.0
-LOW_KEY = 31  # E3 and above are not
+LOW_KEY = 31  # keys below E3 count as low
 MAX_ONSETS = 3.0
 FIXED_LAGS, GAP_BINS = 40, 24
 BEAT_SECONDS = 0.55
@@ -90,7 +90,7 @@ def at_lags(correlation: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
 
 
 def rhythm(keys, heard, seconds) -> torch.Tensor:
-    """How a window's onsets repeat, `(windows, RHYTHM_SIZE)`: what tells a waltz from a march.
+    """Repetition of a window's onsets, `(windows, RHYTHM_SIZE)`; it differs between a waltz and a march.
 
     The autocorrelation of onsets at fixed lags, the same at fractions and multiples of the beat (the period that
     repeats most clearly near `BEAT_SECONDS`), so that duple and triple metre differ at any tempo, and the times
@@ -115,7 +115,7 @@ def rhythm(keys, heard, seconds) -> torch.Tensor:
 class NoteStatistics(nn.Module):
     """Whole-window statistics -> a vector that is added to every note.
 
-    Attention averages well but counts badly: how dense, how high, how loud, in which mode are sums over a window.
+    Attention computes averages; density, register, loudness and mode are sums over a window.
     Hand-made features of this kind beat fine-tuned transformers where labels are few.
     """
 
@@ -141,7 +141,7 @@ class NoteStatistics(nn.Module):
             `torch.Tensor` of shape `(windows, statistics)`, float32: square roots of each field's histogram, of the
             intervals between successive notes (struck together, or one after the other) and of the pitch classes
             counted from the tonic; how well major and minor fit; logarithms of the number of notes and of their rate;
-            with `rhythm_statistics`, what `rhythm` gives.
+            with `rhythm_statistics`, the output of `rhythm`.
         """
         heard = (midi_attention_mask != 0).float()
         sizes = torch.tensor(self.field_sizes, device=midi_ids.device)
@@ -169,7 +169,7 @@ class NoteStatistics(nn.Module):
 
     def forward(self, midi_ids, midi_attention_mask, seconds):
         """`(windows, 1, hidden_size)`, to be added to every note; see `measure`."""
-        statistics = self.measure(midi_ids, midi_attention_mask, seconds)  # float32, for it counts
+        statistics = self.measure(midi_ids, midi_attention_mask, seconds)  # float32, since it holds counts
         statistics = self.norm(statistics.to(self.norm.weight.dtype))
         return self.down_proj(F.gelu(self.up_proj(statistics)))[:, None]
 

@@ -1,4 +1,4 @@
-"""MIDI file -> the notes that a pianist plays, in seconds. Tokens are made of them in `midi_pianobind`."""
+"""MIDI file -> piano notes in seconds; `midi_pianobind` turns them into note rows."""
 
 import math
 import re
@@ -79,7 +79,7 @@ def read_midi(source, solo_only: bool = False) -> PianoNotes:
 
 
 def name_of(source) -> str:
-    """What error messages call a source."""
+    """Name of a source in error messages."""
     if isinstance(source, ScoreReading):
         return source.name
     return str(source) if isinstance(source, (str, Path)) else "the given MIDI"
@@ -194,7 +194,7 @@ def _keys_fit(track: bytes) -> bool:
 
 
 def check_length(score: symusic.Score, start_ticks: np.ndarray, seconds: float, name: str) -> None:
-    """Refuses times that no piece has.
+    """Refuses implausible times.
 
     Args:
         score (`symusic.Score`): whose tempo changes have times too.
@@ -304,7 +304,7 @@ def _pedal_seconds(release, pedal_ticks, seconds):
 
 
 def window_starts(seconds: float, window_seconds: float, hop_seconds: float) -> np.ndarray:
-    """The one window rule, for recordings and MIDI alike: a window each hop, the last one reaches the end.
+    """Window rule of recordings and MIDI: a window begins at each hop, and the last one reaches the end.
 
     Returns:
         `np.ndarray` of shape `(windows,)`: start of each window in seconds; at least one.

@@ -62,7 +62,7 @@ class PianoEmbeddingPipeline(Pipeline):
 
 
 class PianoTaggingPipeline(PianoEmbeddingPipeline):
-    """Ranks words by how well they fit a recording or MIDI file, without any training on them.
+    """Ranks labels by their cosine with a recording or MIDI file, without training on labels (zero-shot).
 
     `pipe("waltz.mid", candidate_labels=["calm", "fast"], top_k=2)` returns `[{"label": ..., "score": ...}, ...]`, best
     first; a score is a cosine, no probability. `candidate_labels` are `labels_pianobind.LABELS` by default.

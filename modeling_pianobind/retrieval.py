@@ -25,7 +25,7 @@ def describe(
     top_k: int = 8,
     transcribe: bool = False,
 ) -> list[tuple[str, float]]:
-    """Finds the words that fit a file best, without any training on them (zero-shot).
+    """Finds the labels that fit a file best, without training on labels (zero-shot).
 
     Args:
         model (`PianoBindModel`): on any device.

@@ -162,7 +162,7 @@ def draw_score(source, measure: int, name: str | None = None) -> DrawnPage:
 
 
 def _text_and_kind(source, name: str) -> tuple[str, str]:
-    """A score's text, and what verovio calls its format."""
+    """A score's text, and verovio's name of its format."""
     if isinstance(source, (str, Path)):
         with open(source, "rb") as handle:
             source = handle.read(MAX_SCORE_BYTES + 1)
@@ -307,7 +307,7 @@ def _ask(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
         worker.stop()
         raise ValueError(f"{name}: verovio did not finish in {MAX_SECONDS:g} s; export it again.") from error
     except BaseException:
-        worker.stop()  # whatever it still answers belongs to nobody
+        worker.stop()  # a late answer must not reach the next request
         raise
     if answer is None:
         worker.stop()
@@ -349,7 +349,7 @@ def _piano_staves(staves: list, name: str) -> set[str]:
 
 
 def _part(names: list[str], program: str | None) -> str:
-    """Who plays a staff: "piano", "voice" or "other"; a staff that says nothing is a piano's."""
+    """Player of a staff: "piano", "voice" or "other"; a staff that says nothing is a piano's."""
     said = " ".join(names).casefold()
     number = int(program) if program and program.isdecimal() else 0
     if re.search(r"piano|klavier|clavier|pianoforte|harpsichord|cembalo|clavecin|keyboard|celesta", said):

@@ -1,4 +1,4 @@
-"""What the MIDI standards say: which programs are pianos, and how ticks become seconds."""
+"""Facts of the MIDI standards: programs of pianos, and the conversion of ticks to seconds."""
 
 import numpy as np
 

@@ -27,7 +27,7 @@ def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def rotary_embeddings(seconds: torch.Tensor, head_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What rotary positions multiply with; half of them turn with the place in the sequence, half with real time.
+    """Cosines and sines of rotary positions; half of them turn with the place in the sequence, half with seconds.
 
     Args:
         seconds (`torch.Tensor` of shape `(batch, length)`): time of each place.
@@ -151,7 +151,7 @@ class PianoBindPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """Loads a checkpoint as any of transformers; what is wrong with a damaged one is one line, a ValueError.
+        """Loads a checkpoint as transformers does; a damaged one raises a ValueError of one line.
 
         Weights come from safetensors only: those of other formats are pickles.
         """

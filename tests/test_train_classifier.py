@@ -91,6 +91,8 @@ def test_another_checkpoint_and_words_beside_it_are_refused(made, music, tmp_pat
     assert "give one of the two" in capsys.readouterr().err
     assert pianobind(["describe", str(folder / "piece1.mid"), "--classifier", str(other)]) == 2
     assert "holds no classifier" in capsys.readouterr().err
+    assert pianobind(["describe", str(folder / "piece1.mid"), "--classifier", str(tmp_path / "none")]) == 2
+    assert "does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

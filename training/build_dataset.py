@@ -45,7 +45,7 @@ def build(arguments: BuildArguments) -> Report:
     Raises:
         ValueError: an instrument is out of tune, a source does not have its layout, two pieces have one name, or no
             piece is left.
-        OSError: something cannot be read or written. Unless all of the dataset is written, there is nothing of it.
+        OSError: something cannot be read or written. The folder is complete or absent.
     """
     instruments = make_instruments(arguments.instruments)
     report = Report()

@@ -18,7 +18,7 @@ from transformers.utils import logging
 from model_cards.classifier_card import Measured, write_classifier_card
 from modeling_pianobind import PianoBindForSequenceClassification
 from modeling_pianobind.checkpoint_pianobind import FILES, WEIGHTS
-from modeling_pianobind.index.folder_index import Collection, check_searchable
+from modeling_pianobind.index.folder_index import Collection
 from modeling_pianobind.label_head_pianobind import MULTI, REGRESSION, SINGLE
 from modeling_pianobind.service.checkpoint import Checkpoint
 from modeling_pianobind.service.errors import UserError
@@ -49,7 +49,6 @@ def train(given, checkpoint: Checkpoint) -> list[str]:
     output = Path(given.output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output}: already holds something; name another --output, or empty it.")
-    check_searchable(given.folder)
     index, failures = Collection(given.folder, checkpoint).open()
     labels = read_labels(given.labels, given.label_column, index.paths, given.folder)
     labels, targets, names, problem_type, make, figures = _task(given, labels)

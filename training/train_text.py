@@ -1,4 +1,4 @@
-"""Teaches the text tower what people type: `python -m training.train_text CHECKPOINT CORPUS --output FOLDER`.
+"""Trains the text tower on search queries: `python -m training.train_text CHECKPOINT CORPUS --output FOLDER`.
 
 The MIDI tower stays as it is and embeds every piece of `train` once. Texts of four kinds (wordings of single facts,
 captions of several, the lexicon of queries, captions of known works) are each compared with thousands of pieces: a

@@ -7,7 +7,7 @@ import numpy as np
 from .library import Library, View
 
 MAP_WIDTH, MAP_HEIGHT, MAP_MARGIN = 400, 300, 26
-MAP_POINTS = 1_000  # more are one blot, and slow to draw
+MAP_POINTS = 1_000  # more points overlap, and are slow to draw
 
 
 def escaped(text) -> str:

@@ -150,7 +150,7 @@ class Library:
         return view
 
     def score_of(self, key: str) -> int | None:
-        """The number of the piece whose score shows a piece: itself, or the one with the same notes; None for none."""
+        """Number of the piece whose score can be shown: the piece itself, or a score of the same notes; else None."""
         number = self._piece(key)
         if number is not None and self.paths[number].lower().endswith(SCORE_EXTENSIONS):
             return number
@@ -189,7 +189,7 @@ class Library:
             raise UserError(self._problem(key, error)) from error
 
     def _problem(self, key, error) -> str:
-        """Why a piece cannot be shown, without the folders of this machine."""
+        """Why a piece cannot be shown; the message names no folder of the server."""
         number = self._piece(key)
         path = self.uploads.get(key).name if number is None else self.paths[number]
         return explain(path, error).replace(path, os.path.basename(path))

@@ -1,4 +1,4 @@
-"""What a piece sounds like: MIDI and recordings behind one face, an excerpt at a time."""
+"""Excerpts of MIDI files and recordings as sound, behind one interface."""
 
 import io
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from .synthesis import SAMPLING_RATE, levelled
 
 MAX_CHANNELS, MAX_SAMPLING_RATE = 8, 192_000  # a small file could otherwise unpack to gigabytes
 BLOCK_SECONDS = 5.0  # decoded at a time
-EXCERPT_SECONDS = 180.0  # the longest that is drawn and played at once; it bounds memory, and a roll of more is a blur
+EXCERPT_SECONDS = 180.0  # longest excerpt that is drawn and played; bounds memory, and a longer roll is not legible
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def _top(key: int) -> int:
 
 
 def _key_range(pitch: np.ndarray) -> tuple[int, int]:
-    """The keys to draw: those played, with a margin, and not so few that a trill fills the picture."""
+    """Keys to draw: the played range with a margin, and a minimum so that a trill does not fill the picture."""
     lowest, highest = (int(pitch.min()), int(pitch.max())) if len(pitch) else (60, 60)
     missing = max(0, MIN_KEYS - (highest - lowest + 1 + 2 * MARGIN_KEYS))
     lowest, highest = lowest - MARGIN_KEYS - missing // 2, highest + MARGIN_KEYS + -(-missing // 2)

@@ -54,7 +54,7 @@ class Soundfont:
     """An SF3 soundfont, played by symusic.
 
     Args:
-        path: the file. symusic plays SF2 fonts on other keys than told, so they are refused.
+        path: the file. symusic plays SF2 fonts at wrong pitches, so they are refused.
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no SF3 font.

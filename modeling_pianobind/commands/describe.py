@@ -8,7 +8,7 @@ import numpy as np
 
 from ..index.facts import FileFacts, key_name
 from ..index.filters import piece_facts
-from ..index.folder_index import Collection, check_searchable
+from ..index.folder_index import Collection
 from ..label_head_pianobind import LabelHead
 from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.checkpoint import Checkpoint, check_readable
@@ -33,7 +33,7 @@ def add_arguments(parser) -> None:
 
 
 def run(args) -> int:
-    """Prints the words that fit."""
+    """Prints the labels with the highest scores."""
     labels = None
     if args.labels is not None:
         labels = [label.strip() for label in args.labels.split(",") if label.strip()]
@@ -41,16 +41,16 @@ def run(args) -> int:
             raise UserError("--labels is empty; give words with commas between them, such as calm,fast,jazz")
     is_folder = os.path.isdir(args.path)
     check_mood_arguments(args, is_folder)
-    if is_folder:
-        check_searchable(args.path)
-    else:
+    if not is_folder:
         with user_errors(args.path):
             check_readable(args.path, args.solo_only)
-    name = args.checkpoint if args.classifier is None else args.classifier
+    head = None if args.classifier is None else _classifier(args)
+    name = args.checkpoint if head is None else args.classifier
     checkpoint = Checkpoint(name, args.device, args.transcribe, args.dtype, args.solo_only)
+    if head is not None and args.checkpoint is not None:
+        _check_same_towers(args, checkpoint)
     if args.emotion or args.difficulty:
         return tell_moods(args, checkpoint, is_folder)
-    head = None if args.classifier is None else _classifier(args, checkpoint)
     if is_folder:
         return _describe_folder(args, checkpoint, labels, head)
     file = checkpoint.embed_file(args.path)
@@ -69,20 +69,21 @@ def run(args) -> int:
     return 0
 
 
-def _classifier(args, checkpoint: Checkpoint) -> LabelHead:
-    """The classifier; refused beside another checkpoint, or words to choose from."""
+def _classifier(args) -> LabelHead:
+    """The classifier; refused beside words to choose from."""
     if args.labels is not None:
         raise UserError("--labels are words of your own, --classifier has its own; give one of the two")
     with user_errors(args.classifier):
-        head = LabelHead.load(args.classifier)
-    if args.checkpoint is not None:
-        towers = Checkpoint(args.checkpoint, args.device).weights_fingerprint
-        if towers != checkpoint.weights_fingerprint:
-            raise UserError(
-                f"{args.classifier}: belongs to another checkpoint than {args.checkpoint}; leave out --checkpoint, or "
-                "train the classifier again on that one"
-            )
-    return head
+        return LabelHead.load(args.classifier)
+
+
+def _check_same_towers(args, checkpoint: Checkpoint) -> None:
+    """Refuses a classifier beside another checkpoint than it was trained on."""
+    if Checkpoint(args.checkpoint, args.device).weights_fingerprint != checkpoint.weights_fingerprint:
+        raise UserError(
+            f"{args.classifier}: belongs to another checkpoint than {args.checkpoint}; leave out --checkpoint, or train "
+            "the classifier again on that one"
+        )
 
 
 def _describe_folder(args, checkpoint, labels, head: LabelHead | None) -> int:

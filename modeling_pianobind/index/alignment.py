@@ -1,6 +1,6 @@
 """Alignment of the windows of two pieces: identifies the same piece among pieces of the same kind.
 
-The mean of a piece's windows says what kind of music it is. The windows, in their order, identify the piece.
+The mean of a piece's windows describes the kind of music; the sequence of its windows identifies the piece.
 """
 
 from dataclasses import dataclass

@@ -59,7 +59,7 @@ class EmbeddingIndex:
         fingerprint (`str`): of the checkpoint that made the embeddings; "" if unknown.
         transcribed (`bool`): whether recordings were also transcribed; see `embed_audio`.
         failures (`list[Failure]`): the files that `build` could not read.
-        complete (`bool`): False of an index that was saved in the midst of the work, and has to be finished.
+        complete (`bool`): False if it was saved before its folder was done.
     """
 
     def __init__(
@@ -378,7 +378,7 @@ class EmbeddingIndex:
             table = index.file_table
             about = [None if one is None else one.tolist() for one in (table.stamps, table.facts, table.note_bounds)]
             stamps = [tuple(failure.stamp) for failure in index.failures]
-            return repr((list(table.paths), list(table.hashes), about, index.failures, stamps))  # nan equals itself so
+            return repr((list(table.paths), list(table.hashes), about, index.failures, stamps))  # where nan equals nan
 
         mine, others = ((index.fingerprint, index.complete, known(index)) for index in (self, other))
         return mine == others

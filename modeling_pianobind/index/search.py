@@ -15,10 +15,10 @@ from .table import INT8_MAX, IndexShard
 
 SCORE_DECIMALS = 6  # cosines closer than this are ties: two copies of a file must not be ordered by rounding
 BLOCK_ROWS = 32_768  # the product of 64 queries with them fits the processor's cache
-FLOAT_MARGIN = np.float32(5e-5)  # above what float32 products in another order, and rounding, can differ by
+FLOAT_MARGIN = np.float32(5e-5)  # above the differences of float32 products in another order, and of rounding
 INT8_CANDIDATES = 4  # int8 lets this many times `top_k` rows through, so that its rounding loses none
 INT8_MAX_QUERIES = 8  # up to here usearch, which reads int8, beats a matrix product with the rows as float32
-# Of the distance to 1 that notes fill: the example itself stays before its other performances.
+# Share of the distance to 1 that a sure alignment of notes adds: the example itself stays before its performances.
 SURE_SHARE = 0.9
 MAX_COSINE = 1.1  # larger values and NaN come from damaged files
 INT8_TIE = 1e-6  # distances closer than this are of equal codes
@@ -70,8 +70,8 @@ def rerank_by_alignment(
     Args:
         shards (`list[IndexShard]`): each of at least one piece.
         query (`np.ndarray` of shape `(1, dim)`): unit length; `1 - text_weight` of the example and `text_weight` of
-            the words, a sum whose length was `length`.
-        example (`Example`), words (`np.ndarray` of shape `(dim,)` or None): what the query is made of.
+            the words, a sum of length `length` before it was normalised.
+        example (`Example`), words (`np.ndarray` of shape `(dim,)` or None): the parts of the query.
     Returns:
         `list[tuple]`: `(-score, path, shard, number of the piece)`, best first. A score is the query's cosine, with
         the `alignment` of the windows in place of the example's cosine where both sides have windows.

@@ -1,6 +1,6 @@
-"""What a score means: a query is compared with background texts, a cosine with that of background pieces.
+"""Calibration of scores: queries are compared with background texts, cosines with those of background pieces.
 
-Nothing here is chosen for one checkpoint. `Calibration.measure` computes everything from the texts of
+No constant here depends on a checkpoint. `Calibration.measure` computes everything from the texts of
 `background_texts` and from pieces, by default the example corpus; `pianobind calibrate` keeps the result beside a
 checkpoint, and without such a file it is measured once and cached.
 """
@@ -20,9 +20,9 @@ from .examples import EXAMPLES
 
 FILE = "calibration.safetensors"
 FORMAT = "1"
-RIDGE = 1.0  # of the mean variance: keeps the direction that parts the texts from bending to each of them
+RIDGE = 1.0  # of the mean variance: regularises the direction that separates the two kinds of texts
 FOLDS = 5
-POOR_FIT = 0.5  # below it a hit is no better than what nonsense may reach
+POOR_FIT = 0.5  # nonsense queries reach fits below it
 MIN_SPREAD = 1e-3
 
 
@@ -32,7 +32,7 @@ class Calibration:
 
     Attributes:
         pieces (`np.ndarray` of shape `(pieces, dim)`): unit rows; empty for a checkpoint that cannot embed MIDI.
-        direction (`np.ndarray` of shape `(dim,)`): texts about music lie far along it, others do not.
+        direction (`np.ndarray` of shape `(dim,)`): texts about music have large projections on it, others small ones.
         music, other (`np.ndarray` of shape `(texts,)`): sorted places along it of both kinds of background texts, each
             measured by a direction that was made without that text.
     """
@@ -62,9 +62,9 @@ class Calibration:
         return cls(np.asarray(pieces, np.float32), *(values.astype(np.float32) for values in found))
 
     def understood(self, text_embeds: np.ndarray) -> np.ndarray:
-        """How far texts read as descriptions of music, `(texts,)`: their percentile among the background texts.
+        """Similarity of texts to descriptions of music, `(texts,)`: their percentile among the background texts.
 
-        Both kinds of texts count half, so a text that is like none of music reaches 0.5 at most.
+        Both kinds of texts count half, so a text below all descriptions of music reaches 0.5 at most.
         """
         places = np.asarray(text_embeds) @ self.direction
         shares = [np.searchsorted(kind, places) / len(kind) for kind in (self.music, self.other)]

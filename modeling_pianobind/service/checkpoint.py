@@ -116,7 +116,7 @@ class Checkpoint:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """What this checkpoint's scores mean; measured once where it is stored nowhere, which takes seconds."""
+        """Score calibration of this checkpoint; measured in some seconds if it is not stored."""
         return load_calibration(self.name, self.weights_fingerprint, self.embed_text, self.embed_background)
 
     def embed_background(self, paths) -> np.ndarray:
@@ -168,7 +168,7 @@ class Checkpoint:
 
 
 def check_readable(path, solo_only: bool = False) -> None:
-    """Refuses what no model has to be loaded for: a folder, another kind of file, no note of a piano.
+    """Refuses unreadable files before the model is loaded: folders, other kinds of files, MIDI without piano notes.
 
     Raises:
         ValueError, OSError: as embedding it would.

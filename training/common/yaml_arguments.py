@@ -93,7 +93,7 @@ def _dataclasses(kind):
 
 
 def _with_new_names(values, known: set[str], place: str):
-    """Keys of earlier versions under their present names, with one line for each."""
+    """Renames keys of earlier versions, with one warning line each."""
     if isinstance(values, list):
         return [_with_new_names(value, known, place) for value in values]
     if not isinstance(values, dict):
@@ -109,7 +109,7 @@ def _with_new_names(values, known: set[str], place: str):
 
 
 def _in_words(error: ValidationError, known: set[str]) -> str:
-    """The first problem of pydantic's list; a key with a wrong name explains the missing one beside it.
+    """The first of pydantic's problems; a misspelt key comes before the missing key that it causes.
 
     pydantic names the branch of a union among the keys: `str` or `list[...]`.
     """

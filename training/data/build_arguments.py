@@ -1,4 +1,4 @@
-"""Everything that `training.build_dataset` can be told, as dataclass fields; one YAML file holds them."""
+"""Arguments of `training.build_dataset`, as dataclass fields; one YAML file holds them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

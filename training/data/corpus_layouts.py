@@ -14,7 +14,7 @@ UNSTATED_LICENCE = "not stated"
 TRANSCRIBED_SOURCES = {"pop1k7", "emopia", "pianist8", "hidden_voices"}
 FILE_COLUMNS = ("file_name", "midi", "audio", "piece_id", "id")  # any of them may name the piece in a metadata file
 
-# layout -> its reader, the licence that the release states, and how far its labels can be trusted
+# layout -> its reader, the licence that the release states, and the tier of its labels
 PUBLISHED = {
     "pop909": (published_corpora.pop909, "MIT", "provenance"),
     "asap": (published_corpora.asap, "CC BY-NC-SA 4.0", "provenance"),

@@ -1,4 +1,4 @@
-"""Queries as people type them into a music search, each with what they ask for.
+"""Lexicon of search queries, each with the facts that it asks for.
 
 `texts/lexicon.tsv.gz` has a line for each query: the query, the facts that hold for what it seeks, and the facts that
 rule a piece out, separated by tabs; facts that stand in neither are open. Queries and facts were written by a language

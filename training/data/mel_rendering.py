@@ -18,7 +18,7 @@ from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNot
 DEEP_DB = 100.0  # kept below the loudest bin: noise added later needs to reach under the model's own floor
 VELOCITIES = (18, 40, 60, 80, 100, 122)
 NOTE_SECONDS = 6.0
-LEAD_FRAMES = 3  # of a spectrum's window, which hears a note before it is struck
+LEAD_FRAMES = 3  # of the transform's window, which reaches a note before its onset
 QUIETEST_DB = 85.0  # frames so far below an instrument's loudest are left out
 RELEASE_SECONDS = 0.25
 FLUCTUATION_DB = 1.5

@@ -8,7 +8,7 @@ import soundfile
 import soxr
 import symusic
 
-from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNotes
+from modeling_pianobind.notes_pianobind import PianoNotes
 
 from .tuning import check_instruments
 
@@ -113,13 +113,6 @@ class SampledInstrument:
             shifted = rate * 2 ** ((pitch - nearest) / 12)
             self.bank[key] = soxr.resample(audio.mean(1), shifted, sampling_rate).astype(np.float32)
         return self.bank[key]
-
-    def warm_up(self, sampling_rate: int) -> None:
-        """Makes the sound of every key now, so that worker processes share it."""
-        _, layers = self.layout
-        for pitch in range(LOWEST_KEY, HIGHEST_KEY + 1):
-            for layer in range(layers):
-                self.sample(pitch, layer, sampling_rate)
 
     def render(self, notes: PianoNotes, sampling_rate: int) -> np.ndarray:
         """Mono float32 of shape `(samples,)`."""

@@ -1,8 +1,8 @@
 """Captions and tags of known works, written from general knowledge of them and not from the files: tier `generated`.
 
 `texts/works.tsv.gz` has a line for each work: row id, tags, and two captions, separated by tabs. They were written by
-a language model that saw title, creator and genre alone; works of `valid` have none. Losses treat them apart from
-labels that people gave, and no figure is measured on them unless it says so.
+a language model that saw title, creator and genre alone; works of `valid` have none. Losses keep them apart from
+human labels, and a figure that is measured on them says so.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""Examples -> batches: tensors of each modality for the towers, and what the losses need to know of the rows."""
+"""Examples -> batches: tensors of each modality for the towers, and the labels that the losses read."""
 
 import random
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ MASKED_STRETCH = 8  # notes
 
 @dataclass(kw_only=True)
 class BatchCollator:
-    """Examples -> one batch, as `TrainingModel` takes it; what a row gets depends on its example's number alone.
+    """Examples -> one batch for `TrainingModel`; a row depends on its example's number alone.
 
     Attributes:
         batch_size (`int`): over all processes.
@@ -120,7 +120,7 @@ class BatchCollator:
 
 
 def mask_notes(notes: int, number: int) -> np.ndarray:
-    """`(notes,)` bool: single notes, or in half of the examples stretches, so that copying neighbours is no help.
+    """`(notes,)` bool: single notes, or stretches in half of the examples, where copying neighbours does not help.
 
     Args:
         number (`int`): of the example.

@@ -1,4 +1,4 @@
-"""Layers that only training has: they read notes, statistics and facts off the towers, and are thrown away later."""
+"""Heads that only training uses: they predict notes, statistics and facts from the towers' outputs."""
 
 import math
 
@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-MEASURED_FACT_WEIGHT = 0.3  # of facts that the notes of a window state, which are many and easy
+MEASURED_FACT_WEIGHT = 0.3  # weight of facts that the notes of a window state: they are many and easy
 
 
 class FactHead(nn.Module):
-    """Which facts hold for an embedding: a sigmoid for each fact on the cosine with its text.
+    """Predicts the facts of an embedding: a sigmoid for each fact on the cosine with its text.
 
-    A softmax compares a fact with the others of a batch; here each fact is a question of its own, so facts that hold
+    A softmax compares a fact with the others of a batch; here each fact is judged by itself, so facts that hold
     together do not compete. Rare facts count as much as common ones, and their positives more than their negatives.
     Unknown labels are left out.
     """
@@ -79,7 +79,7 @@ class MaskedNoteHeads(nn.Module):
 
 
 class StatisticsHead(nn.Module):
-    """Reads a window's statistics off its embedding; used in training only.
+    """Predicts a window's statistics from its embedding; used in training only.
 
     Contrastive losses keep of a window only what tells it from the others of a batch. What a linear layer can read off
     an embedding is there for every later use, such as a probe for artists that nobody thought of.
@@ -113,7 +113,7 @@ class StatisticsHead(nn.Module):
 
 
 class OnsetHead(nn.Module):
-    """Hears which keys are struck, and which sound, in each token of an audio window; used in training only.
+    """Predicts onsets and sounding keys in each token of an audio window; used in training only.
 
     Contrastive losses say so little about a single window that an audio tower with random weights hardly starts to
     learn from them; which keys are struck, and when, is told by the window's own notes.

@@ -1,11 +1,11 @@
-"""Which rows of a batch belong to which, and which pairs nobody can judge."""
+"""Positive pairs of a batch, and pairs that are ignored because a label is unknown."""
 
 import torch
 import torch.nn.functional as F
 
 
 def caption_relations(claimed: torch.Tensor, true: torch.Tensor, false: torch.Tensor):
-    """Which piece fits which caption.
+    """Positive and ignored pairs of pieces and captions.
 
     Args:
         claimed (`torch.Tensor` of shape `(captions, facts)`): 1 for each fact that a caption claims.
@@ -20,7 +20,7 @@ def caption_relations(claimed: torch.Tensor, true: torch.Tensor, false: torch.Te
 
 
 def given_caption_relations(text_rows, words, claimed, true, song):
-    """Which piece fits which caption, where captions are free text that people wrote.
+    """Positive and ignored pairs, where captions are free text by people.
 
     A caption is right for the piece that it was written for, and for one that has the very same caption. It is wrong
     for all others, but for versions of its song and for pieces that share all tags of its own piece.

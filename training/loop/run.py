@@ -1,4 +1,4 @@
-"""What a run is made of, opened and put together by its arguments: corpus, model, batches, gradients."""
+"""A run, made from its arguments: corpus, model, batches, gradients."""
 
 import random
 from functools import lru_cache
@@ -101,8 +101,8 @@ class Run:
                 losses["audio_midi"].bank = self.embedded_bank(stage.bank)
         else:
             source = self.sampler(stage, self.corpus)
-        if stage.fact_weight and losses["fact"].texts is None:
-            losses["fact"].texts = self._fact_texts()
+        if (stage.fact_weight or stage.fact_score_weight) and losses["fact"].texts is None:
+            losses["fact"].texts = losses["fact_score"].texts = self.fact_texts()
         if stage.work_weight and losses["work"].texts is None:
             losses["work"].texts = self._work_texts()
         if "midi" not in stage.frozen:
@@ -138,7 +138,7 @@ class Run:
         return [made[instrument] for instrument in self.instruments]
 
     @torch.no_grad()
-    def _fact_texts(self) -> torch.Tensor:
+    def fact_texts(self) -> torch.Tensor:
         """What the text tower, which stays as it is, makes of each fact's wordings: `(facts, wordings, width)`."""
         wordings = fact_wordings(self.corpus.vocabulary)
         return self._pooled_texts([text for texts in wordings for text in texts]).unflatten(0, (len(wordings), -1))

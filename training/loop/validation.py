@@ -1,4 +1,4 @@
-"""The project's own metric on rows that a run does not train on: every modality finds every other one."""
+"""Retrieval figures between all modalities on rows that a run does not train on."""
 
 from itertools import combinations
 
@@ -54,7 +54,7 @@ def embed_examples(training_model: TrainingModel, examples, collator: BatchColla
 
 
 def retrieval_scores(found: dict, examples: list[dict]) -> dict[str, float]:
-    """How well the modalities find each other.
+    """Retrieval figures between the modalities.
 
     Relevant rows of a text: its own row, rows with the same text and, if it is written from facts, all rows for which
     these hold.

@@ -21,7 +21,7 @@ MAX_TEXTS, MAX_LABELS = 64, 256
 
 
 class RequestError(ValueError):
-    """What is wrong with a request, in one line."""
+    """An invalid request; the message is one line."""
 
 
 class EndpointHandler:
