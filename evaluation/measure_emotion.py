@@ -77,12 +77,9 @@ def zero_shot(embeds: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return np.stack([np.isin(guess, (1, 4)), np.isin(guess, (1, 2))], axis=1).astype(float)
 
 
-def hand_made(corpus, train: list[int], notes) -> np.ndarray:
-    """Chances by logistic regressions on features of the notes, taught by the same listeners: `(pieces, 2)`."""
-    features = feature_matrix([excerpt(corpus.notes(place), SECONDS) for place in train])
-    truth = np.array([emotion_of(corpus.rows[place]) for place in train])
-    measured = feature_matrix(notes)
-    chances = []
+def hand_made(features: np.ndarray, truth: np.ndarray, notes) -> np.ndarray:
+    """Chances `(pieces, 2)` by logistic regressions on features of the notes, taught by the same listeners."""
+    measured, chances = feature_matrix(notes), []
     for column in truth.T:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=FEATURE_STRENGTH, max_iter=2000))
         chances.append(model.fit(features, column).predict_proba(measured)[:, 1])
@@ -95,7 +92,7 @@ def heard(model, processor, instrument, notes, places) -> np.ndarray:
     (player,) = make_instruments([instrument])
     for one, place in zip(tqdm(notes, desc="rendering"), places, strict=True):
         audio = in_a_room(player.render(one, rate), rate, seed=place)
-        embeds.append(embed_audio(model, processor, [audio], sampling_rate=rate))
+        embeds.append(embed_audio(model, processor, [audio], sampling_rate=rate, dtype="auto"))
     return np.concatenate(embeds)
 
 
@@ -126,8 +123,9 @@ def measure(given, corpus, embed: RowEmbedder, heads: dict[str, EmotionHead]) ->
         np.stack([embed_text(model, processor, list(prompts)).mean(0) for prompts in EMOTION_PROMPTS.values()])
     )
     train = listened(corpus, "train")
-    features = {"midi": notes, "without_cues": twins}
-    majority = np.array([emotion_of(corpus.rows[place]) for place in train]).mean(0)
+    taught = np.array([emotion_of(corpus.rows[place]) for place in train])
+    features = feature_matrix([excerpt(corpus.notes(place), SECONDS) for place in train])
+    measured = {"midi": notes, "without_cues": twins}
 
     def over_sets(chances):
         return {
@@ -136,12 +134,12 @@ def measure(given, corpus, embed: RowEmbedder, heads: dict[str, EmotionHead]) ->
             if chosen.any()
         }
 
-    scores, baselines = {}, {"always the same": over_sets(np.tile(majority, (len(truth), 1)))}
+    scores, baselines = {}, {"always the same": over_sets(np.tile(taught.mean(0), (len(truth), 1)))}
     for view, embeds in views.items():
         scores[view] = {name: over_sets(head.chances(embeds)) for name, head in heads.items()}
         baselines[view] = {"zero-shot prompts": over_sets(zero_shot(embeds, queries))}
-        if view in features:
-            baselines[view]["hand-made features"] = over_sets(hand_made(corpus, train, features[view]))
+        if view in measured:
+            baselines[view]["hand-made features"] = over_sets(hand_made(features, taught, measured[view]))
     own = next(iter(heads.values()))
     return {
         "scores": scores,

@@ -81,8 +81,8 @@ def _check_same_towers(args, checkpoint: Checkpoint) -> None:
     """Refuses a classifier beside another checkpoint than it was trained on."""
     if Checkpoint(args.checkpoint, args.device).weights_fingerprint != checkpoint.weights_fingerprint:
         raise UserError(
-            f"{args.classifier}: belongs to another checkpoint than {args.checkpoint}; leave out --checkpoint, or train "
-            "the classifier again on that one"
+            f"{args.classifier}: belongs to another checkpoint than {args.checkpoint}; leave out --checkpoint, or "
+            "train the classifier again on that one"
         )
 
 
