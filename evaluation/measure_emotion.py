@@ -113,12 +113,13 @@ def measure(given, corpus, embed: RowEmbedder, heads: dict[str, EmotionHead]) ->
     sets = {f"{SOURCES[0]}_published": published} | {source: sources == source for source in LISTENED}
     notes = [excerpt(corpus.notes(place), SECONDS) for place in places]
     twins = [without_cues(one, place) for one, place in zip(notes, places, strict=True)]
-    views = {
-        "midi": embed(places),
-        "without_cues": embed_middles(model, processor, twins),
-    }
+    every = np.arange(len(places))
+    views = {"midi": (every, embed(places)), "without_cues": (every, embed_middles(model, processor, twins))}
     if given.soundfont:
-        views["audio"] = heard(model, processor, instrument_of(given.soundfont), notes, places)
+        rendered = np.sort(np.random.default_rng(bootstrap.seed).permutation(every)[: given.audio_pieces])
+        views["midi_of_audio"] = rendered, views["midi"][1][rendered]  # for comparison on the same pieces
+        chosen = [notes[row] for row in rendered], [places[row] for row in rendered]
+        views["audio"] = rendered, heard(model, processor, instrument_of(given.soundfont), *chosen)
     queries = unit_rows(
         np.stack([embed_text(model, processor, list(prompts)).mean(0) for prompts in EMOTION_PROMPTS.values()])
     )
@@ -127,24 +128,28 @@ def measure(given, corpus, embed: RowEmbedder, heads: dict[str, EmotionHead]) ->
     features = feature_matrix([excerpt(corpus.notes(place), SECONDS) for place in train])
     measured = {"midi": notes, "without_cues": twins}
 
-    def over_sets(chances):
-        return {
-            name: figures(chances[chosen], truth[chosen], songs[chosen], bootstrap)
-            for name, chosen in sets.items()
-            if chosen.any()
-        }
+    def over_sets(chances, rows=every):
+        found = {}
+        for name, members in sets.items():
+            if (chosen := members[rows]).any():
+                found[name] = figures(chances[chosen], truth[rows][chosen], songs[rows][chosen], bootstrap)
+        return found
 
     scores, baselines = {}, {"always the same": over_sets(np.tile(taught.mean(0), (len(truth), 1)))}
-    for view, embeds in views.items():
-        scores[view] = {name: over_sets(head.chances(embeds)) for name, head in heads.items()}
-        baselines[view] = {"zero-shot prompts": over_sets(zero_shot(embeds, queries))}
+    for view, (rows, embeds) in views.items():
+        scores[view] = {name: over_sets(head.chances(embeds), rows) for name, head in heads.items()}
+        baselines[view] = {"zero-shot prompts": over_sets(zero_shot(embeds, queries), rows)}
         if view in measured:
             baselines[view]["hand-made features"] = over_sets(hand_made(features, taught, measured[view]))
     own = next(iter(heads.values()))
     return {
         "scores": scores,
         "baselines": {"chance": {"quadrant": 0.25, "valence": 0.5, "arousal": 0.5}} | baselines,
-        "reliability": {view: reliability(own.chances(embeds), truth) for view, embeds in views.items()},
+        "reliability": {
+            view: reliability(own.chances(embeds), truth[rows])
+            for view, (rows, embeds) in views.items()
+            if view != "midi_of_audio"
+        },
     }
 
 
@@ -201,6 +206,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="results JSON")
     parser.add_argument("--split", default="valid", help="rows to measure on (default: valid)")
     parser.add_argument("--soundfont", metavar="FILE[:PROGRAM]", help="instrument that training has not heard")
+    parser.add_argument("--audio-pieces", type=int, metavar="N", help="how many are rendered (default: all)")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw how reliable the chances are")
     parser.add_argument("--embeddings", type=Path, metavar="FILE", help="what `training.fit_heads` kept")
     parser.add_argument("--compare", action="append", default=[], metavar="NAME=FOLDER", help="another emotion head")
