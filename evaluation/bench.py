@@ -165,7 +165,7 @@ class Bench:
     def need_instruments(self) -> list[str]:
         """Names of the instruments; at least one."""
         if not self.instruments:
-            raise UnsuitableError("needs an instrument that training has not heard: name one with --soundfont.")
+            raise UnsuitableError("needs an instrument outside the training data: name one with --soundfont.")
         return list(self.instruments)
 
     def room_audio(self, places, notes) -> Iterator[np.ndarray]:
@@ -178,8 +178,8 @@ class Bench:
     def rendered(self) -> tuple[list[int], list, list[Example]]:
         """Some pieces, their rendered audio, and its embeddings."""
         places = self.some(self.places, self.audio_pieces)
-        notes = [excerpt(one, self.audio_seconds) for one in self.notes_at(places)]
-        return places, notes, self.heard(self.room_audio(places, notes))
+        notes = [excerpt(piece, self.audio_seconds) for piece in self.notes_at(places)]
+        return places, notes, self.embed_waveforms(self.room_audio(places, notes))
 
     @cached_property
     def rendered_transcribed(self) -> tuple[list[int], list[Example]]:
@@ -187,10 +187,10 @@ class Bench:
         places, notes, _ = self.rendered
         chosen = self.some(range(len(places)), self.transcribed_pieces if self.transcribe else 0)
         audio = self.room_audio([places[position] for position in chosen], [notes[position] for position in chosen])
-        return chosen, self.heard(audio, transcribe=True)
+        return chosen, self.embed_waveforms(audio, transcribe=True)
 
-    def heard(self, waveforms: Iterable[np.ndarray], transcribe: bool = False) -> list[Example]:
-        """Embedded audio, a few waveforms at a time."""
+    def embed_waveforms(self, waveforms: Iterable[np.ndarray], transcribe: bool = False) -> list[Example]:
+        """Examples of waveforms, embedded a few at a time."""
         waveforms, examples = iter(waveforms), []
         while chunk := list(islice(waveforms, WAVEFORMS_HELD)):
             examples += self.audio_examples(chunk, transcribe=transcribe)

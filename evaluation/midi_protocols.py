@@ -103,9 +103,9 @@ def dance_and_form(bench: Bench) -> dict:
     songs_of = {
         form: [song for song, has in zip(songs, named, strict=True) if form in has] for form in DANCES_AND_FORMS
     }
-    found = [form for form, those in songs_of.items() if 0 < len(those) < len(rows)]
-    common = [f for f in found if len(songs_of[f]) >= MIN_POSITIVES and len(set(songs_of[f])) >= MIN_SONGS]
-    rare = [form for form in found if form not in common]
+    named_forms = [form for form, those in songs_of.items() if 0 < len(those) < len(rows)]
+    common = [f for f in named_forms if len(songs_of[f]) >= MIN_POSITIVES and len(set(songs_of[f])) >= MIN_SONGS]
+    rare = [form for form in named_forms if form not in common]
     if not common:
         raise UnsuitableError(f"no dance or form has {MIN_POSITIVES} pieces of this split whose title names it.")
     train = bench.corpus.select(lambda row: row["split"] == "train" and row.get("title"))
@@ -186,7 +186,7 @@ def quadrant(row: dict) -> int | None:
 
 def only_genre(row: dict) -> str | None:
     """The genre of a row that has exactly one."""
-    genres = [one for one in row.get("genre", ()) if one in GENRES]
+    genres = [genre for genre in row.get("genre", ()) if genre in GENRES]
     return genres[0] if len(genres) == 1 else None
 
 
@@ -229,11 +229,13 @@ def _probe(bench: Bench, train, places, label, view) -> dict:
 def robustness_midi(bench: Bench) -> dict:
     """Cosine of a piece with itself in other keys and tempi and without cues, and recall of the original."""
     places = bench.some(bench.places, STABLE_PIECES)
-    notes, songs = [excerpt(one, STABLE_SECONDS) for one in bench.notes_at(places)], bench.songs_at(places)
+    notes, songs = [excerpt(piece, STABLE_SECONDS) for piece in bench.notes_at(places)], bench.songs_at(places)
     originals = bench.embed_notes(notes)
-    changed = {f"{semitones:+d} semitones": [transposed(one, semitones) for one in notes] for semitones in SEMITONES}
-    changed |= {f"tempo x {ratio:g}": [faster(one, ratio) for one in notes] for ratio in TEMPO_RATIOS}
-    changed["without cues"] = [without_cues(one, seed=place) for place, one in zip(places, notes, strict=True)]
+    changed = {
+        f"{semitones:+d} semitones": [transposed(piece, semitones) for piece in notes] for semitones in SEMITONES
+    }
+    changed |= {f"tempo x {ratio:g}": [faster(piece, ratio) for piece in notes] for ratio in TEMPO_RATIOS}
+    changed["without cues"] = [without_cues(piece, seed=place) for place, piece in zip(places, notes, strict=True)]
     return {
         "scores": {
             name: stability(originals, bench.embed_notes(others), songs, bench.bootstrap)

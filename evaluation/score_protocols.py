@@ -43,7 +43,7 @@ def score_performance(bench: Bench) -> dict:
     relevant = [np.flatnonzero(songs == listed[place]["song"]).tolist() for place in asked]
     by_mean = means([scores[place] for place in asked]) @ means(pieces).T
     by_like = np.stack([_searched(index, scores[place], names) for place in asked])
-    found = {
+    figures = {
         "score_to_performance": retrieval_metrics(by_mean, relevant, **options),
         "score_to_performance_by_like": retrieval_metrics(by_like, relevant, **options),
     }
@@ -58,10 +58,10 @@ def score_performance(bench: Bench) -> dict:
         values[[len(names) + place for place in others if place != of_song[songs[number]]]] = -np.inf
         ranked.append(values)
     relevant = [len(names) + of_song[songs[number]] for number in played]
-    found["performance_to_score_by_like"] = retrieval_metrics(_finite(ranked), relevant, **options)
-    found["performance_to_performance_by_like"] = _other_performances(bench, index, pieces, names, songs, options)
+    figures["performance_to_score_by_like"] = retrieval_metrics(_finite(ranked), relevant, **options)
+    figures["performance_to_performance_by_like"] = _other_performances(bench, index, pieces, names, songs, options)
     return {
-        "scores": found,
+        "scores": figures,
         "baselines": {},
         "settings": {
             "scores": len(scores),

@@ -62,27 +62,27 @@ def tag_scores(scores: np.ndarray, labels: np.ndarray, tags: list[str], songs, b
     """
 
     def figures(positions):
-        found = {}
+        areas_by_name = {}
         for name in AREAS:
             areas = tag_areas(scores[positions], labels[positions], name)
-            found[f"macro_{name}"] = mean_of_defined(areas)
-            found |= {f"{name} {number}": float(area) for number, area in enumerate(areas)}
-        return found
+            areas_by_name[f"macro_{name}"] = mean_of_defined(areas)
+            areas_by_name |= {f"{name} {number}": float(area) for number, area in enumerate(areas)}
+        return areas_by_name
 
-    found = bootstrap.intervals(figures, songs)
+    result = bootstrap.intervals(figures, songs)
     per_tag = {
         tag: {"pieces": int(labels[:, number].sum())}
         | {
-            name + suffix: found[f"{name} {number}{suffix}"]
+            name + suffix: result[f"{name} {number}{suffix}"]
             for name in AREAS
             for suffix in ("", "_interval")
-            if f"{name} {number}{suffix}" in found
+            if f"{name} {number}{suffix}" in result
         }
         for number, tag in enumerate(tags)
     }
     relevant = [np.flatnonzero(column) for column in labels.T]
     options = {"bootstrap_samples": bootstrap.samples, "seed": bootstrap.seed}
-    return {name: value for name, value in found.items() if name.startswith("macro_")} | {
+    return {name: value for name, value in result.items() if name.startswith("macro_")} | {
         "retrieval": retrieval_metrics(scores.T, relevant, **options),
         "per_tag": per_tag,
         "pieces": len(labels),
@@ -178,14 +178,14 @@ def paired_retrieval(scores: np.ndarray, among: int, bootstrap: Bootstrap, draws
         owned: the column of each row; by default row `i` seeks column `i`.
     """
     owner = {column: row for row, column in enumerate(range(len(scores)) if owned is None else owned)}
-    found = []
+    draw_figures = []
     for draw in range(draws):
         chosen = np.random.default_rng(bootstrap.seed + draw).permutation(scores.shape[1])[:among].tolist()
         relevant = [number for number, column in enumerate(chosen) if column in owner]
         rows = [owner[chosen[number]] for number in relevant]
         options = {"bootstrap_samples": bootstrap.samples, "seed": bootstrap.seed, "reverse": len(rows) == len(chosen)}
-        found.append(retrieval_metrics(scores[np.ix_(rows, chosen)], relevant, **options))
-    return {name: np.mean([one[name] for one in found], axis=0).tolist() for name in found[0]}
+        draw_figures.append(retrieval_metrics(scores[np.ix_(rows, chosen)], relevant, **options))
+    return {name: np.mean([drawn[name] for drawn in draw_figures], axis=0).tolist() for name in draw_figures[0]}
 
 
 def stability(originals: np.ndarray, changed: np.ndarray, songs, bootstrap: Bootstrap) -> dict:

@@ -3,12 +3,17 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .modeling_pianobind import PianoBindModel
+    from .processing_pianobind import PianoBindProcessor
 
 WEIGHTS, CONFIG, PROCESSOR = "model.safetensors", "config.json", "processor_config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -21,7 +26,7 @@ PROBES = {  # inputs that `check_fit` embeds, by modality
     "midi": lambda processor: [PROBE_MIDI],
     "text": lambda processor: ["piano"],
 }
-NO_EMBEDDING = "its weights give embeddings that are no unit vectors"
+NO_EMBEDDING = "its weights give embeddings that are not unit vectors"
 MAX_REASON_CHARACTERS = 300  # a damaged value may have any length
 HEAD = "classifier."  # begins the names of a classifier's weights, which no embedding depends on
 MAX_TEXT_TOKENS = 128  # default of processors without a limit
@@ -32,7 +37,7 @@ def default_checkpoint() -> str:
     return str(Path(__file__).parent / "checkpoints" / "pianobind-mini")
 
 
-def read_json(path) -> dict:
+def read_json(path: str | os.PathLike) -> dict:
     """Reads a file that holds one JSON object.
 
     Raises:
@@ -49,7 +54,7 @@ def read_json(path) -> dict:
 
 
 @contextmanager
-def loading(name):
+def loading(name: str | os.PathLike | None) -> Iterator[None]:
     """Turns any error of a library that loads a damaged checkpoint into one line that names the checkpoint.
 
     Raises:
@@ -82,7 +87,7 @@ def cannot_load(error: Exception | str) -> str:
     return f"cannot be loaded as a PianoBind checkpoint ({reason_of(error)})"
 
 
-def check_fit(name, model, processor) -> None:
+def check_fit(name: str | os.PathLike, model: "PianoBindModel", processor: "PianoBindProcessor") -> None:
     """Refuses a checkpoint whose files load but do not fit together: embeds a word, a note and a tone.
 
     Raises:
@@ -105,7 +110,7 @@ def check_fit(name, model, processor) -> None:
             raise ValueError(NO_EMBEDDING)
 
 
-def check_match(model, processor) -> None:
+def check_match(model: "PianoBindModel", processor: "PianoBindProcessor") -> None:
     """Refuses a processor of another model, by sizes; an exported model (`OnnxModel`) has none to compare.
 
     Raises:
@@ -128,14 +133,14 @@ def check_match(model, processor) -> None:
     raise ValueError(f"the processor makes {makes}, the model reads {reads}; load both from one checkpoint")
 
 
-def reason_of(error) -> str:
+def reason_of(error: BaseException | str) -> str:
     """A library's message on one line; the error's name if it has no message."""
     if isinstance(error, KeyError):
         return f"it lacks {error}"[:MAX_REASON_CHARACTERS]
     return " ".join(str(error).split())[:MAX_REASON_CHARACTERS].rstrip(".:") or type(error).__name__
 
 
-def model_fingerprint(model) -> str:
+def model_fingerprint(model: "PianoBindModel") -> str:
     """Identifies a model's weights; equals `TextTower.fingerprint` of the saved model."""
     return weights_fingerprint(
         (name, tensor.detach().float().cpu().numpy()) for name, tensor in model.state_dict().items()

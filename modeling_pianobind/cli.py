@@ -241,7 +241,7 @@ def _shard(text):
     return int(number), int(count)
 
 
-def run_index(args) -> int:
+def run_index(args: argparse.Namespace) -> int:
     """Saves the index of a folder, a share of it, or a list of such shares."""
     if (args.path is None) == (args.merge is None):
         raise UserError("give either the PATH of a folder, or --merge with the indices to be listed as one")
@@ -288,11 +288,11 @@ def run_index(args) -> int:
     return 0 if launched else status
 
 
-def run_embed(args) -> int:
+def run_embed(args: argparse.Namespace) -> int:
     """Writes the embeddings of single files."""
     output = Path(args.output)
     if output.suffix.lower() not in (".npz", ".parquet"):
-        raise UserError(f"{output}: its extension is neither .npz nor .parquet; choose one of them")
+        raise UserError(f"{output}: its extension is not .npz or .parquet; choose one of them")
     if not output.parent.is_dir():
         raise UserError(f"{output}: its folder does not exist; make it first")
     if not os.path.exists(args.path):
@@ -317,12 +317,12 @@ def run_embed(args) -> int:
     return _report(sorted(failures))
 
 
-def run_calibrate(args) -> int:
+def run_calibrate(args: argparse.Namespace) -> int:
     """Measures a checkpoint's score calibration and stores it in its folder."""
     checkpoint = Checkpoint(args.checkpoint, args.device)
     if not os.path.isdir(checkpoint.name):
         raise UserError(
-            f"{checkpoint.name}: is no folder; download the checkpoint, or leave it: it is measured by use"
+            f"{checkpoint.name}: is not a folder; download the checkpoint, or leave it: it is measured by use"
         )
     pieces = checkpoint.embed_background(example_files()) if args.pieces is None else None
     if pieces is None:
@@ -335,7 +335,7 @@ def run_calibrate(args) -> int:
     return 0
 
 
-def run_completion(args) -> int:
+def run_completion(args: argparse.Namespace) -> int:
     """Prints a script that completes the command in a shell."""
     import shtab
 
@@ -343,7 +343,7 @@ def run_completion(args) -> int:
     return 0
 
 
-def run_export(args) -> int:
+def run_export(args: argparse.Namespace) -> int:
     """Writes the towers as ONNX files and prints their differences to PyTorch."""
     if args.pairs is not None and not args.int8:
         raise UserError("--pairs are for measuring what int8 costs; give --int8 as well")
@@ -371,7 +371,7 @@ def run_export(args) -> int:
     return 0
 
 
-def run_demo(args) -> int:
+def run_demo(args: argparse.Namespace) -> int:
     """Searches the bundled corpus and prints the best labels of each hit."""
     folder, queries = EXAMPLES, DEMO_QUERIES[:DEMO_SEARCHES]
     checkpoint = Checkpoint(args.checkpoint, args.device)

@@ -42,8 +42,8 @@ class Tower:
 
     Attributes:
         collate: takes the processor and windows, gives the tower's inputs and their mask.
-        weight (`float`): of this tower in the embedding of a recording that was transcribed. Chosen on the `valid`
-            split: music finds itself best by some of both.
+        weight (`float`): of this tower in the embedding of a transcribed recording; chosen on the `valid` split by
+            retrieval of the own piece.
         batches_sorted (`int`): batches among which windows are sorted by length.
         length (*optional*): gives the length of a window; None where all are of one length.
     """
@@ -384,7 +384,7 @@ def embed_midi(
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
     Raises:
-        ValueError, OSError: a file cannot be read, or is no piano piece.
+        ValueError, OSError: a file cannot be read, or is not a piano piece.
     """
     settings = {"batch_size": batch_size, "progress": progress, "dtype": dtype}
     return embed_all(model, processor, _listed(paths), modality="midi", **settings)
@@ -411,7 +411,7 @@ def embed_pieces(
         `np.ndarray` of shape `(pieces, dim)`: float32, unit length, in the order in which each piece's first file
         stands in `paths`.
     Raises:
-        ValueError, OSError: a file cannot be read, or is no piano piece.
+        ValueError, OSError: a file cannot be read, or is not a piano piece.
         ImportError: `transcribe` needs transkun, which is not installed.
     """
     paths = _listed(paths)

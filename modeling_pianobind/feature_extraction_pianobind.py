@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -157,7 +158,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
             sampling_rate (`int`, *optional*): of a waveform, in Hz; a file knows its own.
         Raises:
             FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
-            ValueError: it is no audio, is damaged, holds no sample, or is silent throughout.
+            ValueError: it is not audio, is damaged, holds no sample, or is silent throughout.
         """
         name = audio_name(audio)
         blocks = audio_blocks(audio, sampling_rate, self.sampling_rate)
@@ -284,7 +285,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         return self.__dict__.setdefault("_cached_objects", {})
 
 
-def audio_name(audio) -> str:
+def audio_name(audio: Any) -> str:
     """Name of a recording in error messages."""
     if isinstance(audio, (str, Path)):
         return str(audio)
@@ -295,7 +296,7 @@ def _is_waveform(audio) -> bool:
     return bool(len(audio)) and isinstance(audio[0], (float, int, np.floating))
 
 
-def audio_blocks(audio, given_rate: int | None, sampling_rate: int) -> Iterator[np.ndarray]:
+def audio_blocks(audio: Any, given_rate: int | None, sampling_rate: int) -> Iterator[np.ndarray]:
     """Yields a recording as mono float32 blocks `(samples,)` at `sampling_rate` Hz; `audio` as in `windows`."""
     if isinstance(audio, (str, Path)):
         return _file_blocks(Path(audio), sampling_rate)
@@ -323,7 +324,7 @@ def _decoded_blocks(handle, name: str, sampling_rate: int) -> Iterator[np.ndarra
             if not MIN_SAMPLING_RATE <= sound.samplerate <= MAX_SAMPLING_RATE:
                 raise ValueError(
                     f"{name}: says that it has {sound.samplerate} samples a second, and {MIN_SAMPLING_RATE} to "
-                    f"{MAX_SAMPLING_RATE} are taken; its header is damaged, export it again."
+                    f"{MAX_SAMPLING_RATE} are allowed; its header is damaged, export it again."
                 )
             resampler = soxr.ResampleStream(sound.samplerate, sampling_rate, 1, dtype="float32")
             block_frames = max(1, min(round(BLOCK_SECONDS * sound.samplerate), BLOCK_SAMPLES // sound.channels))

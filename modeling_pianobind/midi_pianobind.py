@@ -220,7 +220,7 @@ def _checked_range(name: str, seconds) -> tuple[float, float]:
     return tuple(seconds)
 
 
-def time_bins(seconds, bins: int, time_range: tuple[float, float]) -> np.ndarray:
+def time_bins(seconds: np.ndarray, bins: int, time_range: tuple[float, float]) -> np.ndarray:
     """Logarithmic bins of time: 0 below the range, then `bins - 1` of equal ratio."""
     shortest, longest = time_range
     ratio = math.log(longest / shortest)
@@ -229,7 +229,7 @@ def time_bins(seconds, bins: int, time_range: tuple[float, float]) -> np.ndarray
     return np.clip(np.floor(place + 1.5), 0, bins - 1).astype(np.int64)
 
 
-def bin_seconds(index, bins: int, time_range: tuple[float, float]) -> np.ndarray:
+def bin_seconds(index: np.ndarray, bins: int, time_range: tuple[float, float]) -> np.ndarray:
     """The middle of each bin of `time_bins` in seconds; 0 for bin 0."""
     shortest, longest = time_range
     middle = shortest * (longest / shortest) ** ((np.asarray(index) - 1) / (bins - 2))

@@ -1,12 +1,13 @@
 """PianoBind: piano audio, piano MIDI and text in one embedding space."""
 
 import inspect
+import os
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
@@ -42,7 +43,9 @@ class PianoBindOutput(ModelOutput):
     text_embeds: torch.FloatTensor | None = None
 
 
-def contrastive_loss(logits: torch.Tensor, positives: torch.Tensor | None = None, ignored: torch.Tensor | None = None):
+def contrastive_loss(
+    logits: torch.Tensor, positives: torch.Tensor | None = None, ignored: torch.Tensor | None = None
+) -> torch.Tensor:
     """Symmetric contrastive loss.
 
     Args:
@@ -315,7 +318,7 @@ def mean_of_windows(embeds, piece, pieces: int):
     return F.normalize(embeds.new_zeros(pieces, embeds.shape[1]).index_add(0, piece, embeds), dim=-1)
 
 
-def load_tower(modality: str, source, whole_class):
+def load_tower(modality: str, source: str | os.PathLike, whole_class: type) -> tuple:
     """Loads one modality's pretrained encoder.
 
     Args:
@@ -348,7 +351,7 @@ def load_tower(modality: str, source, whole_class):
     return AutoModel.from_pretrained(source, **float32, **without_pooler(config)), None
 
 
-def without_pooler(config) -> dict:
+def without_pooler(config: PreTrainedConfig) -> dict:
     """What to tell a text encoder's class, so that it leaves out BERT's pooler, whose weights no loss would reach."""
     model_class = AutoModel._model_mapping[type(config)]
     takes = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters

@@ -42,7 +42,7 @@ class PianoEmbeddingPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         # A copy: `pipeline` replaces these names by classes, and a config with classes cannot be saved.
         for task in (getattr(self.model.config, "custom_pipelines", None) or {}).values():
-            task["pt"] = [getattr(one, "__name__", one) for one in task["pt"]]
+            task["pt"] = [getattr(auto_class, "__name__", auto_class) for auto_class in task["pt"]]
 
     def _sanitize_parameters(self, **kwargs):
         if kwargs:
@@ -65,7 +65,7 @@ class PianoTaggingPipeline(PianoEmbeddingPipeline):
     """Ranks labels by their cosine with a recording or MIDI file, without training on labels (zero-shot).
 
     `pipe("waltz.mid", candidate_labels=["calm", "fast"], top_k=2)` returns `[{"label": ..., "score": ...}, ...]`, best
-    first; a score is a cosine, no probability. `candidate_labels` are `labels_pianobind.LABELS` by default.
+    first; a score is a cosine and not a probability. `candidate_labels` are `labels_pianobind.LABELS` by default.
     """
 
     def _sanitize_parameters(self, candidate_labels=None, top_k=None, **kwargs):

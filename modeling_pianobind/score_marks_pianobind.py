@@ -8,7 +8,7 @@ import numpy as np
 
 DEFAULT_BEATS_A_MINUTE = 100.0  # of a score without marks
 # Beats a minute by the words that scores begin with, the middle of what metronomes and editions give. The longest
-# words that are found decide: "allegro ma non troppo" is no "allegro", "andantino" no "andante".
+# words that are found decide: "allegro ma non troppo" is not "allegro", "andantino" no "andante".
 TEMPO_WORDS = {
     **dict.fromkeys(("larghissimo", "grave", "sehr langsam", "very slow", "très lent", "tres lent"), 42.0),
     **dict.fromkeys(("largo", "adagissimo"), 48.0),

@@ -205,8 +205,8 @@ class PianoBindMidiModel(PianoBindPreTrainedModel):
         seconds = self.onset_seconds(midi_ids) if self.config.position_embedding_type == "rotary" else None
         mask, token_seconds = midi_attention_mask, seconds
         if self.token_proj is not None:
-            heard = (midi_attention_mask != 0)[..., None].to(hidden.dtype)
-            hidden = self.token_proj(self._grouped(F.gelu(hidden) * heard).flatten(2))
+            present = (midi_attention_mask != 0)[..., None].to(hidden.dtype)
+            hidden = self.token_proj(self._grouped(F.gelu(hidden) * present).flatten(2))
             mask = self._grouped(midi_attention_mask != 0).any(-1)
             token_seconds = None if seconds is None else seconds[:, :: self.config.notes_per_token]
         if self.statistics is not None:
@@ -321,8 +321,8 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
         if self.config.architecture == "modified_resnet":
             self._check_frames(input_features.shape[1])
             return self.resnet(input_features.transpose(1, 2)[:, None])
-        heard = (audio_attention_mask != 0)[..., None].to(input_features.dtype)
-        hidden = input_features * heard
+        present = (audio_attention_mask != 0)[..., None].to(input_features.dtype)
+        hidden = input_features * present
         if self.config.patch_frames:
             hidden = self.stem(hidden)
         else:

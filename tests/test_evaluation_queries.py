@@ -160,7 +160,7 @@ def test_captions_of_held_out_works_seek_one_piece_of_each_song(monkeypatch):
     monkeypatch.setattr(query_protocols, "known_works", lambda: works)
     bench = make_bench(rows)
     found = query_protocols.works_held_out(bench)
-    # 0, 1, 2 and 4 remain: 3 is no known work, 5 is 4 again, and the songs of 6 to 8 are not held out
+    # 0, 1, 2 and 4 remain: 3 is not a known work, 5 is 4 again, and the songs of 6 to 8 are not held out
     assert found["settings"]["songs"] == found["scores"]["first caption"]["items"] == 4
     assert found["scores"]["first caption"]["recall@1"] == 1.0
     assert found["scores"]["last caption"]["recall@1"] < 0.7

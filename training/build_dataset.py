@@ -105,7 +105,7 @@ def _inspect_all(arguments, work_folder, report) -> tuple[list[Piece], list[Insp
                     raise
                 continue
             inspection.files = files
-            original = next((first_with[one] for one in inspection.digests if one in first_with), None)
+            original = next((first_with[digest] for digest in inspection.digests if digest in first_with), None)
             if original is not None:
                 report.refuse(piece, "duplicate", f"it is the same music as {original}.")
                 continue
@@ -135,8 +135,8 @@ def _times(*paths: Path | None) -> dict:
     times = {}
     for path in filter(None, paths):
         with suppress(FileNotFoundError):
-            found = path.stat()
-            times[path] = (found.st_size, found.st_mtime_ns)
+            status = path.stat()
+            times[path] = (status.st_size, status.st_mtime_ns)
     return times
 
 

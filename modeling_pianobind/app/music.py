@@ -77,7 +77,7 @@ class Recording:
             if sound.channels > MAX_CHANNELS or sound.samplerate > MAX_SAMPLING_RATE:
                 raise ValueError(
                     f"{self._name}: has {sound.channels} channels at {sound.samplerate} Hz, and at most "
-                    f"{MAX_CHANNELS} at {MAX_SAMPLING_RATE} Hz are taken; mix it down to stereo at 44100 Hz."
+                    f"{MAX_CHANNELS} at {MAX_SAMPLING_RATE} Hz are allowed; mix it down to stereo at 44100 Hz."
                 )
             self.seconds = sound.frames / sound.samplerate
 
@@ -128,7 +128,7 @@ def open_music(path) -> Midi | Recording:
     Raises:
         ValueError, OSError: it cannot be read.
     """
-    modality_of(path)  # refuses what is no music
+    modality_of(path)  # refuses files that are not music
     if gives_notes(path):
         return Midi(read_midi(Path(path)))
     with open(path, "rb") as handle:

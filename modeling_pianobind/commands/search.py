@@ -54,7 +54,7 @@ def whole_number(text: str) -> int:
     """A count of an argument.
 
     Raises:
-        argparse.ArgumentTypeError: it is no whole number of at least 1.
+        argparse.ArgumentTypeError: it is not a whole number of at least 1.
     """
     import argparse
 

@@ -334,7 +334,9 @@ class EmbeddingIndex:
         count = max(top_k, RERANKED_PIECES)
         ranked = rerank_by_alignment(shards, query, np.linalg.norm(steered), count, example, words, weight)
         if not all(abs(score) <= MAX_COSINE for score, *_ in ranked):
-            raise ValueError(f"{shards[0].source}: the index is damaged (windows of no length 1); build it again.")
+            raise ValueError(
+                f"{shards[0].source}: the index is damaged (windows that are not of length 1); build it again."
+            )
         return [_hit(shard, piece, path, -score, query[0]) for score, path, shard, piece in ranked[:top_k]]
 
     def _hits(self, query, top_k, candidates) -> list[Hit]:
@@ -343,7 +345,8 @@ class EmbeddingIndex:
         # Candidates of an int8 index were chosen by their codes: the float32 rows may be damaged.
         if len(scores) < top_k or np.abs(scores).max() > MAX_COSINE:
             raise ValueError(
-                f"{candidates[0][0].source}: the index is damaged (embeddings of no length 1); build it again."
+                f"{candidates[0][0].source}: the index is damaged (embeddings that are not of length 1); "
+                "build it again."
             )
         last = np.partition(scores, -top_k)[-top_k]
         best = [

@@ -144,7 +144,7 @@ def parse_key(text: str) -> int:
         tonic = tonic[0] + {"#": " sharp", "b": " flat"}.get(tonic[1:], tonic[1:].replace("-", " "))
     tonics = {name.lower(): place for place, name in enumerate(KEY_NAMES)} | SAME_TONICS
     if tonic.lower() not in tonics:
-        raise ValueError(f'{text!r} is no key; write it as "D minor", "F# major" or "Bb"')
+        raise ValueError(f'{text!r} is not a key; write it as "D minor", "F# major" or "Bb"')
     return tonics[tonic.lower()] + 12 * MODES.index(mode)
 
 

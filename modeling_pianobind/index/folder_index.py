@@ -109,7 +109,7 @@ def update_index(
             )
         except KeyboardInterrupt:
             if kept:
-                complain(f"stopped; the embeddings of {kept} pieces are kept, the same command goes on from there")
+                complain(f"stopped; the embeddings of {kept} pieces are kept; the same command continues from there")
             raise
 
 

@@ -56,7 +56,7 @@ def read_metadata(folder) -> dict[str, dict[str, str]]:
                 )
             return dict(_by_file(rows))
         except (ValueError, csv.Error, AttributeError) as error:
-            raise ValueError(f"{path}: is damaged ({' '.join(str(error).split())}); mend or remove it.") from error
+            raise ValueError(f"{path}: is damaged ({' '.join(str(error).split())}); repair or remove it.") from error
     return {}
 
 

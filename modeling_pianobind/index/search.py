@@ -35,7 +35,7 @@ def top_pieces(shard: IndexShard, queries: np.ndarray, top_k: int) -> list[tuple
     Returns:
         For each query the numbers of its pieces and their cosines (float64, rounded), in no order.
     Raises:
-        ValueError: the embeddings are no unit vectors.
+        ValueError: the embeddings are not unit vectors.
     """
     int8 = shard.codes is not None
     candidates = _int8_candidates(shard, queries, top_k) if int8 and len(queries) <= INT8_MAX_QUERIES else None
@@ -48,7 +48,9 @@ def top_pieces(shard: IndexShard, queries: np.ndarray, top_k: int) -> list[tuple
     for start, scores in _fast_scores(shard, queries):
         best = scores.max(axis=1)
         if not (best <= MAX_COSINE).all():
-            raise ValueError(f"{shard.source}: the index is damaged (embeddings of no length 1); build it again.")
+            raise ValueError(
+                f"{shard.source}: the index is damaged (embeddings that are not of length 1); build it again."
+            )
         for query in np.flatnonzero(best >= floors):
             new = np.flatnonzero(scores[query] >= floors[query])
             rows = np.concatenate([kept[query][0], start + new])

@@ -85,7 +85,7 @@ def merge(folder, shards: list) -> int:
     Returns:
         Number of pieces.
     Raises:
-        ValueError: one is no index, or they do not belong together.
+        ValueError: one is not an index, or they do not belong together.
         OSError: one cannot be read, or the list cannot be written.
     """
     folder = Path(folder)

@@ -126,7 +126,7 @@ def check_target(path, sharded: bool = False) -> None:
     if names - shards - left and HEADER not in names:
         raise ValueError(f"{path}: the folder holds something else than an index; choose a new or an empty one.")
     if (sharded and any(map(_is_own, names))) or (shards and not sharded):
-        kind = "in shards" if shards else "that is no list of shards"
+        kind = "in shards" if shards else "that is not a list of shards"
         raise ValueError(f"{path}: the folder holds an index {kind}; choose a new or an empty one.")
 
 
@@ -357,7 +357,7 @@ def read_header(path, keys: Sequence[str] = ()) -> dict:
         for key in (*keys, "checkpoint_fingerprint", "failures"):
             header[key]
         if not all(isinstance(header.get(key, 0), int) for key in ("dim", "files")):
-            raise TypeError("a count is no whole number")
+            raise TypeError("a count is not a whole number")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: {HEADER} is not the header of an index, or damaged; {AGAIN}.") from error
     if not known or version != FORMAT_VERSION:
@@ -428,7 +428,7 @@ def _checked(path, entry, verify) -> Path:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {HEADER} is not the header of an index, or damaged; {AGAIN}.") from error
     if not _is_own(name):
-        raise ValueError(f"{path}: {HEADER} names {reprlib.repr(name)}, which is no file of an index; {AGAIN}.")
+        raise ValueError(f"{path}: {HEADER} names {reprlib.repr(name)}, which is not a file of an index; {AGAIN}.")
     file = path / name
     if not file.is_file():
         raise ValueError(f"{path}: the index is incomplete ({name} is missing); {AGAIN}.")

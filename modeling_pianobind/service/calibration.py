@@ -58,8 +58,8 @@ class Calibration:
         for number in range(FOLDS):
             kept = fold != number
             places[~kept] = embeds[~kept] @ _direction(embeds[kept], is_music[kept])
-        found = _direction(embeds, is_music), np.sort(places[is_music]), np.sort(places[~is_music])
-        return cls(np.asarray(pieces, np.float32), *(values.astype(np.float32) for values in found))
+        parts = _direction(embeds, is_music), np.sort(places[is_music]), np.sort(places[~is_music])
+        return cls(np.asarray(pieces, np.float32), *(values.astype(np.float32) for values in parts))
 
     def understood(self, text_embeds: np.ndarray) -> np.ndarray:
         """Similarity of texts to descriptions of music, `(texts,)`: their percentile among the background texts.
@@ -100,10 +100,10 @@ class Calibration:
         return None if arrays is None else cls(**arrays)
 
 
-def percentile(standard) -> np.ndarray:
+def percentile(standard: np.ndarray) -> np.ndarray:
     """Standard scores as the share of a normal distribution below them: 0 to 1."""
     cumulative = NormalDist().cdf
-    return np.array([cumulative(float(one)) for one in np.ravel(standard)])
+    return np.array([cumulative(float(value)) for value in np.ravel(standard)])
 
 
 def _direction(embeds: np.ndarray, is_music: np.ndarray) -> np.ndarray:
@@ -116,7 +116,7 @@ def _direction(embeds: np.ndarray, is_music: np.ndarray) -> np.ndarray:
 
 
 def load_calibration(
-    checkpoint,
+    checkpoint: str | os.PathLike,
     fingerprint: str,
     embed_text: Callable[[list[str]], np.ndarray],
     embed_pieces: Callable[[list[str]], np.ndarray],
@@ -130,8 +130,8 @@ def load_calibration(
     """
     cached = cache_root() / f"calibration-{fingerprint[:24]}.safetensors"
     for path in (Path(checkpoint) / FILE, cached):
-        if (found := Calibration.load(path, fingerprint)) is not None:
-            return found
+        if (stored := Calibration.load(path, fingerprint)) is not None:
+            return stored
     made = Calibration.measure(embed_text, embed_pieces(example_files()))
     with suppress(OSError):  # it is measured again the next time
         made.save(cached, fingerprint)

@@ -167,7 +167,7 @@ class Checkpoint:
         )
 
 
-def check_readable(path, solo_only: bool = False) -> None:
+def check_readable(path: str | os.PathLike, solo_only: bool = False) -> None:
     """Refuses unreadable files before the model is loaded: folders, other kinds of files, MIDI without piano notes.
 
     Raises:
@@ -216,7 +216,7 @@ def _check_folder(folder: Path):
     if (folder / "adapter_config.json").is_file():
         return  # its base model is checked when it is loaded
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: is no checkpoint (it has no config.json); check --checkpoint")
+        raise UserError(f"{folder}: is not a checkpoint (it has no config.json); check --checkpoint")
     with user_errors(folder / CONFIG):
         model_type = read_json(folder / CONFIG).get("model_type")
     if model_type != "pianobind":

@@ -93,10 +93,10 @@ def _folder(folder: Path, name: str) -> Iterator[Piece]:
 
 
 def _metadata_rows(folder: Path) -> Iterator[dict]:
-    found = [path for ending in ("csv", "jsonl", "parquet") if (path := folder / f"metadata.{ending}").is_file()]
-    if len(found) > 1:
-        raise ValueError(f"{folder}: it has {', '.join(path.name for path in found)}; keep one of them.")
-    for path in found:
+    tables = [path for ending in ("csv", "jsonl", "parquet") if (path := folder / f"metadata.{ending}").is_file()]
+    if len(tables) > 1:
+        raise ValueError(f"{folder}: it has {', '.join(path.name for path in tables)}; keep one of them.")
+    for path in tables:
         yield from read_table(path)
 
 

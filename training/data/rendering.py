@@ -144,17 +144,17 @@ def make_instruments(arguments) -> list:
         ValueError: an instrument plays other keys than it is told to.
     """
     made = {}
-    for one in arguments:
-        key = (one.path, one.program, one.render_rate)
+    for instrument in arguments:
+        key = (instrument.path, instrument.program, instrument.render_rate)
         if key not in made:
-            if Path(one.path).is_dir():
-                made[key] = SampledInstrument(one.path)
-            elif Path(one.path).suffix.lower() == ".sf2":
-                made[key] = FluidInstrument(one.path, one.program)
+            if Path(instrument.path).is_dir():
+                made[key] = SampledInstrument(instrument.path)
+            elif Path(instrument.path).suffix.lower() == ".sf2":
+                made[key] = FluidInstrument(instrument.path, instrument.program)
             else:
-                made[key] = SoundfontInstrument(one.path, one.program, one.render_rate)
+                made[key] = SoundfontInstrument(instrument.path, instrument.program, instrument.render_rate)
     check_instruments(list(made.values()), [path for path, _, _ in made])
-    return [made[one.path, one.program, one.render_rate] for one in arguments]
+    return [made[instrument.path, instrument.program, instrument.render_rate] for instrument in arguments]
 
 
 def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:

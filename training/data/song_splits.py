@@ -22,7 +22,9 @@ def assign_songs(
     names = list(given)
     if arguments.match_melodies:
         collections = [piece.collection for piece in pieces]
-        names = group_songs([one.fingerprint for one in seen], given, collections, arguments.melody_similarity)
+        names = group_songs(
+            [inspection.fingerprint for inspection in seen], given, collections, arguments.melody_similarity
+        )
         joined = (
             name != (position if song is None else song)
             for position, (song, name) in enumerate(zip(given, names, strict=True))

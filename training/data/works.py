@@ -61,8 +61,8 @@ def add_works(rows: list[dict]) -> None:
         song = row.get("song")
         if row["split"] != "train" or not song or song in measured or is_held_out(song):
             continue
-        if found := works.get(row["id"]) or of_song.get(song):
-            row["work"] = found
+        if work := works.get(row["id"]) or of_song.get(song):
+            row["work"] = work
 
 
 __all__ = ["add_works", "is_held_out", "known_works", "work_facts"]

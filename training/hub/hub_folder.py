@@ -167,7 +167,7 @@ def write_demo(folder: Path, repo_id: str, checkpoint: str | None) -> None:
     Args:
         checkpoint (`str`, *optional*): Hub id that the Space loads; the package's own checkpoint by default.
     Raises:
-        ValueError: `checkpoint` is no Hub id.
+        ValueError: `checkpoint` is not a Hub id.
     """
     import jinja2
 
@@ -196,17 +196,17 @@ def _requirements(*sections: str) -> list[str]:
 
 
 def _copy(source: Path, folder: Path, patterns) -> list[Path]:
-    found = sorted({path for pattern in patterns for path in source.glob(pattern) if path.is_file()})
-    for path in found:
+    matches = sorted({path for pattern in patterns for path in source.glob(pattern) if path.is_file()})
+    for path in matches:
         shutil.copyfile(path, folder / path.name)
-    return found
+    return matches
 
 
 def _read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: this is no JSON ({error}); copy the file again.") from error
+        raise ValueError(f"{path}: this is not JSON ({error}); copy the file again.") from error
 
 
 def _write_json(path: Path, content: dict) -> None:

@@ -55,18 +55,20 @@ class BatchCollator:
         }
         described = [row for row, example in enumerate(examples) if self._is_described(example["number"])]
         chosen = [examples[row] for row in described]
-        batch["claimed"] = _flags((one["claimed"] for one in chosen), batch["true"].shape[1])
-        batch["given"] = torch.tensor([one["given"] for one in chosen], dtype=torch.uint8)
+        batch["claimed"] = _flags((example["claimed"] for example in chosen), batch["true"].shape[1])
+        batch["given"] = torch.tensor([example["given"] for example in chosen], dtype=torch.uint8)
         if "window" in examples[0]:
             batch["window"] = torch.tensor([example["window"] for example in examples])
-        batch["words"] = torch.tensor([digits(one["caption"]) for one in chosen], dtype=torch.int64)
+        batch["words"] = torch.tensor([digits(example["caption"]) for example in chosen], dtype=torch.int64)
         if chosen:
-            self._add(batch, "text", described, self._tokens([one["caption"] for one in chosen]))
+            self._add(batch, "text", described, self._tokens([example["caption"] for example in chosen]))
         for name, key in (("midi", "rows"), ("view", "view")):
             rows = [row for row, example in enumerate(examples) if key in example]
             if rows:
                 self._add(batch, name, rows, self._notes([examples[row][key] for row in rows]))
-        masked = [one for one in examples if self.masked_notes and "rows" in one and one["number"] % 2 == 0]
+        masked = [
+            example for example in examples if self.masked_notes and "rows" in example and example["number"] % 2 == 0
+        ]
         if masked:
             block = self._notes([example["rows"] for example in masked])
             masks = [torch.from_numpy(mask_notes(len(example["rows"]), example["number"])) for example in masked]
@@ -213,7 +215,7 @@ def _features(block, extractor, strength):
             waveforms = augment_waveforms(waveforms, extractor.sampling_rate, strength)
         if extractor.encoder_extractor is not None:
             cut = zip(waveforms.cpu().numpy(), samples.tolist(), strict=True)
-            features, mask = extractor.batch([AudioWindow(one[:count], 0.0, 0.0) for one, count in cut])
+            features, mask = extractor.batch([AudioWindow(example[:count], 0.0, 0.0) for example, count in cut])
             return block | _moved({"input_features": features, "audio_attention_mask": mask}, waveforms.device)
         features = extractor.log_mel(waveforms)
     return block | {

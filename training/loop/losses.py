@@ -177,7 +177,7 @@ class FactScoreLoss(Loss):
 
 
 class WorkLoss(Loss):
-    """Contrastive loss of windows and generated captions of their works; equivalent captions are no negatives.
+    """Contrastive loss of windows and generated captions of their works; equivalent captions are not negatives.
 
     Attributes:
         texts (`torch.Tensor` of shape `(rows, captions, width)`): what a frozen text tower makes of each caption.
@@ -237,8 +237,8 @@ def queued_loss(scale, embeds, midi, rows, midi_rows, song, queue: WindowQueue):
     Other windows of its song do not count.
     """
     items, songs = torch.cat([midi, queue.embeds]), torch.cat([song[midi_rows], queue.song])
-    nobody = midi_rows.new_full((len(queue.embeds),), EMPTY)
-    own = rows[:, None] == torch.cat([midi_rows, nobody])[None]
+    queued = midi_rows.new_full((len(queue.embeds),), EMPTY)
+    own = rows[:, None] == torch.cat([midi_rows, queued])[None]
     ignored = same_song(song[rows], songs) | (songs == EMPTY)[None]
     loss = contrastive_loss(scale(embeds @ items.T), own, ignored)
     queue.put(midi, song[midi_rows])

@@ -28,7 +28,7 @@ def freeze(training_model: TrainingModel, arguments: TrainingArguments, stage: S
         lowest = tower in layers and _layer(name, tower) < layers[tower]
         parameter.requires_grad_(trains and tower not in frozen and not lowest)
     for name, loss in training_model.all_losses.items():
-        loss.requires_grad_(any(one.weight(name) > 0 for one in ([stage] if stage else arguments.stages)))
+        loss.requires_grad_(any(trained.weight(name) > 0 for trained in ([stage] if stage else arguments.stages)))
 
 
 def _layer(name: str, tower: str) -> float:

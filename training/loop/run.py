@@ -116,7 +116,7 @@ class Run:
             masked_notes=stage.masked_note_weight > 0,
         )
         numbers = StepNumbers(
-            first_example=sum(one.steps * one.batch_size for one in arguments.stages[:number]),
+            first_example=sum(earlier.steps * earlier.batch_size for earlier in arguments.stages[:number]),
             first_step=first_step,
             steps=stage.steps,
             batch_size=stage.batch_size,
@@ -151,7 +151,7 @@ class Run:
             tags, captions = row["work"]
             parts = [", ".join(rng.sample(tags, min(count, len(tags)))) for count in (len(tags), 3, 2)]
             texts.append([*captions, *parts])
-        flat = [text for one in texts for text in one]
+        flat = [text for wordings in texts for text in wordings]
         return self._pooled_texts(flat).unflatten(0, (len(texts), -1))
 
     def _pooled_texts(self, texts: list[str]) -> torch.Tensor:
