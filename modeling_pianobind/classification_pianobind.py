@@ -29,11 +29,11 @@ class ClassificationHead(nn.Module):
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.output = nn.Linear(config.projection_dim, config.num_labels)
 
-    def forward(self, embeds):
+    def forward(self, embeds: torch.Tensor) -> torch.Tensor:
         """`(batch, dim)` unit rows -> `(batch, labels)` logits."""
         return self.output(self.dropout(embeds.to(self.output.weight.dtype) * self.scale)).float()
 
-    def pool(self, windows, piece, pieces: int):
+    def pool(self, windows: torch.Tensor, piece: torch.Tensor, pieces: int) -> torch.Tensor:
         """Unit rows of windows `(windows, dim)` -> of pieces `(pieces, dim)`, by attention within each piece."""
         scores = self.attention(windows.to(self.attention.weight.dtype) * self.scale)[:, 0].float()
         highest = scores.detach().new_full((pieces,), -torch.inf).scatter_reduce(0, piece, scores.detach(), "amax")
@@ -112,7 +112,7 @@ class PianoBindForSequenceClassification(PianoBindModel):
         return LabelHead.of(self)
 
 
-def classification_loss(logits, labels, problem_type: str | None):
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor, problem_type: str | None) -> torch.Tensor:
     """Mean loss over the labels that are known; 0 where none is.
 
     Args:

@@ -1,11 +1,17 @@
 """The classifier of a `PianoBindForSequenceClassification` on numpy: embeddings that are there already -> labels."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .checkpoint_pianobind import CONFIG, COPY_AGAIN, HEAD, WEIGHTS, read_json, reason_of
+
+if TYPE_CHECKING:
+    from .classification_pianobind import PianoBindForSequenceClassification
+    from .embedding_pianobind import EmbeddedFile
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 
@@ -28,14 +34,14 @@ class LabelHead:
     attention: np.ndarray | None = None
 
     @classmethod
-    def of(cls, model) -> "LabelHead":
+    def of(cls, model: "PianoBindForSequenceClassification") -> "LabelHead":
         """The head of a loaded model."""
         state = {name: value.detach().float().cpu().numpy() for name, value in model.classifier.state_dict().items()}
         config = model.config
         return cls._made(config.id2label, config.problem_type, {f"{HEAD}{name}": state[name] for name in state})
 
     @classmethod
-    def load(cls, folder) -> "LabelHead":
+    def load(cls, folder: str | os.PathLike) -> "LabelHead":
         """Reads the head of a saved model, without its towers.
 
         Raises:
@@ -72,7 +78,7 @@ class LabelHead:
             None if attention is None else attention[0],
         )
 
-    def pool(self, file) -> np.ndarray:
+    def pool(self, file: "EmbeddedFile") -> np.ndarray:
         """The embedding of an `EmbeddedFile` that the outputs read, `(dim,)`, unit length."""
         return file.embedding if self.attention is None else self.pool_windows(file.windows)
 

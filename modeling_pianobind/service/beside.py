@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 
-def save_beside(path, arrays: dict[str, np.ndarray], fingerprint: str, version: str) -> None:
+def save_beside(path: str | os.PathLike, arrays: dict[str, np.ndarray], fingerprint: str, version: str) -> None:
     """Writes arrays for the checkpoint of a fingerprint, in one step.
 
     Args:
@@ -25,7 +25,9 @@ def save_beside(path, arrays: dict[str, np.ndarray], fingerprint: str, version: 
         temporary.unlink(missing_ok=True)
 
 
-def load_beside(path, names: list[str], fingerprint: str, version: str) -> dict[str, np.ndarray] | None:
+def load_beside(
+    path: str | os.PathLike, names: list[str], fingerprint: str, version: str
+) -> dict[str, np.ndarray] | None:
     """Reads such a file as float32; None if there is none, it is damaged, or it belongs to other weights."""
     from safetensors import SafetensorError, safe_open
 
@@ -38,7 +40,7 @@ def load_beside(path, names: list[str], fingerprint: str, version: str) -> dict[
         return None
 
 
-def path_beside(checkpoint, name: str) -> Path:
+def path_beside(checkpoint: str | os.PathLike, name: str) -> Path:
     """Where a file of a checkpoint is: in its folder, or in the Hub's cache; fetched if it is not there yet.
 
     A file that the Hub does not have has a path that does not exist.

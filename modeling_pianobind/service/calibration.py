@@ -5,6 +5,7 @@ No constant here depends on a checkpoint. `Calibration.measure` computes everyth
 checkpoint, and without such a file it is measured once and cached.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields

@@ -3,7 +3,9 @@
 `python -m training.fit_heads` fits them. They belong to one set of weights, and take recordings, MIDI and scores.
 """
 
+import os
 from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 
@@ -19,18 +21,18 @@ class _Head:
 
     file = ""
 
-    def save(self, path, fingerprint: str) -> None:
+    def save(self, path: str | os.PathLike, fingerprint: str) -> None:
         """Writes the file for the checkpoint of a fingerprint, in one step."""
         save_beside(path, {one.name: np.float32(getattr(self, one.name)) for one in fields(self)}, fingerprint, FORMAT)
 
     @classmethod
-    def load(cls, path, fingerprint: str):
+    def load(cls, path: str | os.PathLike, fingerprint: str) -> Self | None:
         """Reads the file; None if there is none, it is damaged, or it belongs to other weights."""
         arrays = load_beside(path, [one.name for one in fields(cls)], fingerprint, FORMAT)
         return None if arrays is None else cls(**arrays)
 
     @classmethod
-    def of_checkpoint(cls, name, fingerprint: str):
+    def of_checkpoint(cls, name: str | os.PathLike, fingerprint: str) -> Self:
         """The head of a checkpoint, by its folder or Hub id and the fingerprint of its weights.
 
         Raises:
