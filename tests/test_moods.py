@@ -100,7 +100,8 @@ class TestDescribe:
         assert valence.startswith(f"valence {emotion.valence:+.2f}  ") and arousal.startswith("arousal")
         assert set(valence.split()[2] + arousal.split()[2]) <= set("▁▂▃▄▅▆▇█")
         best = max(QUADRANTS, key=emotion.quadrants.get)
-        assert quadrants.startswith(f"{best} {emotion.quadrants[best]:.2f}") and quadrants.endswith(clock(0, emotion.spans.max()))
+        assert quadrants.startswith(f"{best} {emotion.quadrants[best]:.2f}")
+        assert quadrants.endswith(clock(0, emotion.spans.max()))
         assert plotted == str(picture) and picture.read_bytes().startswith(b"\x89PNG")
         assert grade.startswith(
             "grade {:.1f} of 7 ({:.1f} to {:.1f}".format(*describe_difficulty(model, processor, waltz))
