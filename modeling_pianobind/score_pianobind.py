@@ -52,7 +52,7 @@ DAMAGED_ZIP = (
     RuntimeError,
     ValueError,
 )
-ROOTS = {"score-partwise": "xml", "score-timewise": "xml", "mei": "mei"}
+ROOTS = {"score-partwise": "xml", "score-timewise": "timewise", "mei": "mei"}
 VOICES = re.compile(
     r"\b(voice|voices|vocal|vocals|soprano|mezzo|alto|contralto|tenor|baritone|bariton|choir|chorus|chor|singer|gesang|"
     r"singstimme|stimme|canto|voce|chant|voix|solo voice|melody|lyrics)\b"
@@ -162,7 +162,7 @@ def draw_score(source, measure: int, name: str | None = None) -> DrawnPage:
 
 
 def _text_and_kind(source, name: str) -> tuple[str, str]:
-    """A score's text, and what verovio calls its format."""
+    """A score's text, and what the worker calls its format."""
     if isinstance(source, (str, Path)):
         with open(source, "rb") as handle:
             source = handle.read(MAX_SCORE_BYTES + 1)
@@ -184,7 +184,7 @@ def _text_and_kind(source, name: str) -> tuple[str, str]:
 
 
 def _xml_kind(text: str, name: str) -> str:
-    """What verovio calls a format of XML, by its first element; the XML has to be whole, and declare no entities."""
+    """What the worker calls a format of XML, by its first element; the XML is whole, and declares no entities."""
     tags = []
 
     def refuse(*_):
