@@ -14,6 +14,8 @@ from modeling_pianobind.index.table import FileTable
 from modeling_pianobind.metric.ranking import retrieval_metrics
 from modeling_pianobind.notes_pianobind import read_midi
 
+from training.data.corpus import PackedCorpus
+
 from .bench import Bench, UnsuitableError, means
 
 # Sources whose files of one song are performances of it; others have excerpts, levels or covers of one name.
@@ -104,10 +106,13 @@ def duplicates(bench: Bench) -> dict:
 
 
 def _read_scores(bench: Bench) -> tuple[list[dict], list[Example], list[str]]:
-    """Rows of `scores.jsonl` that can be read, these scores embedded, and a line for each other one."""
+    """Rows of `scores.jsonl`, or of what `score_readers --keep` made of it, that can be read, these scores embedded, and a line for each other one."""
     if bench.printed_scores is None:
         raise UnsuitableError("needs the folder of `scores.jsonl`: name it with --scores.")
     folder, listed, notes, failures = Path(bench.printed_scores), [], [], []
+    if (folder / "rows.jsonl.gz").exists():
+        kept = PackedCorpus.load(folder)
+        return kept.rows, bench.note_examples([kept.notes(place) for place in range(len(kept))]), []
     for line in (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         try:

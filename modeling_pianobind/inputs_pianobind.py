@@ -19,13 +19,12 @@ def _midi_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list,
 
 
 def _score_windows(processor, source, sampling_rate=None) -> Iterator[tuple]:
-    """As of MIDI, and the first and last measure of each window."""
+    """As of MIDI, and with the notes goes what was read, which knows the measures."""
     from .score_pianobind import read_score
 
     reading = read_score(source)
     notes = processor.midi_processor.read(reading)
-    windows, spans = processor.midi_processor.windows(notes)
-    yield windows, spans, notes, reading.measures_of(spans)
+    yield *processor.midi_processor.windows(notes), notes, reading
 
 
 def _audio_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list, list]]:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from modeling_pianobind import EmbeddingIndex
+from modeling_pianobind import EmbeddingIndex, score_pianobind
 from modeling_pianobind.commands.output import as_csv, as_json, as_table
 from modeling_pianobind.index import storage
 from modeling_pianobind.index.build import FolderContent, embed_folder
@@ -81,6 +81,23 @@ def test_bars_are_printed_of_scores_alone():
     assert (score["start_measure"], score["end_measure"], score["fit"]) == (1, 8, 0.9)
     assert "start_measure" not in midi
     assert as_csv(hits).splitlines()[1:] == ["1,0.5,a.xml,0.0,20.0,0.9,1,8", "2,0.4,b.mid,0.0,20.0,0.8,,"]
+
+
+def test_indexing_reads_a_score_once(tmp_path, tiny_model, tiny_processor, monkeypatch):
+    pytest.importorskip("verovio")
+    from .test_scores import ABC
+
+    (tmp_path / "tune.abc").write_text(ABC)
+    read, ask = [], score_pianobind._ask
+    monkeypatch.setattr(score_pianobind, "_ask", lambda *given: read.append(given) or ask(*given))
+    index = EmbeddingIndex.build(tiny_model, tiny_processor, tmp_path)
+    (row,) = index.file_table.rows()
+    assert len(read) == 1
+    assert (
+        row.facts[0] == pytest.approx(4 * 60 / 76, abs=0.3)
+        and row.measures.tolist() == [[1, 2]]
+        and len(row.notes) == 3
+    )
 
 
 def test_facts_of_a_score_are_those_of_its_notes(tmp_path):
