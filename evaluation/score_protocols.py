@@ -1,6 +1,7 @@
 """Protocols on printed scores: scores and performances seek each other, performances others, folders their copies."""
 
 import json
+import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from modeling_pianobind.index.note_alignment import NoteLine
 from modeling_pianobind.index.table import FileTable
 from modeling_pianobind.metric.ranking import retrieval_metrics
 from modeling_pianobind.notes_pianobind import read_midi
-
 from training.data.corpus import PackedCorpus
 
 from .bench import Bench, UnsuitableError, means
@@ -30,7 +30,7 @@ def score_performance(bench: Bench) -> dict:
     A piece's song decides what is relevant. Where a performance seeks its score, the other files of its song are left
     out, and the scores of other splits are in the pool; where it seeks another performance, itself is.
     """
-    listed, scores, failures = _read_scores(bench)
+    listed, scores, unread = _read_scores(bench)
     pieces = bench.piece_examples
     songs = np.array(bench.songs_at(bench.places))
     asked = [place for place, row in enumerate(listed) if row["split"] == bench.split and row["song"] in set(songs)]
@@ -67,7 +67,7 @@ def score_performance(bench: Bench) -> dict:
         "baselines": {},
         "settings": {
             "scores": len(scores),
-            "unread_scores": len(failures),
+            "unread_scores": unread,
             "queried_scores": len(asked),
             "queried_performances": len(played),
             "pieces": len(pieces),
@@ -105,22 +105,27 @@ def duplicates(bench: Bench) -> dict:
     }
 
 
-def _read_scores(bench: Bench) -> tuple[list[dict], list[Example], list[str]]:
-    """Rows of `scores.jsonl`, or of what `score_readers --keep` made of it, that can be read, these scores embedded, and a line for each other one."""
+def _read_scores(bench: Bench) -> tuple[list[dict], list[Example], int]:
+    """Rows of `scores.jsonl` that can be read, these scores embedded, and how many others there are.
+
+    What `score_readers --keep` read before is not read again.
+    """
     if bench.printed_scores is None:
         raise UnsuitableError("needs the folder of `scores.jsonl`: name it with --scores.")
-    folder, listed, notes, failures = Path(bench.printed_scores), [], [], []
+    folder, listed, notes, failed = Path(bench.printed_scores), [], [], 0
     if (folder / "rows.jsonl.gz").exists():
         kept = PackedCorpus.load(folder)
-        return kept.rows, bench.note_examples([kept.notes(place) for place in range(len(kept))]), []
+        examples = bench.note_examples([kept.notes(place) for place in range(len(kept))])
+        return kept.rows, examples, kept.rows[0]["listed"] - len(kept)
     for line in (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         try:
             notes.append(read_midi(folder / Path(row["score"]).name))
             listed.append(row)
         except ValueError as error:
-            failures.append(str(error))
-    return listed, bench.note_examples(notes), failures
+            failed += 1
+            print(error, file=sys.stderr)
+    return listed, bench.note_examples(notes), failed
 
 
 def _index(examples: dict[str, Example]) -> EmbeddingIndex:

@@ -11,7 +11,9 @@ import json
 import resource
 import sys
 import warnings
+from contextlib import suppress
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -47,10 +49,8 @@ def read_by_music21(path: Path) -> NoteLine:
     from music21 import converter, repeat
 
     score = converter.parse(path)
-    try:
+    with suppress(repeat.ExpanderException):  # it says of some that they are ambiguous
         score = score.expandRepeats()
-    except repeat.ExpanderException:  # it says of some that they are ambiguous
-        pass
     found = [
         (float(sound.offset), one.pitch.midi)
         for sound in score.flatten().notes
@@ -91,9 +91,7 @@ def right_notes(score: NoteLine, performance: NoteLine) -> tuple[int, int, int]:
 def _stretches(line: NoteLine, cuts: np.ndarray) -> list[np.ndarray]:
     """How often each key occurs between each time and the next."""
     places = np.searchsorted(line.onset, cuts)
-    return [
-        np.bincount(line.pitch[first:last], minlength=128) for first, last in zip(places, places[1:], strict=False)
-    ]
+    return [np.bincount(line.pitch[first:last], minlength=128) for first, last in pairwise(places)]
 
 
 def compare(reader: str, folder: Path, listed: list[dict], corpus: PackedCorpus, keep: Path | None = None) -> dict:
@@ -116,7 +114,8 @@ def compare(reader: str, folder: Path, listed: list[dict], corpus: PackedCorpus,
     seconds = _cpu_seconds() - begun
     if keep is not None:
         with atomic_folder(keep) as partial:
-            PackedCorpus.pack([row for row, _ in read], [notes for _, notes in read]).save(partial)
+            rows = [row | {"listed": len(listed)} for row, _ in read]
+            PackedCorpus.pack(rows, [notes for _, notes in read]).save(partial)
     sums = np.zeros(3)
     for row, notes in read:
         for name in row["performances"][:PERFORMANCES]:
@@ -148,6 +147,8 @@ def main(arguments=None) -> int:
     parser.add_argument("--every", type=int, default=1, help="read every so many scores alone (default: 1, all)")
     parser.add_argument("--keep", type=Path, help="keep what verovio read in this folder")
     given = parser.parse_args(arguments)
+    if given.keep and given.every > 1:
+        parser.error("--keep is for all scores; leave --every out")
     try:
         listed = [json.loads(line) for line in (given.scores / "scores.jsonl").read_text("utf-8").splitlines()]
         corpus = PackedCorpus.load(given.corpus)

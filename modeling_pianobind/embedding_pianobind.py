@@ -158,6 +158,7 @@ def embed_files(
     def take(position, tower, windows, spans, notes=None, reading=None):
         file = files[position]
         file.notes, file.reading = notes, reading
+        file.measures = reading.measures_of(spans) if reading is not None else None
         waiting[tower].extend((position, len(file.spans) + row, window) for row, window in enumerate(windows))
         file.spans.extend(spans)
         file.towers.extend([tower] * len(windows))
@@ -197,7 +198,7 @@ class _Progress:
         self.spans, self.towers = [], []
         self.windows, self.embedded = np.empty((0, 0), np.float32), 0  # has spare rows for further windows
         self.read, self.error = False, None
-        self.notes = self.reading = None
+        self.notes = self.measures = self.reading = None
 
     @property
     def complete(self):
@@ -219,8 +220,7 @@ class _Progress:
             return EmbeddedFile(np.zeros((0, dim), np.float32), np.zeros((0, 2)), np.zeros(0, str), self.error)
         windows = self.windows[: self.embedded].copy()
         spans, towers = np.asarray(self.spans, np.float64), np.array(self.towers)
-        measures = self.reading.measures_of(spans) if self.reading is not None else None
-        return EmbeddedFile(windows, spans, towers, None, self.notes, measures, self.reading)
+        return EmbeddedFile(windows, spans, towers, None, self.notes, self.measures, self.reading)
 
 
 def _hidden(progress):

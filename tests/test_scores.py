@@ -117,6 +117,12 @@ def test_tempo_words(text, beats):
     assert beats_of_words(text) == beats
 
 
+@pytest.mark.parametrize("tempo", ["0.0001", "0", "-60", "100000000"])
+def test_a_tempo_that_nobody_can_play_is_none(tempo):
+    notes = read_midi(musicxml(two_measures(f'<sound tempo="{tempo}"/>')).encode())
+    np.testing.assert_allclose(notes.onset, np.array([0, 1, 2]) * 0.6, atol=1e-3)
+
+
 def mark(text, at=0.0, what="dir", **more):
     return {"what": what, "text": text, "at": at, **more}
 
