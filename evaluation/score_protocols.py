@@ -61,7 +61,7 @@ def score_performance(bench: Bench) -> dict:
         ranked.append(values)
     relevant = [len(names) + of_song[songs[number]] for number in played]
     found["performance_to_score_by_like"] = retrieval_metrics(_finite(ranked), relevant, **options)
-    found["performance_to_performance_by_like"] = _other_performances(bench, index, pieces, names, songs, options)
+    found |= _other_performances(bench, index, pieces, names, songs, options)
     return {
         "scores": found,
         "baselines": {},
@@ -159,7 +159,10 @@ def _searched(index: EmbeddingIndex, example: Example, names: list[str]) -> np.n
 
 
 def _other_performances(bench, index, pieces, names, songs, options) -> dict:
-    """Real performances of one song and one source seek each other; itself and other sources' files are left out."""
+    """Real performances of one song and one source seek each other; itself and other sources' files are left out.
+
+    A song may hold a prelude and its fugue; a second figure is of files with one title alone.
+    """
     sources = np.array([row.get("source") for row in bench.rows])
     kin = [
         np.flatnonzero((songs == song) & (sources == source) & (np.arange(len(songs)) != number))
@@ -168,13 +171,25 @@ def _other_performances(bench, index, pieces, names, songs, options) -> dict:
     asked = [number for number in range(len(songs)) if len(kin[number]) and sources[number] in PERFORMANCES]
     if not asked:
         return {}
-    ranked = []
+    ranked = {}
     for number in asked:
         values = _searched(index, pieces[number], names)
         values[(songs == songs[number]) & (sources != sources[number])] = -np.inf
         values[number] = -np.inf
-        ranked.append(values)
-    return retrieval_metrics(_finite(ranked), [kin[number].tolist() for number in asked], **options)
+        ranked[number] = values
+    titles = np.array([" ".join(str(row.get("title", "")).casefold().split()) for row in bench.rows])
+    of_title = {number: kin[number][titles[kin[number]] == titles[number]] for number in asked}
+    told = {"": {number: kin[number] for number in asked}, "_of_one_title": of_title}
+    found = {}
+    for name, relevant in told.items():
+        numbers = [number for number in asked if len(relevant[number])]
+        if numbers:
+            found[f"performance_to_performance_by_like{name}"] = retrieval_metrics(
+                _finite([ranked[number] for number in numbers]),
+                [relevant[number].tolist() for number in numbers],
+                **options,
+            )
+    return found
 
 
 def _finite(rows: list[np.ndarray]) -> np.ndarray:
