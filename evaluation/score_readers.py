@@ -7,6 +7,7 @@ dependencies: install those that are to be compared. Figures are added reader by
 """
 
 import argparse
+import importlib
 import json
 import resource
 import sys
@@ -40,6 +41,7 @@ def read_by_partitura(path: Path) -> NoteLine:
     """With all repeats; times in quarters."""
     import partitura
 
+    sys.setrecursionlimit(50_000)  # it unfolds repeats by copying notes that are linked to the next ones
     notes = partitura.score.unfold_part_maximal(partitura.load_score(str(path))).note_array()
     return line_of(notes["onset_quarter"], notes["pitch"])
 
@@ -101,6 +103,7 @@ def compare(reader: str, folder: Path, listed: list[dict], corpus: PackedCorpus,
         keep (`Path`, *optional*): folder that the notes, as the package reads them, are kept in for
             `evaluate_checkpoint --scores`.
     """
+    importlib.import_module(reader)  # a library that is not there has no failures
     places = {row["id"]: place for place, row in enumerate(corpus.rows)}
     read, failures, begun = [], [], _cpu_seconds()
     for row in tqdm(listed, desc=reader):
@@ -126,9 +129,13 @@ def compare(reader: str, folder: Path, listed: list[dict], corpus: PackedCorpus,
         "scores": len(listed),
         "failed": failures,
         "cpu_seconds_a_score": round(seconds / len(listed), 2),
-        "played_notes_that_are_printed": round(sums[0] / sums[2], 4),
-        "printed_notes_that_are_played": round(sums[0] / sums[1], 4),
+        "played_notes_that_are_printed": _share(sums[0], sums[2]),
+        "printed_notes_that_are_played": _share(sums[0], sums[1]),
     }
+
+
+def _share(part: float, whole: float) -> float | None:
+    return round(part / whole, 4) if whole else None
 
 
 def _cpu_seconds() -> float:
@@ -158,7 +165,7 @@ def main(arguments=None) -> int:
             results[reader] = compare(reader, given.scores, listed[:: given.every], corpus, keep)
             save_results(given.output, results)
             print(f"{reader}: {json.dumps(results[reader] | {'failed': len(results[reader]['failed'])})}")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
