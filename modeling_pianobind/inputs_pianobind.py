@@ -79,7 +79,7 @@ SIGNATURES = {
     **dict.fromkeys(((first, b"") for first in MP3_STARTS), ("an MP3 file", "audio")),
     (b"PK\x03\x04", b""): ("a ZIP archive", "score"),  # as compressed MusicXML is
     **dict.fromkeys(((first, b"") for first in (b"<?xml", b"<score-", b"<!DOCTYPE", b"<mei")), ("XML", "score")),
-    **dict.fromkeys(((first, b"") for first in (b"!!!", b"**kern", b"**dynam")), ("Humdrum", "score")),
+    **dict.fromkeys(((first, b"") for first in (b"!!", b"**kern", b"**dynam")), ("Humdrum", "score")),
     **dict.fromkeys(((first, b"") for first in (b"X:", b"%abc")), ("ABC", "score")),
 }
 TEXT_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # that begin a text in UTF-8 or UTF-16
