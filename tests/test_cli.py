@@ -16,37 +16,7 @@ from modeling_pianobind import embedding_pianobind as embedding
 
 from .conftest import make_config
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of the test's own."""
-    monkeypatch.setenv("PIANOBIND_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def pianobind(tiny_checkpoint, capsys):
-    """`pianobind(*arguments)` -> exit status, stdout, stderr, with the tiny checkpoint."""
-
-    def run(*arguments, checkpoint=tiny_checkpoint):
-        argv = list(map(str, arguments)) + (["--checkpoint", str(checkpoint)] if checkpoint else [])
-        status = cli.main(argv)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        # Random weights know no music, so most queries fit nothing; what is said then has tests of its own.
-        return status, out, "".join(line for line in err.splitlines(True) if "nothing fits well" not in line)
-
-    return run
-
-
-@pytest.fixture
-def embedded(monkeypatch):
-    """Names of the files that get embedded."""
-    names, check = [], embedding.check_content
-    monkeypatch.setattr(
-        embedding, "check_content", lambda path, kind: (names.append(os.path.basename(path)), check(path, kind))
-    )
-    return names
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def assert_one_line(err, *parts):
@@ -169,7 +139,7 @@ class TestSearch:
             (["calm", "{corpus}"], ["calm: does not exist; the folder comes first: pianobind search {corpus} 'calm'"]),
             (["{corpus}", "{corpus}/march.mid"], ["march.mid: is a file; search by its sound with --like"]),
             (["{corpus}", "calm", "--tempo", "fast"], ["tempo is 'fast'; give a range such as 2-5"]),
-            (["{corpus}", "calm", "--key", "H minor"], ["'H minor' is no key"]),
+            (["{corpus}", "calm", "--key", "H minor"], ["'H minor' is not a key"]),
             (["missing", "calm"], ["missing: does not exist"]),
             (["{corpus}/march.mid", "calm"], ["march.mid: is a file", "--like"]),
             (["{corpus}", "--like", "missing.mid"], ["missing.mid: does not exist"]),

@@ -181,6 +181,6 @@ def test_the_command_prints_lines_json_and_csv(tmp_path, capsys, monkeypatch):
     assert cli.main(["duplicates", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["pairs"][0]["first"] == "a/copy.mid"
     assert cli.main(["duplicates", str(tmp_path), "--csv"]) == 0
-    assert len(list(csv.DictReader(io.StringIO(capsys.readouterr().out)))) == 8
+    assert len(list(csv.DictReader(io.StringIO(capsys.readouterr().out)))) == 9
     assert cli.main(["duplicates", str(tmp_path), "--confidence", "2"]) == 2
     assert "from 0 to 1" in capsys.readouterr().err

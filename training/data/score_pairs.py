@@ -21,7 +21,7 @@ from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
 from ..common.atomic_folder import atomic_folder
 from .corpus import PackedCorpus
 
-LEAST_CONFIDENCE = 0.5  # of the alignment; a performance of another edition or with a part missing is left out
+MIN_CONFIDENCE = 0.5  # of the alignment; a performance of another edition or with a part missing is left out
 LISTED = "scores.jsonl"
 READERS = 2  # scores read at once, each in a process of verovio's
 
@@ -81,7 +81,7 @@ def align_scores(folder: str | Path, corpora: list, split: str = "train") -> Pac
             for name in row["performances"]:
                 corpus, place = places.get(name, (None, None))
                 found = match(printed, NoteLine.of(corpus.notes(place))) if corpus is not None else None
-                if found is not None and found.confidence >= LEAST_CONFIDENCE:
+                if found is not None and found.confidence >= MIN_CONFIDENCE:
                     paths[name] = np.round(found.path, 3).tolist()
             rows.append({"id": row["score"], "paths": paths})
             scores.append(score)
