@@ -35,8 +35,9 @@ WINDOWS_OF_PIECE = 3
 MIN_NOTES = 6
 NOTES_AT_ONCE = 24_000
 PIECES_AT_ONCE = 4096  # that a batch of texts is compared with
-TEXTS = {"fact": 36, "caption": 64, "query": 44, "work": 32}  # of a batch
-ALL_LABELS_SHARE, MAX_CLAIMS = 0.6, 8  # of captions, and of their facts
+TEXTS = {"fact": 40, "caption": 48, "query": 60, "work": 36}  # of a batch
+NAME_WEIGHT = 0.35  # of facts that are names of people or keys, which are half of all, beside 1 for the others
+ALL_LABELS_SHARE, MAX_CLAIMS = 0.5, 8  # of captions, and of their facts
 LENGTH_PARTS = 4
 LOWEST_PROBABILITY = 0.02
 SHARPNESS = 1.5  # of the target over pieces
@@ -108,6 +109,8 @@ class TextTrainer:
         self.wordings = fact_wordings(vocabulary, 16)
         self.queries = [query for query in read_lexicon() if not query.held_out]
         self.works = [place for place, row in enumerate(self.table.rows) if "work" in row]
+        names = vocabulary.creators | {fact for fact in vocabulary.facts if fact.endswith((" major", " minor"))}
+        self.fact_weights = [NAME_WEIGHT if fact in names else 1.0 for fact in vocabulary.facts]
         self.fact_pieces = [np.flatnonzero(self.table.labels[:, fact]) for fact in range(len(vocabulary.facts))]
 
     def batch(self) -> tuple[list[str], torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -119,11 +122,12 @@ class TextTrainer:
         pieces = self.draws.choice(len(table.rows), PIECES_AT_ONCE, replace=False, p=table.weights)
         texts, claims = [], []
         facts = [fact for fact, held in enumerate(self.fact_pieces) if len(held)]
-        for fact in rng.choices(facts, k=TEXTS["fact"]):
+        weights = [self.fact_weights[fact] for fact in facts]
+        for fact in rng.choices(facts, weights, k=TEXTS["fact"]):
             texts.append(rng.choice(self.wordings[fact]))
             claims.append(({fact: 1.0}, {}))
         for _ in range(TEXTS["caption"]):
-            piece = int(self.draws.choice(self.fact_pieces[rng.choice(facts)]))
+            piece = int(self.draws.choice(self.fact_pieces[rng.choices(facts, weights)[0]]))
             chosen = self._claims(piece)
             texts.append(write_caption(chosen, vocabulary.creators, rng))
             claims.append(({vocabulary.number[fact]: 1.0 for fact in chosen}, {}))
