@@ -4,9 +4,10 @@ import numpy as np
 
 from modeling_pianobind.labels_pianobind import LABELS, label_embeddings
 from modeling_pianobind.metric.ranking import retrieval_metrics
+from training.data.cutting import excerpt
 
 from .bench import Bench, UnsuitableError, means
-from .changes import NOISE_DB, excerpt, faster, in_a_room, through_mp3, transposed, with_noise
+from .changes import NOISE_DB, faster, in_a_room, through_mp3, transposed, with_noise
 from .midi_protocols import zero_shot_tagging
 from .scores import alignments, paired_retrieval, random_pairs, stability
 

@@ -16,11 +16,12 @@ from tqdm import tqdm
 from modeling_pianobind.index.alignment import Example
 from training.data.captions import write_caption
 from training.data.corpus import PackedCorpus
+from training.data.cutting import excerpt
 from training.data.dataset import FactVocabulary
 from training.data.facts import DERIVED_FACTS, label_facts
 
 from .baselines import feature_matrix, generated_captions
-from .changes import excerpt, in_a_room
+from .changes import in_a_room
 from .scores import Bootstrap
 
 FACTS_OF_A_CAPTION = 8

@@ -37,12 +37,6 @@ def faster(notes: PianoNotes, ratio: float) -> PianoNotes:
     return replace(notes, onset=notes.onset / ratio, **times)
 
 
-def excerpt(notes: PianoNotes, seconds: float) -> PianoNotes:
-    """`seconds` of a piece around its middle note."""
-    start = max(0.0, float(notes.onset[len(notes) // 2]) - seconds / 2)
-    return notes.crop(start, start + seconds)
-
-
 def in_a_room(audio: np.ndarray, sampling_rate: int, seed: int) -> np.ndarray:
     """Adds a room's reverberation and a microphone's noise; the peak is 0.9."""
     random = np.random.default_rng(seed)

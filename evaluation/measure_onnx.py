@@ -19,9 +19,9 @@ import torch
 from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_audio, embed_midi, embed_text
 from modeling_pianobind.app.synthesis import SAMPLING_RATE, AdditivePiano
 from modeling_pianobind.onnx_export import OnnxModel, export_onnx
+from training.data.cutting import excerpt
 
 from .bench import Bench
-from .changes import excerpt
 from .corpora import load_corpus
 from .evaluate_checkpoint import code_commit, save_results, subject
 from .scores import Bootstrap, paired_retrieval

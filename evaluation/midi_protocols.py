@@ -8,11 +8,12 @@ from sklearn.manifold import TSNE
 
 from modeling_pianobind.embedding_pianobind import unit_rows
 from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS, label_embeddings
+from training.data.cutting import excerpt
 from training.data.facts import FORMS, GENRES, creator_name
 
 from .baselines import feature_matrix, tag_probabilities
 from .bench import Bench, UnsuitableError
-from .changes import excerpt, faster, transposed, without_cues
+from .changes import faster, transposed, without_cues
 from .scores import accuracy_scores, linear_probe, random_pairs, stability, tag_scores
 
 MIN_POSITIVES = 5  # pieces of a tag, or of a class of a probe

@@ -82,6 +82,7 @@ def write_card(checkpoint: Path, folder: Path, settings: dict, options: HubOptio
     _write_licence(checkpoint, folder, licence, results, options)
     dataset, revision = _dataset_of(results, options)
     name = options.repo_id.split("/")[1]
+    is_classifier = "AutoModelForAudioClassification" in settings.get("auto_map", {})
     data = {
         "model_name": name,
         "license": licence if licence in LICENCES else "other",
@@ -89,12 +90,12 @@ def write_card(checkpoint: Path, folder: Path, settings: dict, options: HubOptio
         "license_link": None if licence in LICENCES else "LICENSE",
         "language": "en",
         "library_name": "peft" if base else "transformers",
-        "pipeline_tag": "feature-extraction",
+        "pipeline_tag": "audio-classification" if is_classifier else "feature-extraction",
         "tags": TAGS + (["lora"] if base else []),
         "base_model": base or (own_card.data.base_model if own_card else None),
         "base_model_relation": "adapter" if base else None,
         "datasets": [options.dataset.partition("@")[0]] if options.dataset else None,
-        "widget": [{"text": text} for text in WIDGET],
+        "widget": None if is_classifier else [{"text": text} for text in WIDGET],
         "eval_results": model_index(figures, dataset, results["split"]) if figures else None,
     }
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -103,6 +104,7 @@ def write_card(checkpoint: Path, folder: Path, settings: dict, options: HubOptio
         body=_with_images(own_card.text.strip(), checkpoint, folder) if own_card else None,
         name=name,
         repo_id=options.repo_id,
+        is_classifier=is_classifier,
         adapter=settings if base else None,
         dim=settings.get("projection_dim"),
         towers=_towers(folder),

@@ -41,7 +41,8 @@ def _register(auto_module: str) -> None:
     if auto_module == "transformers.pipelines":
         for task, settings in ours.CUSTOM_PIPELINES.items():
             pipeline_class = getattr(ours, settings["impl"].split(".")[1])
-            sys.modules[auto_module].PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, auto_class)
+            model_class = getattr(sys.modules["transformers.models.auto.modeling_auto"], settings["pt"][0])
+            sys.modules[auto_module].PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, model_class)
     elif auto_name == "AutoConfig":
         for config in ("PianoBindConfig", "PianoBindAudioConfig", "PianoBindMidiConfig"):
             config_class = getattr(configuration, config)
@@ -51,6 +52,10 @@ def _register(auto_module: str) -> None:
         auto_class.register(configuration.PianoBindConfig, ours.PianoBindModel, exist_ok=True)
         auto_class.register(configuration.PianoBindAudioConfig, towers.PianoBindAudioModel, exist_ok=True)
         auto_class.register(configuration.PianoBindMidiConfig, towers.PianoBindMidiModel, exist_ok=True)
+        classifier = importlib.import_module(".classification_pianobind", PACKAGE).PianoBindForSequenceClassification
+        for name in ("AutoModelForSequenceClassification", "AutoModelForAudioClassification"):
+            of_task = getattr(sys.modules[auto_module], name)
+            of_task.register(configuration.PianoBindConfig, classifier, exist_ok=True)
     else:
         ours_class = getattr(ours, auto_name.replace("Auto", "PianoBind"))
         auto_class.register(configuration.PianoBindConfig, ours_class, exist_ok=True)

@@ -28,6 +28,7 @@ PROBES = {  # inputs that `check_fit` embeds, by modality
 }
 NO_EMBEDDING = "its weights give embeddings that are not unit vectors"
 MAX_REASON_CHARACTERS = 300  # a damaged value may have any length
+HEAD = "classifier."  # begins the names of a classifier's weights, which no embedding depends on
 MAX_TEXT_TOKENS = 128  # default of processors without a limit
 
 
@@ -152,7 +153,11 @@ def computed_fingerprint(fingerprint: str, bfloat16: bool) -> str:
 
 
 def weights_fingerprint(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
-    """SHA-256 of named weights as float32, so that half precision on disk does not matter."""
+    """SHA-256 of named weights as float32, so that half precision on disk does not matter.
+
+    A classifier on the embeddings does not count: an index serves all classifiers on the same towers.
+    """
+    tensors = (tensor for tensor in tensors if not tensor[0].startswith(HEAD))
 
     def digest(tensor):
         name, values = tensor

@@ -192,6 +192,9 @@ class PianoBindConfig(PreTrainedConfig):
         logit_scale_init_value (`float`): natural logarithm of the first inverse temperature.
         pool_text_padding (`bool`): average text over padding as well, as the published model does.
         loss_pairs (`tuple[str, ...]`): the pairs of modalities whose losses are averaged, where both are there.
+        classifier_pooling (`str`): how `PianoBindForSequenceClassification` pools windows: "mean", as the embedding
+            does, or "attention", which is learnt.
+        classifier_dropout (`float`): before the classifier's output, in training.
     """
 
     model_type = "pianobind"
@@ -204,6 +207,8 @@ class PianoBindConfig(PreTrainedConfig):
     logit_scale_init_value: float = 2.6592
     pool_text_padding: bool = False
     loss_pairs: tuple[str, ...] | list[str] = PAIRS
+    classifier_pooling: str = "mean"
+    classifier_dropout: float = 0.0
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
@@ -216,6 +221,12 @@ class PianoBindConfig(PreTrainedConfig):
         check_numbers(self, {"projection_dim": 1, "initializer_range": 0.0})
         if self.text_config is not None:
             _check_depth(self.text_config)
+
+    def validate_classifier(self):
+        check_numbers(self, {"classifier_dropout": 0.0})
+        if self.classifier_pooling not in ("mean", "attention"):
+            pooling = reprlib.repr(self.classifier_pooling)
+            raise ValueError(f"`classifier_pooling` is {pooling}; it must be 'mean' or 'attention'.")
 
     def validate_loss_pairs(self):
         if not self.loss_pairs or set(self.loss_pairs) - set(PAIRS):

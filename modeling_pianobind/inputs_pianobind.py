@@ -21,13 +21,12 @@ def _midi_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list,
 
 
 def _score_windows(processor, source, sampling_rate=None) -> Iterator[tuple]:
-    """As `_midi_windows`, with the first and last measure of each window."""
+    """As `_midi_windows`, with what was read, which knows the measures."""
     from .score_pianobind import read_score
 
     reading = read_score(source)
     notes = processor.midi_processor.read(reading)
-    windows, spans = processor.midi_processor.windows(notes)
-    yield windows, spans, notes, reading.measures_of(spans)
+    yield *processor.midi_processor.windows(notes), notes, reading
 
 
 def _audio_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list, list]]:
@@ -82,7 +81,7 @@ SIGNATURES = {
     **dict.fromkeys(((first, b"") for first in MP3_STARTS), ("an MP3 file", "audio")),
     (b"PK\x03\x04", b""): ("a ZIP archive", "score"),  # as compressed MusicXML is
     **dict.fromkeys(((first, b"") for first in (b"<?xml", b"<score-", b"<!DOCTYPE", b"<mei")), ("XML", "score")),
-    **dict.fromkeys(((first, b"") for first in (b"!!!", b"**kern", b"**dynam")), ("Humdrum", "score")),
+    **dict.fromkeys(((first, b"") for first in (b"!!", b"**kern", b"**dynam")), ("Humdrum", "score")),
     **dict.fromkeys(((first, b"") for first in (b"X:", b"%abc")), ("ABC", "score")),
 }
 TEXT_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # that begin a text in UTF-8 or UTF-16

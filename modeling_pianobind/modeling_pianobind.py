@@ -211,6 +211,14 @@ class PianoBindModel(PianoBindPreTrainedModel):
         Returns:
             `torch.Tensor` of shape `(batch, projection_dim)`, float32, unit length: the mean over its windows.
         """
+        return mean_of_windows(*self.audio_windows(input_features, audio_attention_mask))
+
+    def audio_windows(self, input_features, audio_attention_mask=None):
+        """Embeds the windows of recordings, which `get_audio_features` averages.
+
+        Returns:
+            `(windows, projection_dim)` unit rows, the recording of each `(windows,)`, and their count.
+        """
         tower = self._tower("audio")
         if input_features.dim() == 1 + tower.window_dims:
             input_features = input_features[:, None]
@@ -220,7 +228,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
         exists = (audio_attention_mask != 0).any(-1)  # (batch, windows)
         piece = exists.nonzero()[:, 0]
         features, mask = input_features[exists], audio_attention_mask[exists]
-        return _mean_of_windows(self._project("audio", tower.pool(tower(features, mask), mask)), piece, len(exists))
+        return self._project("audio", tower.pool(tower(features, mask), mask)), piece, len(exists)
 
     def get_midi_features(self, midi_ids, midi_attention_mask=None):
         """Embeds MIDI.
@@ -232,6 +240,10 @@ class PianoBindModel(PianoBindPreTrainedModel):
         Returns:
             `torch.Tensor` of shape `(batch, projection_dim)`, float32, unit length: the mean over its windows.
         """
+        return mean_of_windows(*self.midi_windows(midi_ids, midi_attention_mask))
+
+    def midi_windows(self, midi_ids, midi_attention_mask=None):
+        """Embeds the windows of MIDI, which `get_midi_features` averages; returns what `audio_windows` does."""
         tower = self._tower("midi")
         if midi_attention_mask is None:
             pad = self.config.midi_config.field_sizes[0] - 2
@@ -241,7 +253,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
             midi_ids, midi_attention_mask, piece = _split_windows(midi_ids, midi_attention_mask)
         midi_ids, midi_attention_mask = tower.pad(midi_ids, midi_attention_mask)
         hidden = tower.pool(tower(midi_ids, midi_attention_mask), midi_attention_mask)
-        return _mean_of_windows(self._project("midi", hidden), piece, int(piece[-1]) + 1)
+        return self._project("midi", hidden), piece, int(piece[-1]) + 1
 
     def get_text_features(self, input_ids, attention_mask=None, **kwargs):
         """Embeds text.
@@ -299,7 +311,7 @@ def _split_windows(midi_ids, mask):
     return ids, split_mask, window // most
 
 
-def _mean_of_windows(embeds, piece, pieces: int):
+def mean_of_windows(embeds, piece, pieces: int):
     """Unit embeddings of windows -> unit embeddings of the pieces that they belong to."""
     if len(embeds) == pieces:
         return embeds

@@ -36,6 +36,7 @@ MAX_SCORE_BYTES = 24 << 20  # six times the longest piano score of the corpus
 MAX_CONTAINER_BYTES = 1 << 16
 MAX_SECONDS = 300.0  # of the clock for one score; the worker allows itself far fewer of CPU
 MAX_STAVES = 12
+SLOWEST, FASTEST = 5.0, 1500.0  # quarters a minute
 TICKS = 960  # of a quarter, or the next multiple of verovio's
 ENCODINGS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 DECLARED = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
@@ -51,7 +52,7 @@ DAMAGED_ZIP = (
     RuntimeError,
     ValueError,
 )
-ROOTS = {"score-partwise": "xml", "score-timewise": "xml", "mei": "mei"}
+ROOTS = {"score-partwise": "xml", "score-timewise": "timewise", "mei": "mei"}
 VOICES = re.compile(
     r"\b(voice|voices|vocal|vocals|soprano|mezzo|alto|contralto|tenor|baritone|bariton|choir|chorus|chor|singer|gesang|"
     r"singstimme|stimme|canto|voce|chant|voix|solo voice|melody|lyrics)\b"
@@ -163,7 +164,7 @@ def draw_score(source, measure: int, name: str | None = None) -> DrawnPage:
 
 
 def _text_and_kind(source, name: str) -> tuple[str, str]:
-    """A score's text, and verovio's name of its format."""
+    """A score's text, and the worker's name of its format."""
     if isinstance(source, (str, Path)):
         with open(source, "rb") as handle:
             source = handle.read(MAX_SCORE_BYTES + 1)
@@ -185,7 +186,7 @@ def _text_and_kind(source, name: str) -> tuple[str, str]:
 
 
 def _xml_kind(text: str, name: str) -> str:
-    """What verovio calls a format of XML, by its first element; the XML has to be whole, and declare no entities."""
+    """What the worker calls a format of XML, by its first element; the XML is whole, and declares no entities."""
     tags = []
 
     def refuse(*_):
@@ -384,9 +385,12 @@ def _played(midi: symusic.Score, measures: list[Measure]) -> symusic.Score:
         for mark in measure.marks
         if mark.keys() & {"midi.bpm", "mm"}
     }
+    # What nobody can play is a slip of the pen.
+    written = [(at, qpm) for at, qpm in written if SLOWEST <= qpm <= FASTEST]
     # verovio writes 120 where a score says nothing.
     written = [(at, qpm) for at, qpm in written if at > 0 or round(qpm) != 120 or 0.0 in numbered]
     for at, quarters in tempo_changes(measures, written):
+        quarters = min(max(quarters, SLOWEST), FASTEST)  # after many a "più mosso"
         out.tempos.append(symusic.Tempo(round(at * out.ticks_per_quarter), quarters))
     for track in midi.tracks:
         notes = track.notes.numpy()

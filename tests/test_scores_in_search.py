@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from modeling_pianobind import EmbeddingIndex, cli
+from modeling_pianobind import EmbeddingIndex, cli, score_pianobind
 from modeling_pianobind.commands.output import as_csv, as_json, as_table
 from modeling_pianobind.index import storage
 from modeling_pianobind.index.build import FolderContent, embed_folder
@@ -99,6 +99,23 @@ def test_a_score_with_a_voice_is_in_an_index_unless_solo_only_refuses_it(tmp_pat
     index = EmbeddingIndex.load(output)
     chosen, _ = Filters.parse(solo_only=True).select(index)
     assert [index.path(piece) for piece in chosen] == [str(music / "solo.musicxml")]
+
+
+def test_indexing_reads_a_score_once(tmp_path, tiny_model, tiny_processor, monkeypatch):
+    pytest.importorskip("verovio")
+    from .test_scores import ABC
+
+    (tmp_path / "tune.abc").write_text(ABC)
+    read, ask = [], score_pianobind._ask
+    monkeypatch.setattr(score_pianobind, "_ask", lambda *given: read.append(given) or ask(*given))
+    index = EmbeddingIndex.build(tiny_model, tiny_processor, tmp_path)
+    (row,) = index.file_table.rows()
+    assert len(read) == 1
+    assert (
+        row.facts[0] == pytest.approx(4 * 60 / 76, abs=0.3)
+        and row.measures.tolist() == [[1, 2]]
+        and len(row.notes) == 3
+    )
 
 
 def test_facts_of_a_score_are_those_of_its_notes(tmp_path):

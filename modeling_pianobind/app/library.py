@@ -16,10 +16,12 @@ from ..index.names import common_folder, titles
 from ..index.note_alignment import NoteLine, confidences
 from ..inputs_pianobind import EXTENSIONS, SCORE_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
+from ..service.beside import path_beside
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, user_errors
+from ..service.piece_heads import EmotionHead
 from .music import Midi, Recording, excerpt_around, flac, open_music
-from .piano_roll import draw_roll
+from .piano_roll import draw_moods, draw_roll
 from .score_page import page_html, score_page
 from .uploads import Uploads
 
@@ -39,6 +41,7 @@ class View:
         start_seconds, end_seconds (`float`): of the excerpt that is drawn and played.
         window (`tuple[float, float]` or None): the best matching window.
         roll (`str`): SVG, or "" if there is none.
+        moods (`str`): SVG of valence and arousal over the same seconds, or "" if the checkpoint tells none.
         tags (`list[tuple[str, float]]`): label, and how far it stands out: 1 for the label that fits best, 0 for the
             middle one of all labels.
         score (`float` or None): cosine with the query.
@@ -55,6 +58,7 @@ class View:
     end_seconds: float = 0.0
     window: tuple[float, float] | None = None
     roll: str = ""
+    moods: str = ""
     tags: list | tuple = ()
     score: float | None = None
     fit: float | None = None
@@ -102,6 +106,8 @@ class Library:
         self._number = {path: number for number, path in enumerate(self.paths)}
         with user_errors(path):
             self._names = _display_names(self.paths, folder, titles(folder) if folder else {})
+        emotion_file = path_beside(checkpoint.name, EmotionHead.file)
+        self._emotion = EmotionHead.load(emotion_file, checkpoint.weights_fingerprint)
         self.labels, self._label_embeds = label_embeddings(checkpoint.embed_text)
         self.map_points, self.map_words = _lay_out(self.index.embeddings, self.labels, self._label_embeds)
 
@@ -173,6 +179,9 @@ class Library:
             excerpt = excerpt_around(music.seconds, window)
             view.seconds, view.roll = music.seconds, draw_roll(music, excerpt, window)
             view.start_seconds, view.end_seconds = excerpt.start_seconds, excerpt.end_seconds
+            example = self.example(key)
+            if self._emotion is not None and len(example.windows):
+                view.moods = draw_moods(excerpt, example.spans, self._emotion.values(example.windows))
             view.has_score = self.score_of(key) is not None
         except (OSError, ValueError) as error:
             view.problem = self._problem(key, error)

@@ -152,7 +152,7 @@ class _State:
         else:
             windows = file.windows.astype(np.float16)
             row = FileRow(path, piece_of(path), self.hashes[path], file.embedding, windows, file.spans)
-            facts, names = read_facts(path, file.spans)
+            facts, names = read_facts(path, file.spans, file.reading)
             row = row._replace(notes=NoteLine.of(file.notes), measures=file.measures)
             self.rows[path] = row._replace(stamp=self.settled(path), facts=facts, names=names)
 

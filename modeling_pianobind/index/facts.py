@@ -10,7 +10,7 @@ import soundfile
 
 from ..inputs_pianobind import SCORE_EXTENSIONS, gives_notes
 from ..notes_pianobind import PianoNotes, notes_from_score, other_instruments, score_from
-from ..score_pianobind import read_score
+from ..score_pianobind import ScoreReading, read_score
 from ..standard_midi_pianobind import tick_clock
 
 KEY_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
@@ -42,19 +42,21 @@ class FileFacts(NamedTuple):
     other_tracks: float = 0.0
 
 
-def read_facts(path, spans: np.ndarray) -> tuple[FileFacts, str]:
+def read_facts(path, spans: np.ndarray, reading: ScoreReading | None = None) -> tuple[FileFacts, str]:
     """Reads the facts of a file, and the names in it, on one line.
 
     Args:
         path: of a file that was embedded.
         spans (`np.ndarray` of shape `(windows, 2)`): its windows in seconds, at least one.
+        reading (`ScoreReading`, *optional*): what was read of it already.
     """
     try:
         if not gives_notes(path):
             return FileFacts(float(spans.max())), _tags(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said when the file was embedded
-            reading = read_score(path) if str(path).lower().endswith(SCORE_EXTENSIONS) else None
+            if reading is None and str(path).lower().endswith(SCORE_EXTENSIONS):
+                reading = read_score(path)
             score = score_from(reading or path, str(path))
             notes = notes_from_score(score, str(path))
     except (OSError, ValueError):  # a file without readable facts keeps its embedding

@@ -42,7 +42,7 @@ class EmbedPieces:
             if file.error is not None:
                 rows[position] = parquet_row(row, explain(path, file.error))
                 continue
-            facts, names = read_facts(path, file.spans)
+            facts, names = read_facts(path, file.spans, file.reading)
             row = row._replace(content_hash=content_hash(path), facts=facts, names=names)
             row = row._replace(embedding=file.embedding, windows=file.windows, spans=file.spans)
             rows[position] = parquet_row(row._replace(notes=file.notes, measures=file.measures))

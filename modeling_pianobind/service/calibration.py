@@ -15,6 +15,7 @@ from statistics import NormalDist
 import numpy as np
 
 from .background_texts import music_texts, other_texts
+from .beside import load_beside, save_beside
 from .cache import cache_root
 from .examples import EXAMPLES
 
@@ -90,36 +91,14 @@ class Calibration:
 
     def save(self, path, fingerprint: str) -> None:
         """Writes a file for the checkpoint of a fingerprint, in one step."""
-        from safetensors.numpy import save_file
-
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            arrays = {field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)}
-            save_file(
-                arrays | {"pieces": arrays["pieces"].astype(np.float16)},
-                temporary,
-                {"checkpoint_fingerprint": fingerprint, "format_version": FORMAT},
-            )
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        save_beside(path, arrays | {"pieces": self.pieces.astype(np.float16)}, fingerprint, FORMAT)
 
     @classmethod
     def load(cls, path, fingerprint: str) -> "Calibration | None":
         """Reads such a file; None if there is none, it is damaged, or it belongs to other weights."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, "numpy") as file:
-                expected = {"checkpoint_fingerprint": fingerprint, "format_version": FORMAT}
-                if file.metadata() != expected:
-                    return None
-                arrays = {field.name: file.get_tensor(field.name).astype(np.float32) for field in fields(cls)}
-        except (OSError, SafetensorError):
-            return None
-        return cls(**arrays)
+        arrays = load_beside(path, [field.name for field in fields(cls)], fingerprint, FORMAT)
+        return None if arrays is None else cls(**arrays)
 
 
 def percentile(standard: np.ndarray) -> np.ndarray:
