@@ -180,15 +180,18 @@ def check_numbers(settings: object, lowest: dict[str, float]) -> None:
             raise ValueError(f"`{name}` is {reprlib.repr(value)}; it must be {kind} of at least {least:g}.")
 
 
-def list_files(folder: str | os.PathLike) -> list[str]:
+def list_files(folder: str | os.PathLike, refused: list[OSError] | None = None) -> list[str]:
     """Paths of the MIDI files, scores and recordings below a folder, sorted; hidden files and folders are left out.
 
+    Args:
+        refused (`list[OSError]`, *optional*): is given the errors of folders below that cannot be listed, which name
+            them; without it they are passed over.
     Raises:
         NotADirectoryError, FileNotFoundError, PermissionError: the folder itself cannot be listed.
     """
     os.listdir(folder)  # `os.walk` would pass over the error
     paths = []
-    for parent, folders, names in os.walk(folder, followlinks=False):
+    for parent, folders, names in os.walk(folder, onerror=None if refused is None else refused.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:

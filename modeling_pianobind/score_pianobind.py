@@ -17,10 +17,9 @@ import struct
 import subprocess
 import sys
 import threading
-import warnings
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from xml.parsers.expat import ExpatError, ParserCreate
@@ -76,11 +75,13 @@ class ScoreReading:
         midi (`symusic.Score`): its piano part, in ticks.
         measures (`list[Measure]`): as they are played, repeats and all.
         name (`str`): what error messages call it.
+        voices (`list[str]`): the sung parts that were left out.
     """
 
     midi: symusic.Score
     measures: list[Measure]
     name: str
+    voices: list[str] = field(default_factory=list)
 
     def measure_starts(self) -> tuple[np.ndarray, list[str]]:
         """When each measure begins, in seconds, and its name."""
@@ -121,7 +122,7 @@ def read_score(source, name: str | None = None) -> ScoreReading:
         Measure(float(start), label, tuple(meter) if meter else None, marks)
         for start, label, meter, marks in answer["measures"]
     ]
-    kept = _piano_staves(answer["staves"], name)
+    kept, voices = _piano_staves(answer["staves"], name)
     try:
         content = base64.b64decode(answer["midi"], validate=True)
         if len(kept) < len(answer["staves"]):
@@ -129,7 +130,7 @@ def read_score(source, name: str | None = None) -> ScoreReading:
         midi = symusic.Score.from_midi(content)
     except (binascii.Error, RuntimeError, IndexError) as error:
         raise ValueError(f"{name}: verovio made no music of this score; export it again.") from error
-    return ScoreReading(_played(midi, measures), measures, name)
+    return ScoreReading(_played(midi, measures), measures, name, voices)
 
 
 @dataclass
@@ -325,8 +326,8 @@ def _stop_workers() -> None:
         _idle.get().stop()
 
 
-def _piano_staves(staves: list, name: str) -> set[str]:
-    """The numbers of the staves that a pianist plays.
+def _piano_staves(staves: list, name: str) -> tuple[set[str], list[str]]:
+    """The numbers of the staves that a pianist plays, and the names of the voices beside them.
 
     Raises:
         ValueError: there are other instruments than voices beside them, or none, or too many staves.
@@ -344,9 +345,7 @@ def _piano_staves(staves: list, name: str) -> set[str]:
     voices = sorted({" ".join(names[:1]) or "a voice" for number, names, _ in staves if kinds[number] == "voice"})
     if not kept and voices:
         raise ValueError(f"{name}: not a piano score, it has voices alone ({', '.join(voices)}); leave it out.")
-    if voices:
-        warnings.warn(f"{name}: its piano part is taken, without {', '.join(voices)}.", stacklevel=5)
-    return kept
+    return kept, voices
 
 
 def _part(names: list[str], program: str | None) -> str:

@@ -149,12 +149,23 @@ def test_a_hairpin_leads_to_the_next_dynamic():
     assert loud[6] == 100 and loud[7] == 84
 
 
+VOICE = '<score-part id="P2"><part-name>Voice</part-name></score-part>'
+SUNG = f'<part id="P2"><measure number="1">{ATTRIBUTES}{note("G", 5, 2)}</measure></part>'
+SONG = musicxml(two_measures(), parts=VOICE, more=SUNG)
+
+
 def test_piano_and_voice_give_the_piano_and_say_so():
-    voice = '<score-part id="P2"><part-name>Voice</part-name></score-part>'
-    sung = f'<part id="P2"><measure number="1">{ATTRIBUTES}{note("G", 5, 2)}</measure></part>'
-    with pytest.warns(UserWarning, match="its piano part is taken, without Voice"):
-        notes = read_midi(musicxml(two_measures(), parts=voice, more=sung).encode())
-    assert notes.pitch.tolist() == [60, 62, 76]
+    with pytest.warns(UserWarning, match="its piano part is taken, without Voice") as said:
+        notes = read_midi(SONG.encode())
+    assert notes.pitch.tolist() == [60, 62, 76] and len(said) == 1
+
+
+def test_solo_only_refuses_a_score_with_a_voice(tmp_path, recwarn):
+    (tmp_path / "song.musicxml").write_text(SONG)
+    for source in (SONG.encode(), tmp_path / "song.musicxml", read_score(SONG.encode())):
+        with pytest.raises(ValueError, match="not for a piano alone, it has a part for Voice; leave it out"):
+            read_midi(source, solo_only=True)
+    assert len(read_midi(SIMPLE.encode(), solo_only=True)) == 6 and not recwarn.list
 
 
 BOMB = zipped(SIMPLE[:-20] + " " * (30 << 20))
