@@ -135,7 +135,7 @@ FILES = {
     "a/performance.mid": ("y", unit(0, 1), played(music(7), 1, 0.6, 0.05)),
     "a/score.musicxml": ("z", unit(0, 3), played(music(7), 2, 1.5, 0.0, 0.05)),
     "d/full.mid": ("p", unit(6), music(8)),
-    "d/easy.mid": ("q", unit(6, 7), played(music(8), 3, 0.9, 0.0, 0.3)),
+    "d/easy.mid": ("q", unit(6, 7), played(music(8), 3, 0.9, 0.0, 0.25)),
     "b/other.mid": ("v", unit(0, 2), music(3)),
     "b/encoded.mid": ("w", unit(4), music(5)),
     "b/encoded again.mid": ("u", unit(4), music(5)),

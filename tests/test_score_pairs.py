@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 
+from modeling_pianobind.notes_pianobind import read_midi
 from training.data import score_pairs
 from training.data.corpus import PackedCorpus
 from training.data.dataset import PRINTED_SHARE, WindowSampler
 from training.data.score_pairs import align_scores, open_score_pairs
 from training.data.sources import TrainingCorpus
 
+from .corpus_files import run
 from .test_duplicates import music, played
 from .test_scores import ATTRIBUTES, musicxml
 from .test_training_parts import ROWS
@@ -32,11 +34,16 @@ def printed(notes) -> str:
     return musicxml("".join(measures))
 
 
+def white_keys(seed):
+    notes = music(seed)
+    notes.pitch = notes.pitch - np.isin(notes.pitch % 12, [1, 3, 6, 8, 10])
+    return notes
+
+
 @pytest.fixture
 def folders(tmp_path):
     """A score, and a corpus of: its performance, that of the `valid` split, and one that is another piece."""
-    notes = music(7)
-    notes.pitch = notes.pitch - np.isin(notes.pitch % 12, [1, 3, 6, 8, 10])
+    notes = white_keys(7)
     rows = [ROWS[0] | {"id": name, "split": split} for name, split in (("a", "train"), ("b", "valid"), ("c", "train"))]
     own = played(notes, 1, 0.5)
     corpus = PackedCorpus.pack(rows, [own, own, music(9)])
@@ -97,6 +104,14 @@ def test_half_of_the_second_views_of_a_performance_are_printed_ones_in_the_windo
             keys.add(frozenset((example["rows"][:, 0] % 12).tolist()))
     assert abs(np.mean(seen) - PRINTED_SHARE) < 0.25
     assert len(keys) > 2, "windows and views are transposed together"
+
+
+def test_a_data_set_is_built_from_scores_too(tmp_path):
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "one.musicxml").write_text(printed(white_keys(7)))
+    status, rows, refused = run(tmp_path, [{"path": str(tmp_path / "music"), "licence": "CC0"}], window_seconds=20.0)
+    assert (status, refused) == (0, {}) and len(rows) > 3
+    assert sum(len(read_midi(row["midi"])) for row in rows) > 200
 
 
 def test_a_folder_without_pairs_is_refused(folders):

@@ -187,7 +187,7 @@ BAD = {
     "other.xml": ("<?xml version='1.0'?><!-- <mei> --><svg><note/></svg>", "this XML is not a score .it holds <svg>"),
     "cut.musicxml": (SIMPLE[: len(SIMPLE) // 2], "XML is damaged or cut off"),
     "empty.mei": ("", "the file is empty"),
-    "text.abc": ("no music here", "no MusicXML, MEI, Humdrum or ABC"),
+    "text.abc": ("no music here", "not MusicXML, MEI, Humdrum or ABC"),
     "silent.musicxml": (musicxml(""), "silent.musicxml: "),
     "violin.musicxml": (musicxml(two_measures(), "Violin I"), "parts for Violin I"),
     "song.musicxml": (musicxml(two_measures(), "Soprano"), "voices alone .Soprano"),
