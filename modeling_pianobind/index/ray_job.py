@@ -85,8 +85,6 @@ def embed_folder(
             raise ValueError(f"{output}: holds an index already; choose a new or an empty folder.")
     with user_errors(folder):
         paths = list_files(os.path.abspath(folder))
-    if not paths:
-        raise UserError(f"{folder}: there is no MIDI file or recording in it; give a folder with music")
     name = os.fspath(checkpoint or default_checkpoint())
     name = os.path.abspath(name) if os.path.isdir(name) else name
     settings = {"checkpoint": name, "device": device, "transcribe": transcribe}
