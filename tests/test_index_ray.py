@@ -54,6 +54,9 @@ def test_a_worker_killed_in_the_middle_loses_nothing(
     assert len(failures) == 1 and "bad.mid: the file ends within its header" in failures[0]
     whole, index = EmbeddingIndex.build(tiny_model, tiny_processor, large), EmbeddingIndex.load(tmp_path / "index")
     assert sorted(index.paths) == sorted(whole.paths) and len(index) == 30
+    assert dict(zip(index.file_table.paths, index.file_table.facts[:, 0].tolist(), strict=True)) == dict(
+        zip(whole.file_table.paths, whole.file_table.facts[:, 0].tolist(), strict=True)
+    )
     rows = [whole.paths.index(path) for path in index.paths]
     np.testing.assert_allclose(index.embeddings, whole.embeddings[rows], atol=1e-5)
     assert [failure.path for failure in index.failures] == [str(large / "bad.mid")]

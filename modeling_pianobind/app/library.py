@@ -2,21 +2,23 @@
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from ..gate_pianobind import Limits
 from ..index.alignment import Example
 from ..index.duplicates import DEFAULT_CONFIDENCE
+from ..index.filters import Filters
 from ..index.finder import Finder
 from ..index.folder_index import Collection
+from ..index.names import common_folder, titles
 from ..index.note_alignment import NoteLine, confidences
 from ..inputs_pianobind import EXTENSIONS, SCORE_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.beside import path_beside
 from ..service.checkpoint import Checkpoint
-from ..service.errors import UserError
-from ..service.examples import titles
+from ..service.errors import UserError, user_errors
 from ..service.piece_heads import EmotionHead
 from .music import Midi, Recording, excerpt_around, flac, open_music
 from .piano_roll import draw_moods, draw_roll
@@ -24,6 +26,7 @@ from .score_page import page_html, score_page
 from .uploads import Uploads
 
 TAGS_SHOWN = 5
+FILTERS_KEPT = 8  # finders of so many settings of the filters are kept
 AXIS_LABELS = 2  # words at each end of a map's axis
 
 
@@ -42,6 +45,7 @@ class View:
         tags (`list[tuple[str, float]]`): label, and how far it stands out: 1 for the label that fits best, 0 for the
             middle one of all labels.
         score (`float` or None): cosine with the query.
+        fit (`float` or None): 0 to 1, how well it fits; see `Hit`.
         problem (`str`): why there is no roll.
         has_score (`bool`): whether a score of it can be shown.
     """
@@ -57,8 +61,22 @@ class View:
     moods: str = ""
     tags: list | tuple = ()
     score: float | None = None
+    fit: float | None = None
     problem: str = ""
     has_score: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a search of the page found.
+
+    Attributes:
+        views (`list[View]`): best first.
+        notes (`list[str]`): what a person should know about them, such as that nothing fits well.
+    """
+
+    views: list[View]
+    notes: list[str]
 
 
 class Library:
@@ -75,16 +93,19 @@ class Library:
     """
 
     def __init__(self, path, checkpoint: Checkpoint, instrument, limits: Limits | None = None):
-        self.index, self.failures = Collection(path, checkpoint).open()
+        collection = Collection(path, checkpoint)
+        self.index, self.failures = collection.open()
         if not len(self.index):
             raise UserError(f"{path}: there is no piece in it that can be read; give another folder or index")
         self.checkpoint, self.instrument, self.limits = checkpoint, instrument, limits or Limits()
-        self.uploads, self.finder = Uploads(), Finder(self.index, checkpoint)
-        self.paths = self.index.paths
+        self.uploads, self.paths = Uploads(), self.index.paths
+        folder = common_folder(self.paths) if collection.saved is not None else path
+        self._finder = lru_cache(FILTERS_KEPT)(lambda filters: Finder(self.index, checkpoint, folder, filters=filters))
         self._scores = [number for number, path in enumerate(self.paths) if path.lower().endswith(SCORE_EXTENSIONS)]
         self._scores_of: dict[str, int | None] = {}
         self._number = {path: number for number, path in enumerate(self.paths)}
-        self._names = _display_names(self.paths, titles(path))
+        with user_errors(path):
+            self._names = _display_names(self.paths, folder, titles(folder) if folder else {})
         emotion_file = path_beside(checkpoint.name, EmotionHead.file)
         self._emotion = EmotionHead.load(emotion_file, checkpoint.weights_fingerprint)
         self.labels, self._label_embeds = label_embeddings(checkpoint.embed_text)
@@ -98,12 +119,24 @@ class Library:
         return self._names[number]
 
     def search(self, words: str, example: str = "", text_weight: float = 0.5, top_k: int = 8) -> list[View]:
+        """The pieces that fit best among all; see `answer`."""
+        return self.answer(words, example, text_weight, top_k=top_k).views
+
+    def answer(
+        self,
+        words: str,
+        example: str = "",
+        text_weight: float = 0.5,
+        filters: dict[str, str] | None = None,
+        top_k: int = 8,
+    ) -> Answer:
         """The pieces that fit best, best first; a piece that serves as the example is left out.
 
         Args:
             words (`str`): a description, or "".
             example (`str`): key of a piece or upload, or "".
             text_weight (`float`): 0 to 1, the weight of the words; the example has the rest.
+            filters (`dict[str, str]`, *optional*): what `Filters.parse` takes, as people write it.
         Raises:
             UserError: there is neither, or one of them cannot be taken.
         """
@@ -114,20 +147,25 @@ class Library:
             raise UserError("There is nothing to search for; describe the music, or drop a MIDI file or recording.")
         weight = float(np.clip(text_weight, 0.0, 1.0))
         like = self.example(example) if example else None
-        hits = self.finder.find(words or None, like, top_k + 1, weight).hits
-        wanted = [hit for hit in hits if str(self._number[hit.path]) != example][:top_k]
+        try:
+            finder = self._finder(Filters.parse(**filters or {}))
+        except ValueError as error:
+            raise UserError(error) from error
+        found = finder.find(words or None, like, top_k + 1, weight)
         views = []
-        for hit in wanted:
+        for hit in [hit for hit in found.hits if str(self._number[hit.path]) != example][:top_k]:
             window = None if hit.start_seconds is None else (hit.start_seconds, hit.end_seconds)
-            views.append(self.view(str(self._number[hit.path]), window, hit.score))
-        return views
+            view = self.view(str(self._number[hit.path]), window)
+            view.score, view.fit = hit.score, hit.fit
+            views.append(view)
+        return Answer(views, found.notes)
 
     def example(self, key: str) -> Example:
         """A piece or upload, to search by."""
         number = self._piece(key)
         return self.uploads.get(key).example if number is None else self.index.example(number)
 
-    def view(self, key: str, window: tuple[float, float] | None = None, score: float | None = None) -> View:
+    def view(self, key: str, window: tuple[float, float] | None = None) -> View:
         """A piece or upload as the page shows it.
 
         Raises:
@@ -135,7 +173,7 @@ class Library:
         """
         number = self._piece(key)
         title, subtitle = (self.uploads.get(key).name, "your file") if number is None else self._names[number]
-        view = View(key, title, subtitle, window=window, score=score, tags=self._tags(self.example(key).embedding))
+        view = View(key, title, subtitle, window=window, tags=self._tags(self.example(key).embedding))
         try:
             music = self._music(key)
             excerpt = excerpt_around(music.seconds, window)
@@ -211,17 +249,17 @@ class Library:
         return [(label, (score - middle) / max(best - middle, 1e-6)) for label, score in ranked[:TAGS_SHOWN]]
 
 
-def _display_names(paths, known) -> list[tuple[str, str]]:
-    """Title and subtitle of each piece: from `examples.jsonl` if listed there, else from the file's name."""
-    common = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+def _display_names(paths, common, known) -> list[tuple[str, str]]:
+    """Title and subtitle of each piece: from a metadata file if listed there, else from the file's name."""
     names = []
     for path in paths:
         modality = EXTENSIONS.get(os.path.splitext(path)[1].lower())
         kind = {"midi": "MIDI", "score": "score"}.get(modality, "recording")
-        folder = os.path.relpath(os.path.dirname(path), common or None)
-        title, creator = known.get(os.path.basename(path), ("", ""))
+        below = os.path.relpath(path, common) if common else os.path.basename(path)
+        folder = os.path.dirname(below)
+        title, creator = known.get(os.path.normpath(below)) or known.get(os.path.basename(path), ("", ""))
         stem = os.path.splitext(os.path.basename(path))[0].replace("_", " ").strip()
-        details = (creator, "" if folder == "." else folder, kind)
+        details = (creator, folder, kind)
         names.append((title or stem, " · ".join(detail for detail in details if detail)))
     return names
 
@@ -250,4 +288,4 @@ def _lay_out(embeds: np.ndarray, labels, label_embeds) -> tuple[np.ndarray, dict
     return 0.5 * ranks + 0.5 * scaled, words
 
 
-__all__ = ["Library", "View"]
+__all__ = ["Answer", "Library", "View"]

@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..index.embedding_index import Hit
 
@@ -36,10 +37,12 @@ def as_m3u8(hits: Sequence[Hit]) -> str:
     """A playlist; players that know `#EXTVLCOPT` start a piece at its best window."""
     lines = ["#EXTM3U"]
     for hit in hits:
-        lines.append(f"#EXTINF:-1,{os.path.splitext(os.path.basename(hit.path))[0]}")
+        path = os.path.abspath(hit.path)
+        name = " ".join(os.path.splitext(os.path.basename(path))[0].split())
+        lines.append(f"#EXTINF:-1,{name}")
         if hit.start_seconds:
             lines.append(f"#EXTVLCOPT:start-time={hit.start_seconds:g}")
-        lines.append(os.path.abspath(hit.path))
+        lines.append(Path(path).as_uri() if set(path) & {"\n", "\r"} else path)  # an entry is one line
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv", "examples.jsonl")
 FILE_COLUMNS = ("file_name", "file", "path")  # `file_name` as in the data sets of Hugging Face
+CREATOR_COLUMNS = ("creator", "composer", "artist")
 MAX_COLUMN_CHARACTERS = 300  # longer values are texts about a piece, not names
 # Words of many names or queries; a name is not found by them alone.
 COMMON = frozenset(
@@ -76,6 +77,22 @@ def _by_file(rows: Iterable[dict]):
             )
 
 
+def titles(folder: str | os.PathLike) -> dict[str, tuple[str, str]]:
+    """Title and creator by a file's path below the folder, of the files that a metadata file names; "" for neither.
+
+    Args:
+        folder: one without a metadata file has no titles.
+    Raises:
+        ValueError, OSError: as `read_metadata`.
+    """
+    found = {}
+    for file, columns in read_metadata(folder).items():
+        columns = {name.lower(): value for name, value in columns.items()}
+        creator = next((columns[name] for name in CREATOR_COLUMNS if name in columns), "")
+        found[file] = columns.get("title", ""), creator
+    return found
+
+
 class NameIndex:
     """Names of pieces, to be ranked.
 
@@ -133,4 +150,4 @@ def common_folder(paths: Sequence[str]) -> str | None:
         return None
 
 
-__all__ = ["NameIndex", "common_folder", "names_of", "read_metadata", "words_of"]
+__all__ = ["NameIndex", "common_folder", "names_of", "read_metadata", "titles", "words_of"]
