@@ -78,7 +78,7 @@ def test_mistakes_are_one_line(tmp_path, capsys, corpus):
     (tmp_path / "empty").mkdir()
     for folder, output, reason in (
         (tmp_path / "missing", tmp_path / "x", "does not exist"),
-        (tmp_path / "empty", tmp_path / "x", "no MIDI file or recording"),
+        (tmp_path / "empty", tmp_path / "x", "there is no .mid"),
         (corpus, corpus, "something else than an index"),
     ):
         assert ray_job.main([str(folder), "--output", str(output)]) == 2

@@ -91,8 +91,6 @@ def embed_folder(
     with user_errors(folder):
         refused: list[OSError] = []
         paths = list_files(os.path.abspath(folder), refused)
-    if not paths:
-        raise UserError(f"{folder}: there is no MIDI file or recording in it; give a folder with music")
     name = os.fspath(checkpoint or default_checkpoint())
     name = os.path.abspath(name) if os.path.isdir(name) else name
     settings = {"checkpoint": name, "device": device, "transcribe": transcribe, "solo_only": solo_only}
