@@ -293,7 +293,7 @@ def run_embed(args: argparse.Namespace) -> int:
     """Writes the embeddings of single files."""
     output = Path(args.output)
     if output.suffix.lower() not in (".npz", ".parquet"):
-        raise UserError(f"{output}: its extension is not .npz or .parquet; choose one of them")
+        raise UserError(f"{output}: its extension is neither .npz nor .parquet; choose one of them")
     if not output.parent.is_dir():
         raise UserError(f"{output}: its folder does not exist; make it first")
     if not os.path.exists(args.path):

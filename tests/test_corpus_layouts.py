@@ -183,7 +183,7 @@ def test_links_in_archives_are_not_followed(tmp_path, capsys):
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
         archive.addfile(link)
     status, _, _ = run(tmp_path, [{"path": str(folder), "layout": "rows"}])
-    assert status == 2 and "no plain file" in capsys.readouterr().err
+    assert status == 2 and "not a plain file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
