@@ -193,7 +193,7 @@ class TestSound:
 
     def test_a_soundfont_that_would_play_out_of_tune_is_refused(self, tmp_path):
         (tmp_path / "font.sf2").write_bytes(b"RIFF")
-        with pytest.raises(ValueError, match=r"no \.sf3 soundfont"):
+        with pytest.raises(ValueError, match=r"is not an \.sf3 soundfont"):
             Soundfont(tmp_path / "font.sf2")
 
 
