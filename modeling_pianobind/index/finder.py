@@ -1,6 +1,8 @@
 """A search as people mean it: words, negations, names and filters together, with scores that mean something."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -9,6 +11,7 @@ from ..service.checkpoint import Checkpoint
 from ..service.query import embed_query, parse_query, unknown_words
 from .alignment import Example
 from .embedding_index import EmbeddingIndex, Hit
+from .feedback import Background, refine
 from .filters import Filters
 from .names import NameIndex, names_of
 
@@ -59,26 +62,37 @@ class Finder:
             self._notes.append("no piece passes the filters; widen them")
 
     def find(
-        self, text: str | None = None, example: Example | None = None, top_k: int = 10, text_weight: float = 0.5
+        self,
+        text: str | None = None,
+        example: Example | None = None,
+        top_k: int = 10,
+        text_weight: float = 0.5,
+        more: Sequence[np.ndarray] = (),
+        less: Sequence[np.ndarray] = (),
     ) -> Found:
-        """Finds the pieces that fit words, an example, or both.
+        """Finds the pieces that fit words, an example, or both; or feedback alone.
 
+        Args:
+            more, less (each `np.ndarray` of shape `(n, dim)`): embeddings of pieces that the words, or the example, are
+                moved towards and away from; see `refine`.
         Raises:
-            ValueError, UserError: as `EmbeddingIndex.search`, or the text cannot be embedded.
+            ValueError, UserError: as `EmbeddingIndex.search` and `refine`, or the text cannot be embedded.
         """
         notes = list(self._notes)
         query = None if text is None else parse_query(text)
         words = None if query is None else embed_query(self.checkpoint.embed_text, query)
         if not len(self.index):
             return Found([], notes)
+        if len(more) or len(less):
+            words = refine(words, more, less, self._background)
         if example is not None:
             hits = self.index.search_like(example, top_k, words, text_weight)
             standard = self._standard(example.embedding, [hit.score for hit in hits])
             return Found(_with_fit(hits, percentile(standard)), notes)
         # A denied word in a name says nothing of the music, so such a query goes by the sound alone.
-        coverage = self._coverage(text) if not query.unwanted else np.zeros(0)
+        coverage = self._coverage(text) if query is not None and not query.unwanted else np.zeros(0)
         hits = self._fused(words, coverage, top_k) if coverage.any() else self.index.search(words, top_k)[0]
-        understood = self._understood(query)
+        understood = 1.0 if query is None else self._understood(query)
         fits = understood * percentile(self._standard(words, [hit.score for hit in hits]))
         named = np.zeros(len(hits))
         if coverage.any():
@@ -88,6 +102,10 @@ class Finder:
         if not len(fits) or fits.max() < POOR_FIT:
             notes.append(self._poor_fit(query, understood))
         return Found(_with_fit(hits, fits), notes)
+
+    @cached_property
+    def _background(self) -> Background:
+        return Background.of(self.index.embeddings[:: max(1, len(self.index) // CORPUS_SAMPLE)])
 
     def _understood(self, query) -> float:
         """How far a query reads as a description of music: as far as its least musical part."""
@@ -122,13 +140,13 @@ class Finder:
         return sorted(found, key=lambda hit: (-value[hit.path], hit.path))[:top_k]
 
     def _poor_fit(self, query, understood: float) -> str:
-        unknown = unknown_words(query, self.checkpoint.count_tokens)
+        unknown = [] if query is None else unknown_words(query, self.checkpoint.count_tokens)
         if unknown:
             known = "the model knows English descriptions of music"
             return f"nothing fits well: {known}, and not {', '.join(map(repr, unknown[:5]))}"
         if understood < POOR_FIT:
             return "nothing fits well: the query does not read as a description of music, such as 'calm, slow waltz'"
-        return "nothing fits well: no piece here stands out for this query"
+        return "nothing fits well: no piece here stands out for this search"
 
 
 def _bonus(coverage):
