@@ -114,7 +114,9 @@ def _measure_kind(users, rows, embeds, embed_text, seed) -> dict:
         for key, curves in of_user.items():
             found[key].append(np.mean(curves, axis=0))
         chance.append(liked.mean())
-        gain = {key: round(float(found[key][-1][-1] - found[key][-1][0]), 4) for key in ("page refine", "unseen refine")}
+        gain = {
+            key: round(float(found[key][-1][-1] - found[key][-1][0]), 4) for key in ("page refine", "unseen refine")
+        }
         per_user[name] = {"liked": int(liked.sum()), "among": len(liked), **gain}
     figures = {"users": len(users), "chance": round(float(np.mean(chance)), 4)}
     for key, curves in found.items():

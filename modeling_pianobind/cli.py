@@ -1,4 +1,4 @@
-"""The `pianobind` command: search, index, embed, describe, duplicates, export, demo, app.
+"""The `pianobind` command: search, index, embed, describe, duplicates, playlist, export, demo, app.
 
 torch and transformers are imported only to embed files: `--help` and a search of a saved index start fast.
 """
@@ -16,6 +16,7 @@ from .app.command import add_arguments as add_app_arguments
 from .app.command import run as run_app
 from .commands import describe as describe_command
 from .commands import duplicates as duplicates_command
+from .commands import playlist as playlist_command
 from .commands import search as search_command
 from .commands.output import span
 from .index.embedding_index import EmbeddingIndex
@@ -202,6 +203,16 @@ def _parser() -> Parser:
     duplicates_command.add_arguments(duplicates)
     reading(duplicates)
     computing(duplicates)
+
+    playlist = command(
+        "playlist",
+        playlist_command.run,
+        "Choose and order pieces that go on from examples, along a path of moods.",
+        f"{CACHE_NOTE} {EPILOG}",
+    )
+    playlist_command.add_arguments(playlist)
+    reading(playlist)
+    computing(playlist)
 
     export = command("export", run_export, "Write the model as ONNX files (extra [onnx]), checked against PyTorch.")
     export.add_argument("--onnx", metavar="FOLDER", required=True, help="where to write them")

@@ -20,6 +20,7 @@ from modeling_pianobind import (
     PianoBindMidiConfig,
     PianoBindModel,
     PianoBindProcessor,
+    cli,
 )
 from modeling_pianobind.service.calibration import FILE, Calibration, example_files
 from modeling_pianobind.service.checkpoint import Checkpoint
@@ -139,6 +140,28 @@ def write_audio():
         return path
 
     return write
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache of the test's own."""
+    monkeypatch.setenv("PIANOBIND_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def pianobind(tiny_checkpoint, cache, capsys):
+    """`pianobind(*arguments)` -> exit status, stdout, stderr, with the tiny checkpoint."""
+
+    def run(*arguments, checkpoint=tiny_checkpoint):
+        argv = list(map(str, arguments)) + (["--checkpoint", str(checkpoint)] if checkpoint else [])
+        status = cli.main(argv)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        # Random weights know no music, so most queries fit nothing; what is said then has tests of its own.
+        return status, out, "".join(line for line in err.splitlines(True) if "nothing fits well" not in line)
+
+    return run
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ class Background:
         centred = embeds - mean
         covariance = centred.T @ centred / max(len(embeds) - 1, 1)
         variances, axes = np.linalg.eigh(covariance)
-        # With no floor all directions would count the same, those of noise too; with a high one only the largest would.
+        # Without a floor all directions would count the same, those of noise too.
         floor = SHRINKAGE * max(variances.mean(), 1e-9)
         scales = 1 / np.sqrt(np.maximum(variances, 0) + floor)
         scales /= np.sqrt(max((scales**2 * np.maximum(variances, 0)).sum(), 1e-9))
