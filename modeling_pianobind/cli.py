@@ -1,4 +1,4 @@
-"""The `pianobind` command: search, index, embed, describe, duplicates, playlist, export, demo, app.
+"""The `pianobind` command: search, index, embed, describe, duplicates, playlist, map, export, demo, app.
 
 torch and transformers are imported only to embed files: `--help` and a search of a saved index start fast.
 """
@@ -16,6 +16,7 @@ from .app.command import add_arguments as add_app_arguments
 from .app.command import run as run_app
 from .commands import describe as describe_command
 from .commands import duplicates as duplicates_command
+from .commands import map as map_command
 from .commands import playlist as playlist_command
 from .commands import search as search_command
 from .commands.output import span
@@ -213,6 +214,16 @@ def _parser() -> Parser:
     playlist_command.add_arguments(playlist)
     reading(playlist)
     computing(playlist)
+
+    corpus_map = command(
+        "map",
+        map_command.run,
+        "Draw a corpus in two dimensions, on a page that plays it or as a picture (extra [map]).",
+        f"{CACHE_NOTE} {EPILOG}",
+    )
+    map_command.add_arguments(corpus_map)
+    reading(corpus_map)
+    computing(corpus_map)
 
     export = command("export", run_export, "Write the model as ONNX files (extra [onnx]), checked against PyTorch.")
     export.add_argument("--onnx", metavar="FOLDER", required=True, help="where to write them")

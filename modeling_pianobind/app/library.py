@@ -10,8 +10,9 @@ from ..index.alignment import Example
 from ..index.duplicates import DEFAULT_CONFIDENCE
 from ..index.finder import Finder
 from ..index.folder_index import Collection
+from ..index.names import display_names
 from ..index.note_alignment import NoteLine, confidences
-from ..inputs_pianobind import EXTENSIONS, SCORE_EXTENSIONS, explain
+from ..inputs_pianobind import SCORE_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError
@@ -80,7 +81,7 @@ class Library:
         self._scores = [number for number, path in enumerate(self.paths) if path.lower().endswith(SCORE_EXTENSIONS)]
         self._scores_of: dict[str, int | None] = {}
         self._number = {path: number for number, path in enumerate(self.paths)}
-        self._names = _display_names(self.paths, titles(path))
+        self._names = display_names(self.paths, titles(path))
         self.labels, self._label_embeds = label_embeddings(checkpoint.embed_text)
         self.map_points, self.map_words = _lay_out(self.index.embeddings, self.labels, self._label_embeds)
 
@@ -200,21 +201,6 @@ class Library:
         ranked = rank_labels(embedding, self.labels, self._label_embeds, len(self.labels))
         best, middle = ranked[0][1], ranked[len(ranked) // 2][1]
         return [(label, (score - middle) / max(best - middle, 1e-6)) for label, score in ranked[:TAGS_SHOWN]]
-
-
-def _display_names(paths, known) -> list[tuple[str, str]]:
-    """Title and subtitle of each piece: from `examples.jsonl` if listed there, else from the file's name."""
-    common = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-    names = []
-    for path in paths:
-        modality = EXTENSIONS.get(os.path.splitext(path)[1].lower())
-        kind = {"midi": "MIDI", "score": "score"}.get(modality, "recording")
-        folder = os.path.relpath(os.path.dirname(path), common or None)
-        title, creator = known.get(os.path.basename(path), ("", ""))
-        stem = os.path.splitext(os.path.basename(path))[0].replace("_", " ").strip()
-        details = (creator, "" if folder == "." else folder, kind)
-        names.append((title or stem, " · ".join(detail for detail in details if detail)))
-    return names
 
 
 def _lay_out(embeds: np.ndarray, labels, label_embeds) -> tuple[np.ndarray, dict[str, str]]:

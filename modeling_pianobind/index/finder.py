@@ -73,8 +73,8 @@ class Finder:
         """Finds the pieces that fit words, an example, or both; or feedback alone.
 
         Args:
-            more, less (each `np.ndarray` of shape `(n, dim)`): pieces that the words, or the example, are moved towards
-                and away from; see `refine`.
+            more, less (each `np.ndarray` of shape `(n, dim)`): pieces that the words, or the example, are moved
+                towards and away from; see `refine`.
         Raises:
             ValueError, UserError: as `EmbeddingIndex.search` and `refine`, or the text cannot be embedded.
         """
