@@ -2,20 +2,21 @@
 
     python -m evaluation.measure_feedback CHECKPOINT CORPUS --output JSON [--cache FILE.npz]
 
-A user types the artist's name or words of the mood, sees ten pieces, marks each as right or wrong, and sees the next ten
-that are not marked yet. Pieces are one for each song, so that no version of a song helps to find another. Measured after
-each round: `page`, the ten best of all pieces, marked ones among them; `unseen`, the ten best of another half of the songs,
-of which the user has never marked any. Names of files and metadata are not used.
+A user types words, sees ten pieces, marks each as right or wrong, and sees the next ten that are not marked yet. The
+words are either the name of the artist or words for the mood (`named`), or others: the label of `describe` that fits
+the artist best, and "piano music" for a mood (`other words`). Pieces are one for each song, so that no version of a song
+helps to find another. Measured after each round: `page`, the ten best of all pieces, marked ones among them; `unseen`,
+the ten best of another half of the songs, of which the user has never marked any. Names of files are not used.
 """
 
 import argparse
 import sys
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
 from modeling_pianobind.index.feedback import Background, refine
-from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS
+from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS, label_embeddings
 from modeling_pianobind.service.checkpoint import Checkpoint
 from training.data.facts import creator_name
 
@@ -25,34 +26,56 @@ from .piece_embeddings import SECONDS, add_arguments, embedded
 
 ROUNDS, PAGE = 3, 10
 MIN_SONGS = 6  # of an artist
-HALVES = 10  # draws of the half that is never marked
+HALVES = 4  # draws of the half that is never marked
 ROCCHIO = (1.0, 0.75, 0.15)  # weights of the query, of what is wanted and of what is not, as is usual
 
 
-def taste_groups(rows: list[dict]) -> dict[str, list[tuple[str, list[str], np.ndarray, np.ndarray]]]:
-    """Users by kind: name, queries, the rows that are known either way, and which of these the user likes."""
+@dataclass(frozen=True)
+class User:
+    """Someone who likes some pieces of a corpus.
+
+    Attributes:
+        name (`str`): an artist, or a mood.
+        queries (`dict[str, np.ndarray]`): embeddings of what the user types, by kind of words.
+        places (`np.ndarray` of shape `(pieces,)`): rows of which it is known whether the user likes them.
+        liked (`np.ndarray` of shape `(pieces,)`): whether.
+    """
+
+    name: str
+    queries: dict[str, np.ndarray]
+    places: np.ndarray
+    liked: np.ndarray
+
+
+def make_users(rows: list[dict], embeds: np.ndarray, embed_text) -> dict[str, list[User]]:
+    """Users by kind: those of artists with `MIN_SONGS` songs, and those of the four quadrants of emotion."""
     names = np.array([creator_name(row) or "" for row in rows])
-    known = _one_a_song(rows, names != "")
-    artists = [
-        (name, [name], known, names[known] == name)
-        for name in sorted({*names[known]})
-        if (names[known] == name).sum() >= MIN_SONGS
-    ]
-    quadrant = np.array([row.get("emotion_quadrant") or 0 for row in rows])
-    rated = _one_a_song(rows, quadrant > 0)
-    moods = [
-        (f"quadrant {number}", list(prompts), rated, quadrant[rated] == number)
-        for number, prompts in EMOTION_PROMPTS.items()
-        if (quadrant[rated] == number).sum() >= MIN_SONGS
-    ]
-    return {"artist": artists, "mood": moods}
+    quadrants = np.array([row.get("emotion_quadrant") or 0 for row in rows])
+    _, labels = label_embeddings(embed_text)
+    vague = embed_text(["piano music"])[0]
+    users = {"artist": [], "mood": []}
+    known = one_a_song(rows, names != "")
+    for name in sorted({*names[known].tolist()}):
+        liked = names[known] == name
+        if liked.sum() >= MIN_SONGS:
+            pieces = embeds[known]
+            label = labels[np.argmax(labels @ (pieces[liked].mean(axis=0) - pieces.mean(axis=0)))]
+            users["artist"].append(User(name, {"named": embed_text([name])[0], "other words": label}, known, liked))
+    known = one_a_song(rows, quadrants > 0)
+    for number, prompts in EMOTION_PROMPTS.items():
+        liked = quadrants[known] == number
+        if liked.sum() >= MIN_SONGS:
+            queries = {"named": embed_text(list(prompts[:1]))[0], "other words": vague}
+            users["mood"].append(User(f"quadrant {number}", queries, known, liked))
+    return users
 
 
 def _has_taste(row) -> bool:
     return bool(creator_name(row) or row.get("emotion_quadrant"))
 
 
-def _one_a_song(rows, usable) -> np.ndarray:
+def one_a_song(rows: list[dict], usable: np.ndarray) -> np.ndarray:
+    """The first usable row of each song, ascending."""
     first = {}
     for place in np.flatnonzero(usable):
         first.setdefault(rows[place].get("song") or rows[place]["id"], place)
@@ -67,17 +90,21 @@ def rocchio(query, more, less, background=None) -> np.ndarray:
     return direction
 
 
-def session(query, embeds, liked, marked_from, judged_on, move, marks: int = PAGE) -> list[float]:
+WAYS = {"refine": (refine, PAGE), "refine, three thumbs a round": (refine, 3), "rocchio": (rocchio, PAGE)}
+PLACES = {"page": 1.0, "unseen": 0.5}  # and the share of the songs that is measured
+
+
+def session(query, embeds, liked, marked_from, judged_on, background, move=refine, marks: int = PAGE) -> list[float]:
     """Precision of the first ten before any feedback and after each round.
 
     Args:
         query (`np.ndarray` of shape `(dim,)`): the words.
         embeds (`np.ndarray` of shape `(pieces, dim)`), liked (`np.ndarray` of shape `(pieces,)`): the corpus.
         marked_from, judged_on (`np.ndarray`): places of the pieces that the user sees, and that are counted.
+        background (`Background`): of the pieces that the user sees.
         move: `refine`, or another function of its arguments.
         marks (`int`): how many pieces of a page get a thumb, the first ones.
     """
-    background = Background.of(embeds[marked_from])
     direction, unmarked, thumbs, found = query, list(marked_from), {True: [], False: []}, []
     for number in range(ROUNDS + 1):
         best = judged_on[np.argsort(-(embeds[judged_on] @ direction), kind="stable")[:PAGE]]
@@ -93,39 +120,50 @@ def session(query, embeds, liked, marked_from, judged_on, move, marks: int = PAG
 
 
 def measure(rows, embeds, embed_text, seed: int = 0) -> dict:
-    """Figures of all users, by kind, way of moving and place of measuring."""
-    return {kind: _measure_kind(users, rows, embeds, embed_text, seed) for kind, users in taste_groups(rows).items()}
-
-
-def _measure_kind(users, rows, embeds, embed_text, seed) -> dict:
-    ways = {"refine": (refine, PAGE), "refine, three thumbs a round": (refine, 3), "rocchio": (rocchio, PAGE)}
-    found = {f"{place} {way}": [] for place in ("page", "unseen") for way in ways}
-    chance, per_user = [], {}
-    for name, queries, places, liked in users:
-        random, of_user = np.random.default_rng(seed), {key: [] for key in found}
-        pieces = embeds[places]
-        halves = [np.array_split(random.permutation(len(places)), 2) for _ in range(HALVES)]
-        for query in embed_text(queries):
-            for way, (move, marks) in ways.items():
-                every = np.arange(len(places))
-                of_user[f"page {way}"].append(session(query, pieces, liked, every, every, move, marks))
-                for seen, unseen in halves:
-                    of_user[f"unseen {way}"].append(session(query, pieces, liked, seen, unseen, move, marks))
-        for key, curves in of_user.items():
-            found[key].append(np.mean(curves, axis=0))
-        chance.append(liked.mean())
-        gain = {
-            key: round(float(found[key][-1][-1] - found[key][-1][0]), 4) for key in ("page refine", "unseen refine")
+    """Figures of all users, by kind of user and of words."""
+    found = {}
+    for kind, users in make_users(rows, embeds, embed_text).items():
+        if not users:
+            raise ValueError(f"no {kind} has {MIN_SONGS} songs in this split; measure on another one.")
+        curves = [_measure_user(user, embeds[user.places], seed) for user in users]
+        found[kind] = {
+            "users": {user.name: int(user.liked.sum()) for user in users},
+            "pieces": len(users[0].places),
+            "chance": float(np.mean([user.liked.mean() for user in users])),
+            # Half of a small artist's songs cannot fill ten places.
+            "ceiling": {
+                place: float(np.mean([min(PAGE, user.liked.sum() * share) / PAGE for user in users]))
+                for place, share in PLACES.items()
+            },
         }
-        per_user[name] = {"liked": int(liked.sum()), "among": len(liked), **gain}
-    figures = {"users": len(users), "chance": round(float(np.mean(chance)), 4)}
-    for key, curves in found.items():
-        figures[key] = np.round(np.mean(curves, axis=0), 4).tolist()
-    for place in ("page", "unseen"):
-        figures[f"{place} gain"] = round(figures[f"{place} refine"][-1] - figures[f"{place} refine"][0], 4)
-    # Half of a small artist's songs cannot fill ten places.
-    ceiling = [min(PAGE, int(liked.sum()) / 2) / PAGE for *_, liked in users]
-    return figures | {"unseen ceiling": round(float(np.mean(ceiling)), 4), "per_user": per_user}
+        for words in users[0].queries:
+            of_words = {key: np.mean([curve[words, *key] for curve in curves], axis=0) for key in _keys()}
+            found[kind][words] = {
+                place: {way: of_words[place, way].round(4).tolist() for way in WAYS}
+                | {"gain": round(float(of_words[place, "refine"][-1] - of_words[place, "refine"][0]), 4)}
+                for place in PLACES
+            }
+    return found
+
+
+def _keys():
+    return [(place, way) for place in PLACES for way in WAYS]
+
+
+def _measure_user(user: User, pieces: np.ndarray, seed: int) -> dict:
+    """Precision before and after each round, by words, place and way."""
+    random, every = np.random.default_rng(seed), np.arange(len(pieces))
+    halves = [np.array_split(random.permutation(every), 2) for _ in range(HALVES)]
+    parts = {"page": [(every, every)], "unseen": halves}
+    found = {(words, *key): [] for words in user.queries for key in _keys()}
+    for place, splits in parts.items():
+        for seen, judged in splits:
+            background = Background.of(pieces[seen])
+            for words, query in user.queries.items():
+                for way, (move, marks) in WAYS.items():
+                    curve = session(query, pieces, user.liked, seen, judged, background, move, marks)
+                    found[words, place, way].append(curve)
+    return {key: np.mean(curves, axis=0) for key, curves in found.items()}
 
 
 def main(arguments=None) -> int:
@@ -144,9 +182,11 @@ def main(arguments=None) -> int:
     about = {"code_commit": code_commit(), "pieces": len(of.rows), "seconds_of_each": SECONDS, "rounds": ROUNDS}
     save_results(given.output, measured | about | {"feedback": found})
     for kind, figures in found.items():
-        for place in ("page", "unseen"):
-            curve = " ".join(f"{value:.3f}" for value in figures[f"{place} refine"])
-            print(f"{kind}, {place}: precision@10 {curve}; rocchio {figures[f'{place} rocchio'][-1]:.3f}")
+        for words in ("named", "other words"):
+            for place in PLACES:
+                of = figures[words][place]
+                curve = " ".join(f"{value:.3f}" for value in of["refine"])
+                print(f"{kind}, {words}, {place}: precision@10 {curve}; rocchio {of['rocchio'][-1]:.3f}")
     return 0
 
 

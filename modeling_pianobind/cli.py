@@ -1,4 +1,5 @@
-"""The `pianobind` command: search, index, embed, describe, duplicates, playlist, map, export, demo, app.
+"""The `pianobind` command: search, index, embed, describe, duplicates, playlist, profile, map, export,
+demo, app.
 
 torch and transformers are imported only to embed files: `--help` and a search of a saved index start fast.
 """
@@ -18,6 +19,7 @@ from .commands import describe as describe_command
 from .commands import duplicates as duplicates_command
 from .commands import map as map_command
 from .commands import playlist as playlist_command
+from .commands import profile as profile_command
 from .commands import search as search_command
 from .commands.output import span
 from .index.embedding_index import EmbeddingIndex
@@ -214,6 +216,16 @@ def _parser() -> Parser:
     playlist_command.add_arguments(playlist)
     reading(playlist)
     computing(playlist)
+
+    profile = command(
+        "profile",
+        profile_command.run,
+        "Learn a taste from a play history, for `search --profile`.",
+        f"{CACHE_NOTE} {EPILOG}",
+    )
+    profile_command.add_arguments(profile)
+    reading(profile)
+    computing(profile)
 
     corpus_map = command(
         "map",

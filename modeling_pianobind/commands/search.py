@@ -7,6 +7,7 @@ from contextlib import suppress
 from ..index.filters import KINDS, Filters
 from ..index.finder import Finder, Found
 from ..index.folder_index import Collection, check_searchable
+from ..index.taste import Taste
 from ..inputs_pianobind import EXTENSIONS
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
@@ -32,6 +33,11 @@ def add_arguments(parser) -> None:
         "steers it and weighs as much",
     )
     add_feedback(parser)
+    parser.add_argument(
+        "--profile",
+        metavar="FILE.json",
+        help="go by a taste too, as `pianobind profile` learns it; hits stay as close to the QUERY, within 5 %%",
+    )
     parser.add_argument("--top-k", metavar="N", type=whole_number, default=10, help="how many hits (default: 10)")
     parser.add_argument("--no-names", action="store_true", help="go by the sound alone, not by names and metadata")
     add_filters(parser)
@@ -94,6 +100,10 @@ def run(args) -> int:
         raise UserError(error) from error
     check_files([*([args.like] if args.like else []), *args.more, *args.less], args.solo_only)
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
+    taste = None
+    if args.profile is not None:
+        with user_errors(args.profile):
+            taste = Taste.load(args.profile, checkpoint.weights_fingerprint)
     # A saved index is opened before the query is embedded, which may take long; a folder is embedded after it.
     collection = Collection(args.path, checkpoint, by_words=args.like is None and not (args.more or args.less))
     if query is not None:
@@ -104,8 +114,8 @@ def run(args) -> int:
     with user_errors(args.path):
         folder = None if collection.saved is not None else args.path
         finder = Finder(index, checkpoint, folder, not args.no_names, filters)
-        found = None if prompted else finder.find(query, example, args.top_k, **feedback)
-    status = _prompt(finder, args) if found is None else _answer(found, args)
+        found = None if prompted else finder.find(query, example, args.top_k, taste=taste, **feedback)
+    status = _prompt(finder, args, taste) if found is None else _answer(found, args)
     for message in failures:
         complain(message)
     return 2 if failures else status
@@ -129,7 +139,7 @@ def _answer(found: Found, args) -> int:
     return 2 if failures else 0
 
 
-def _prompt(finder: Finder, args) -> int:
+def _prompt(finder: Finder, args, taste: Taste | None) -> int:
     """Answers each line that is typed; an empty one ends."""
     with suppress(ImportError):  # not on Windows
         import readline  # noqa: F401 - lines can be edited and called back
@@ -143,7 +153,7 @@ def _prompt(finder: Finder, args) -> int:
         if not line:
             return status
         try:
-            status = _answer(finder.find(line, None, args.top_k), args)
+            status = _answer(finder.find(line, None, args.top_k, taste=taste), args)
         except (UserError, ValueError) as error:  # of this line; the next one may be better
             complain(error)
 
