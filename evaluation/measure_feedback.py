@@ -1,12 +1,13 @@
-"""What feedback brings to a search: simulated users who like an artist or a mood, three rounds of thumbs.
+"""What feedback, taste profiles and playlists bring, measured with simulated users.
 
     python -m evaluation.measure_feedback CHECKPOINT CORPUS --output JSON [--cache FILE.npz]
 
-A user types words, sees ten pieces, marks each as right or wrong, and sees the next ten that are not marked yet. The
-words are either the name of the artist or words for the mood (`named`), or others: the label of `describe` that fits
-the artist best, and "piano music" for a mood (`other words`). Pieces are one for each song, so that no version of a song
-helps to find another. Measured after each round: `page`, the ten best of all pieces, marked ones among them; `unseen`,
-the ten best of another half of the songs, of which the user has never marked any. Names of files are not used.
+Feedback: a user who likes an artist or a mood types words, sees ten pieces, marks each as right or wrong, and sees the
+next ten that are not marked yet, three times. The words are either the name of the artist or words for the mood
+(`named`), or others: the label of `describe` that fits the artist best, and "piano music" for a mood (`other words`).
+Pieces are one for each song, so that no version of a song helps to find another. Measured after each round: `page`,
+the ten best of all pieces, marked ones among them; `unseen`, the ten best of another half of the songs, of which the
+user has never marked any. Names of files are not used. For the other figures see `continuation.py` and `tastes.py`.
 """
 
 import argparse
@@ -20,9 +21,11 @@ from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS, label_embedding
 from modeling_pianobind.service.checkpoint import Checkpoint
 from training.data.facts import creator_name
 
+from .continuation import index_of, measure_continuation, measure_steps
 from .corpora import load_corpus
 from .evaluate_checkpoint import code_commit, save_results, subject
 from .piece_embeddings import SECONDS, add_arguments, embedded
+from .tastes import measure_tastes
 
 ROUNDS, PAGE = 3, 10
 MIN_SONGS = 6  # of an artist
@@ -174,19 +177,26 @@ def main(arguments=None) -> int:
     try:
         checkpoint, corpus = Checkpoint(str(given.checkpoint)), load_corpus(given.corpus)
         of = embedded(corpus, given.split, checkpoint, given.cache, given.dtype, given.pieces, _has_taste)
-        found = measure(of.rows, of.embeds, checkpoint.embed_text)
+        found = {"feedback": measure(of.rows, of.embeds, checkpoint.embed_text)}
+        known = one_a_song(of.rows, np.array([bool(creator_name(row)) for row in of.rows]))
+        found["continuation"] = measure_continuation(of.rows, of.embeds, known)
+        found["taste"] = measure_tastes(of.rows, of.embeds, known, checkpoint.embed_text)
+        index = index_of(of.rows, of.embeds, [corpus.notes(place) for place in of.places])
+        found["playlist"] = measure_steps(index, checkpoint.embed_text)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     measured = subject(given.checkpoint, given.corpus, corpus, given.split, given.dtype)
     about = {"code_commit": code_commit(), "pieces": len(of.rows), "seconds_of_each": SECONDS, "rounds": ROUNDS}
-    save_results(given.output, measured | about | {"feedback": found})
-    for kind, figures in found.items():
+    save_results(given.output, measured | about | found)
+    for kind, figures in found["feedback"].items():
         for words in ("named", "other words"):
             for place in PLACES:
                 of = figures[words][place]
                 curve = " ".join(f"{value:.3f}" for value in of["refine"])
                 print(f"{kind}, {words}, {place}: precision@10 {curve}; rocchio {of['rocchio'][-1]:.3f}")
+    for name in ("continuation", "taste", "playlist"):
+        print(f"{name}: {found[name]}")
     return 0
 
 

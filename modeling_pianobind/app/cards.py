@@ -23,20 +23,26 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
-def results(views: list[View]) -> str:
-    """The cards of a search, best first."""
+def results(views: list[View], thumbs: dict[str, str] | None = None) -> str:
+    """The cards of a search, best first.
+
+    Args:
+        thumbs (`dict[str, str]`, *optional*): "more" or "less" for the keys of pieces that got a thumb.
+    """
     if not views:
         return '<p class="pb-empty">Nothing else is in this corpus.</p>'
-    cards = "".join(card(view, rank) for rank, view in enumerate(views, 1))
+    thumbs = thumbs or {}
+    cards = "".join(card(view, rank, thumb=thumbs.get(view.key, "")) for rank, view in enumerate(views, 1))
     return f'<section class="pb-results" aria-label="Pieces found">{cards}</section>'
 
 
-def card(view: View, rank: int | None = None, action: bool = True) -> str:
+def card(view: View, rank: int | None = None, action: bool = True, thumb: str | None = None) -> str:
     """One piece: its name, its roll to play, its tags.
 
     Args:
         rank (`int`, *optional*): its place in the ranking.
         action (`bool`): offer it as an example to search by.
+        thumb (`str`, *optional*): offer thumbs, of which "more", "less" or "" is pressed.
     """
     title, length = escaped(view.title), "" if view.seconds is None else f" · {clock(view.seconds)}"
     score = ""
@@ -51,7 +57,7 @@ def card(view: View, rank: int | None = None, action: bool = True) -> str:
     return (
         f'<article class="pb-card" data-key="{escaped(view.key)}">'
         f'<header>{place}<div class="pb-name"><h3>{title}</h3><p>{escaped(view.subtitle)}{length}</p></div>{score}'
-        f'</header>{music}<div class="pb-foot">{_tags(view)}{like if action else ""}</div></article>'
+        f'{"" if thumb is None else _thumbs(view, thumb)}</header>{music}<div class="pb-foot">{_tags(view)}{like if action else ""}</div></article>'
     )
 
 
@@ -76,6 +82,16 @@ def _player(view: View) -> str:
         f'<div class="pb-times"><span>{clock(view.start_seconds)}</span><span class="pb-match">{best}</span>'
         f'<span>{clock(view.end_seconds)}</span></div><p class="pb-said" role="status"></p>{score}</div>'
     )
+
+
+def _thumbs(view: View, pressed: str) -> str:
+    buttons = "".join(
+        f'<button type="button" class="pb-thumb" data-ask="{ask}" data-key="{escaped(view.key)}" '
+        f'aria-pressed="{str(ask == pressed).lower()}" aria-label="{words}: {escaped(view.title)}" title="{words}">'
+        f"{sign}</button>"
+        for ask, words, sign in (("more", "More such music", "&#128077;"), ("less", "Less such music", "&#128078;"))
+    )
+    return f'<span class="pb-thumbs">{buttons}</span>'
 
 
 def _tags(view: View) -> str:

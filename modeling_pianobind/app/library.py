@@ -1,6 +1,7 @@
 """The corpus of the page: pieces, names, tags, and positions on a map."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,13 +93,22 @@ class Library:
         """Title and subtitle of a piece."""
         return self._names[number]
 
-    def search(self, words: str, example: str = "", text_weight: float = 0.5, top_k: int = 8) -> list[View]:
+    def search(
+        self,
+        words: str,
+        example: str = "",
+        text_weight: float = 0.5,
+        top_k: int = 8,
+        more: Sequence[str] = (),
+        less: Sequence[str] = (),
+    ) -> list[View]:
         """The pieces that fit best, best first; a piece that serves as the example is left out.
 
         Args:
             words (`str`): a description, or "".
             example (`str`): key of a piece or upload, or "".
             text_weight (`float`): 0 to 1, the weight of the words; the example has the rest.
+            more, less (each `Sequence[str]`): keys of pieces that got a thumb up or down; see `refine`.
         Raises:
             UserError: there is neither, or one of them cannot be taken.
         """
@@ -109,7 +119,13 @@ class Library:
             raise UserError("There is nothing to search for; describe the music, or drop a MIDI file or recording.")
         weight = float(np.clip(text_weight, 0.0, 1.0))
         like = self.example(example) if example else None
-        hits = self.finder.find(words or None, like, top_k + 1, weight).hits
+        thumbs = {
+            side: [self.example(key).embedding for key in keys] for side, keys in (("more", more), ("less", less))
+        }
+        try:
+            hits = self.finder.find(words or None, like, top_k + 1, weight, **thumbs).hits
+        except ValueError as error:  # thumbs up and down for the same music in two files
+            raise UserError(f"{error}") from error
         wanted = [hit for hit in hits if str(self._number[hit.path]) != example][:top_k]
         views = []
         for hit in wanted:

@@ -38,7 +38,7 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
     first, limits = library.search(DEMO_QUERIES[0]), library.limits
 
     with gr.Blocks(title="PianoBind", analytics_enabled=False, delete_cache=UPLOADS_SWEPT_SECONDS) as blocks:
-        example = gr.State("")
+        example, thumbs = gr.State(""), gr.State({})
         gr.HTML(_title(len(library)))
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=320):
@@ -63,12 +63,15 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
         whole = [words, example, share, like, *hits]
         events = [
             (words.submit, page.search, request, hits, "search"),
-            (share.release, page.search, request, hits, None),
+            (share.release, page.weigh, [*request, thumbs], hits, None),
             (phrases.click, page.phrase, None, whole, None),
             (file.upload, page.upload, file, whole, "upload"),
-            *((cards.click, page.like, None, whole, None) for cards in (found, shown, like)),
+            (found.click, page.chosen, [*request, thumbs], [*whole, thumbs], None),
+            *((cards.click, page.like, None, whole, None) for cards in (shown, like)),
             (chart.click, page.show, None, shown, None),
         ]
+        for asks in (words.submit, phrases.click, file.upload, shown.click, like.click):  # thumbs are for one search
+            asks(dict, None, thumbs, api_visibility="private", show_progress="hidden")
         for happens, handler, inputs, outputs, name in events:
             happens(None, js="() => pianobind.waiting(true)")
             answered = happens(
@@ -108,6 +111,21 @@ class Handlers:
         key = "" if getattr(event, "ask", "") == "clear" else str(getattr(event, "key", ""))
         return self._answer(lambda: self._whole("" if key else DEMO_QUERIES[0], key))
 
+    def weigh(self, words, example, share, thumbs):
+        """The slider was moved."""
+        return self._answer(lambda: self._found(words, example, share, thumbs))
+
+    def chosen(self, words, example, share, thumbs, event: gr.EventData):
+        """A button of a result was clicked: a thumb, which moves the search, or it becomes the example."""
+        ask, key = getattr(event, "ask", ""), str(getattr(event, "key", ""))
+        if ask not in ("more", "less"):
+            return (*self.like(event), {})
+        given = {one: side for one, side in (thumbs or {}).items() if one != key}
+        if (thumbs or {}).get(key) != ask:  # a second click takes it back
+            given[key] = ask
+        found, chart = self._answer(lambda: self._found(words, example, share, given))
+        return (*[gr.skip()] * 4, found, chart, given)
+
     def show(self, event: gr.EventData):
         """A point of the map was clicked."""
         return self._answer(lambda: gr.HTML(card(self.library.view(str(getattr(event, "key", "")))), visible=True))
@@ -119,9 +137,11 @@ class Handlers:
 
         return self._answer(embed)
 
-    def _found(self, words, example, share=0.5):
-        views = self.library.search(words, example, share)
-        return results(views), corpus_map(self.library, views, example)
+    def _found(self, words, example, share=0.5, thumbs=None):
+        given = thumbs or {}
+        sides = {side: [key for key, one in given.items() if one == side] for side in ("more", "less")}
+        views = self.library.search(words, example, share, **sides)
+        return results(views, given), corpus_map(self.library, views, example)
 
     def _whole(self, words, key):
         found, chart = self._found(words, key)

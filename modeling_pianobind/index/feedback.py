@@ -55,6 +55,11 @@ class Background:
         """Embeddings around the mean, `(n, dim)`: of mean square length 1 over the background."""
         return (np.atleast_2d(np.asarray(embeds, np.float64)) - self.mean) @ self.spread
 
+    def directions(self, embeds: np.ndarray) -> np.ndarray:
+        """`whitened`, of unit length: their products say how alike pieces are among pieces of this background."""
+        rows = self.whitened(embeds)
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
     def deviation(self, direction: np.ndarray) -> float:
         """Standard deviation of the background along a direction."""
         return float(np.sqrt(max(direction @ self.covariance @ direction, 1e-12)))

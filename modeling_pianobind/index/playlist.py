@@ -9,12 +9,12 @@ import numpy as np
 from .alignment import Example
 from .duplicates import DEFAULT_CONFIDENCE, sameness
 from .embedding_index import EmbeddingIndex
-from .feedback import Background, refine
+from .feedback import Background
 from .filters import piece_facts
 
 POOL, PATH_STOPS = 60, 5  # pieces that are looked at for each of some places along the path
 BEAM = 8  # unfinished playlists that are kept
-# Values are in standard deviations of the corpus, as those of `refine`.
+# Values are in standard deviations of the corpus.
 PATH_WEIGHT = 1.0
 SOUND_STEP, TEMPO_STEP, KEY_STEP = 2.0, 0.7, 0.7  # the worst step by each costs so much
 UNKNOWN_STEP = 0.5  # of the worst, where tempo or key are not known
@@ -42,14 +42,16 @@ class Track:
 
 
 def continuation(embeds: np.ndarray, likes: np.ndarray, background: Background) -> np.ndarray:
-    """How well pieces go on from examples, `(pieces,)`, in standard deviations of the corpus.
+    """How well pieces go on from examples, `(pieces,)`, in standard deviations of these pieces.
+
+    It is their mean likeness to the examples, where all directions in which the corpus differs count nearly alike.
 
     Args:
         embeds (`np.ndarray` of shape `(pieces, dim)`), likes (`np.ndarray` of shape `(n, dim)`): unit rows; at least
             one example.
     """
-    direction = refine(None, likes, background=background).astype(np.float64)
-    return (np.asarray(embeds, np.float64) - background.mean) @ direction / background.deviation(direction)
+    likeness = background.directions(embeds) @ background.directions(likes).mean(axis=0)
+    return (likeness - likeness.mean()) / max(float(likeness.std()), 1e-9)
 
 
 def make_playlist(
@@ -85,7 +87,7 @@ def make_playlist(
     banned = _same(index, likes, pool)
     pool = [piece for piece in pool if piece not in banned]
     while pool:
-        steps = _steps(background.whitened(embeds[pool]), facts[pool])
+        steps = _steps(background.directions(embeds[pool]), facts[pool])
         best = _best(score[pool], [way[pool] for way in ends], facts[pool, 0], steps, seconds)
         chosen = [pool[number] for number in best]
         versions = _versions(index, chosen)
@@ -139,15 +141,14 @@ def _versions(index, chosen) -> set[int]:
     return found
 
 
-def _steps(whitened: np.ndarray, facts: np.ndarray) -> np.ndarray:
+def _steps(directions: np.ndarray, facts: np.ndarray) -> np.ndarray:
     """What a step from each piece to each other costs, `(pieces, pieces)`.
 
     Args:
-        whitened (`np.ndarray` of shape `(pieces, dim)`): as `Background.whitened` gives them.
+        directions (`np.ndarray` of shape `(pieces, dim)`): as `Background.directions` gives them.
         facts (`np.ndarray` of shape `(pieces, 3)`): seconds, tempo, key.
     """
-    unit = whitened / np.maximum(np.linalg.norm(whitened, axis=1, keepdims=True), 1e-12)
-    sound = (1 - unit @ unit.T) / 2
+    sound = (1 - directions @ directions.T) / 2
     tempo, fifths = facts[:, 1], key_place(facts[:, 2])
     octaves = np.abs(np.log2(tempo[:, None] / tempo))
     apart = np.abs(fifths[:, None] - fifths) % 12

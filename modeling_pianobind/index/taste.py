@@ -134,7 +134,7 @@ class Taste:
         Args:
             embeds (`np.ndarray` of shape `(n, dim)`): unit rows.
         """
-        played, pieces = (_unit(background.whitened(rows)) for rows in (self.embeds, embeds))
+        played, pieces = (background.directions(rows) for rows in (self.embeds, embeds))
         likeness = np.log(np.exp(SHARPNESS * pieces @ played.T) @ self.weights)
         return (likeness - likeness.mean()) / max(likeness.std(), 1e-9)
 
@@ -199,10 +199,6 @@ def blend(values: np.ndarray, cosines: np.ndarray, taste: np.ndarray, top_k: int
         if cosines[order[:top_k]].mean() >= mean - loss * abs(mean):
             return order
     return plain
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 __all__ = ["LOSS", "Play", "Taste", "blend", "read_history"]
