@@ -57,7 +57,8 @@ def card(view: View, rank: int | None = None, action: bool = True, thumb: str | 
     return (
         f'<article class="pb-card" data-key="{escaped(view.key)}">'
         f'<header>{place}<div class="pb-name"><h3>{title}</h3><p>{escaped(view.subtitle)}{length}</p></div>{score}'
-        f'{"" if thumb is None else _thumbs(view, thumb)}</header>{music}<div class="pb-foot">{_tags(view)}{like if action else ""}</div></article>'
+        f"{'' if thumb is None else _thumbs(view, thumb)}</header>{music}"
+        f'<div class="pb-foot">{_tags(view)}{like if action else ""}</div></article>'
     )
 
 
