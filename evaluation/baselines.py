@@ -17,8 +17,8 @@ DURATION_EDGES = np.geomspace(0.03, 4, 9)
 GAP_EDGES = np.geomspace(0.01, 2, 9)
 PEDAL_EDGES = np.array([0, 0.05, 0.2, 0.5, 1, 2, 10])
 FEATURE_STRENGTH = 0.1  # inverse regularisation of every logistic regression on features
-MIN_KNOWN = 20  # pieces for which a fact holds, and for which it does not, before it is learnt
-WORDINGS = 5  # captions of one piece, so that word search meets several words for one thing
+MIN_KNOWN = 20  # positive and negative pieces that a fact needs to be learnt, at least
+WORDINGS = 5  # captions of one piece, so that they hold synonyms
 
 
 def note_features(notes: PianoNotes) -> np.ndarray:
@@ -56,7 +56,7 @@ def tag_probabilities(train, labels, test) -> np.ndarray:
         labels (`np.ndarray` of shape `(train pieces, tags)`): 1 has it, 0 has it not, NaN unknown.
         test (`np.ndarray` of shape `(pieces, features)`).
     Returns:
-        `np.ndarray` of shape `(pieces, tags)`: chance of each tag; 0 for one that `train` does not know both ways.
+        `np.ndarray` of shape `(pieces, tags)`: chance of each tag; 0 for a tag with one class only in `train`.
     """
     probabilities = np.zeros((len(test), labels.shape[1]))
     for number, column in enumerate(labels.T):

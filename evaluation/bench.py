@@ -16,11 +16,12 @@ from tqdm import tqdm
 from modeling_pianobind.index.alignment import Example
 from training.data.captions import write_caption
 from training.data.corpus import PackedCorpus
+from training.data.cutting import excerpt
 from training.data.dataset import FactVocabulary
 from training.data.facts import DERIVED_FACTS, label_facts
 
 from .baselines import feature_matrix, generated_captions
-from .changes import excerpt, in_a_room
+from .changes import in_a_room
 from .scores import Bootstrap
 
 FACTS_OF_A_CAPTION = 8
@@ -112,7 +113,7 @@ class Bench:
         return {}
 
     def _kept(self, kind: str, make, places) -> np.ndarray:
-        """What `make` makes of pieces, each piece once."""
+        """Results of `make` for pieces; each piece is computed once."""
         missing = [place for place in places if (kind, place) not in self._memory]
         if missing:
             made = make(self.notes_at(missing))
@@ -158,13 +159,13 @@ class Bench:
         return [place for place in self.places if self.caption(place)]
 
     def some(self, places, count: int) -> list[int]:
-        """At most `count` of some places, by the seed."""
+        """A random sample of at most `count` places."""
         return sorted(np.random.default_rng(self.bootstrap.seed).permutation(places)[:count].tolist())
 
     def need_instruments(self) -> list[str]:
         """Names of the instruments; at least one."""
         if not self.instruments:
-            raise UnsuitableError("needs an instrument that training has not heard: name one with --soundfont.")
+            raise UnsuitableError("needs an instrument outside the training data: name one with --soundfont.")
         return list(self.instruments)
 
     def room_audio(self, places, notes) -> Iterator[np.ndarray]:
@@ -175,10 +176,10 @@ class Bench:
 
     @cached_property
     def rendered(self) -> tuple[list[int], list, list[Example]]:
-        """Some pieces, what is heard of them, and that embedded."""
+        """Some pieces, their rendered audio, and its embeddings."""
         places = self.some(self.places, self.audio_pieces)
-        notes = [excerpt(one, self.audio_seconds) for one in self.notes_at(places)]
-        return places, notes, self.heard(self.room_audio(places, notes))
+        notes = [excerpt(piece, self.audio_seconds) for piece in self.notes_at(places)]
+        return places, notes, self.embed_waveforms(self.room_audio(places, notes))
 
     @cached_property
     def rendered_transcribed(self) -> tuple[list[int], list[Example]]:
@@ -186,10 +187,10 @@ class Bench:
         places, notes, _ = self.rendered
         chosen = self.some(range(len(places)), self.transcribed_pieces if self.transcribe else 0)
         audio = self.room_audio([places[position] for position in chosen], [notes[position] for position in chosen])
-        return chosen, self.heard(audio, transcribe=True)
+        return chosen, self.embed_waveforms(audio, transcribe=True)
 
-    def heard(self, waveforms: Iterable[np.ndarray], transcribe: bool = False) -> list[Example]:
-        """Embedded audio, a few waveforms at a time."""
+    def embed_waveforms(self, waveforms: Iterable[np.ndarray], transcribe: bool = False) -> list[Example]:
+        """Examples of waveforms, embedded a few at a time."""
         waveforms, examples = iter(waveforms), []
         while chunk := list(islice(waveforms, WAVEFORMS_HELD)):
             examples += self.audio_examples(chunk, transcribe=transcribe)

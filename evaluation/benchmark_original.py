@@ -1,4 +1,4 @@
-"""How fast the published PianoBind's MIDI tower runs here, at full size with random weights.
+"""Speed of the published PianoBind's MIDI tower in this package, at full size with random weights.
 
     python -m evaluation.benchmark_original [--rounds 5] [--threads 2] [--output original_speed.json]
 

@@ -204,8 +204,8 @@ def exact_search(rows) -> list[Figure]:
             "plain": best_seconds(plain),
             "faiss": _faiss_seconds(embeds, one),
         }
-        found = [[{hit.path for hit in hits} for hits in each.search(many)] for each in (exact, int8)]
-    recall = statistics.mean(len(right & got) / 10 for right, got in zip(*found, strict=True))
+        hit_paths = [[{hit.path for hit in hits} for hits in each.search(many)] for each in (exact, int8)]
+    recall = statistics.mean(len(right & got) / 10 for right, got in zip(*hit_paths, strict=True))
     size = f"{len(embeds)} x {SEARCH_DIM}"
     figures = []
     for name, what, against, most in (

@@ -1,4 +1,4 @@
-"""What evaluation does to music before it is embedded again: other touch, key, tempo, room, noise, compression."""
+"""Changes of notes and audio for the robustness protocols: touch, key, tempo, room, noise, compression."""
 
 import io
 from dataclasses import replace
@@ -17,7 +17,7 @@ MP3_COMPRESSION = 0.9  # of libsndfile's scale from 0 to 1: a small file that so
 
 
 def without_cues(notes: PianoNotes, seed: int) -> PianoNotes:
-    """The honest twin: flat velocity, no pedal, onsets jittered by 15 ms. How a file was encoded no longer shows."""
+    """Removes traces of a file's encoding: flat velocity, no pedal, onsets jittered by 15 ms."""
     onset = np.maximum(notes.onset + np.random.default_rng(seed).normal(0, JITTER_SECONDS, len(notes)), 0)
     order = np.lexsort((notes.pitch, onset))
     flat = replace(notes, onset=onset, velocity=np.full_like(notes.velocity, 64), pedal=notes.pedal * 0)
@@ -35,12 +35,6 @@ def faster(notes: PianoNotes, ratio: float) -> PianoNotes:
     """All times divided by `ratio`."""
     times = {name: getattr(notes, name) / np.float32(ratio) for name in ("duration", "pedal")}
     return replace(notes, onset=notes.onset / ratio, **times)
-
-
-def excerpt(notes: PianoNotes, seconds: float) -> PianoNotes:
-    """`seconds` of a piece around its middle note."""
-    start = max(0.0, float(notes.onset[len(notes) // 2]) - seconds / 2)
-    return notes.crop(start, start + seconds)
 
 
 def in_a_room(audio: np.ndarray, sampling_rate: int, seed: int) -> np.ndarray:

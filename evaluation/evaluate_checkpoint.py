@@ -134,8 +134,8 @@ def subject(checkpoint: Path, corpus_folder: Path, corpus: PackedCorpus, split: 
 def code_commit() -> str:
     """The commit that runs, marked where files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    return found or "unknown"
+    description = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    return description or "unknown"
 
 
 def open_results(path: Path, measured: dict) -> dict:
@@ -182,15 +182,15 @@ def evaluate(bench: Bench, names: list[str], output: Path, measured: dict, stric
     made = {"code_commit": code_commit(), "seed": bench.bootstrap.seed, "bootstrap_samples": bench.bootstrap.samples}
     for name in names:
         try:
-            found = PROTOCOLS[name](bench)
+            result = PROTOCOLS[name](bench)
         except UnsuitableError as error:
             if strict:
                 raise UnsuitableError(f"{name}: {error}") from error
             print(f"{name}: left out, {error}", file=sys.stderr)
             continue
-        results["protocols"][name] = {"protocol": PROTOCOLS[name].__doc__.splitlines()[0], **made, **found}
+        results["protocols"][name] = {"protocol": PROTOCOLS[name].__doc__.splitlines()[0], **made, **result}
         save_results(output, results)
-        print(f"{name}: {summary(found['scores'])}")
+        print(f"{name}: {summary(result['scores'])}")
     return results
 
 
@@ -219,7 +219,7 @@ def main(arguments=None) -> int:
     )
     parser.add_argument(
         "--soundfont", action="append", default=[], metavar="FILE[:PROGRAM]",
-        help="instrument that training has not heard; give it again for more, against which robustness is measured",
+        help="instrument outside the training data; repeat it for more, against which robustness is measured",
     )  # fmt: skip
     parser.add_argument("--recordings", type=Path, help="folder below which the corpus's recordings lie")
     parser.add_argument("--scores", type=Path, help="folder of printed scores with scores.jsonl")

@@ -26,7 +26,7 @@ SHOWN_CHARACTERS = 200
 
 
 def run_client(number: int, requests_of, url: str, until: float, record) -> None:
-    """Asks until the time is up; `record(kind, outcome, seconds)` for each request."""
+    """Sends requests until the time is up; `record(kind, outcome, seconds)` for each request."""
     try:
         requests = requests_of(url)
     except Exception as error:  # any error is counted and named

@@ -1,4 +1,4 @@
-"""What `evaluation.load_app` asks of the page and of the endpoint: good requests, and some of every bad kind."""
+"""Requests of `evaluation.load_app` to the page and the endpoint: valid ones, and invalid ones of every kind."""
 
 import base64
 import io
@@ -44,7 +44,7 @@ def chord(notes: int) -> bytes:
 
 @cache
 def make_files() -> dict[str, tuple[str, bytes, str]]:
-    """Name, content, and what the answer to it says; "" where the file is good."""
+    """Name, content, and expected part of the answer; "" for a valid file."""
     return {
         "recording": ("take.flac", flac_of(25, 16_000), ""),
         "notes at one instant": ("chord.mid", chord(1_000), ""),
@@ -82,14 +82,17 @@ def app_requests(url: str) -> Requests:
         answer = httpx.get(f"{url}audio/{number % len(FILES)}.flac", timeout=TIMEOUT_SECONDS)
         return answer.text if answer.status_code == 503 else answer.raise_for_status().headers["content-type"]
 
-    found = "pb-card"
+    expected = "pb-card"
     return {
-        "search": lambda number: (predict(DEMO_QUERIES[number % len(DEMO_QUERIES)], 0.5, api_name="/search"), found),
+        "search": lambda number: (
+            predict(DEMO_QUERIES[number % len(DEMO_QUERIES)], 0.5, api_name="/search"),
+            expected,
+        ),
         "play": lambda number: (play(number), "audio/flac"),
-        "midi": lambda number: (predict(handle_file(FILES[number % len(FILES)]), api_name="/upload"), found),
+        "midi": lambda number: (predict(handle_file(FILES[number % len(FILES)]), api_name="/upload"), expected),
         "too many words": lambda _: (predict("calm " * 500, 0.5, api_name="/search"), "characters"),
         "a file of the server": lambda _: (handle("/etc/passwd"), "refused"),
-        **{kind: lambda _, file=file: (upload(*file[:2]), file[2] or found) for kind, file in make_files().items()},
+        **{kind: lambda _, file=file: (upload(*file[:2]), file[2] or expected) for kind, file in make_files().items()},
     }
 
 
@@ -105,10 +108,10 @@ def endpoint_requests(url: str) -> Requests:
     def encoded(content):
         return {"file": base64.b64encode(content).decode()}
 
-    found, midi = '"embeddings"', [path.read_bytes() for path in FILES]
+    expected, midi = '"embeddings"', [path.read_bytes() for path in FILES]
     return {
-        "words": lambda number: (ask(DEMO_QUERIES[number % len(DEMO_QUERIES)]), found),
-        "midi": lambda number: (ask(midi[number % len(midi)]), found),
+        "words": lambda number: (ask(DEMO_QUERIES[number % len(DEMO_QUERIES)]), expected),
+        "midi": lambda number: (ask(midi[number % len(midi)]), expected),
         "labels": lambda number: (
             ask(encoded(midi[number % len(midi)]), candidate_labels=["calm", "fast"]),
             '"labels"',
@@ -117,7 +120,7 @@ def endpoint_requests(url: str) -> Requests:
         "a file of the server": lambda _: (ask({"path": "/etc/passwd"}), "is neither"),
         "no base64": lambda _: (ask({"file": "../../etc/passwd"}), "base64"),
         **{
-            kind: lambda number, file=file: (ask(file[1] if number % 2 else encoded(file[1])), file[2] or found)
+            kind: lambda number, file=file: (ask(file[1] if number % 2 else encoded(file[1])), file[2] or expected)
             for kind, file in make_files().items()
         },
     }

@@ -19,9 +19,9 @@ import torch
 from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_audio, embed_midi, embed_text
 from modeling_pianobind.app.synthesis import SAMPLING_RATE, AdditivePiano
 from modeling_pianobind.onnx_export import OnnxModel, export_onnx
+from training.data.cutting import excerpt
 
 from .bench import Bench
-from .changes import excerpt
 from .corpora import load_corpus
 from .evaluate_checkpoint import code_commit, save_results, subject
 from .scores import Bootstrap, paired_retrieval
@@ -107,15 +107,15 @@ def main(arguments=None) -> int:
         corpus = load_corpus(given.corpus)
         measured = subject(given.checkpoint, given.corpus, corpus, given.split)
         with tempfile.TemporaryDirectory() as folder:
-            found = compare(given.checkpoint, corpus, given.split, Path(folder), Bootstrap(given.bootstrap_samples))
+            results = compare(given.checkpoint, corpus, given.split, Path(folder), Bootstrap(given.bootstrap_samples))
     except (ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     del measured["sources"]
     versions = {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__}
-    save_results(given.output, measured | {"code_commit": code_commit(), "versions": versions} | found)
-    recall = {name: scores["recall@10"] for name, scores in found["text_to_piece"].items()}
-    print(f"R@10 {recall}, difference {found['largest_difference']}, cosine of int8 {found['int8_cosine']}")
+    save_results(given.output, measured | {"code_commit": code_commit(), "versions": versions} | results)
+    recall = {name: scores["recall@10"] for name, scores in results["text_to_piece"].items()}
+    print(f"R@10 {recall}, difference {results['largest_difference']}, cosine of int8 {results['int8_cosine']}")
     return 0
 
 

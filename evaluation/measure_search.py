@@ -1,4 +1,4 @@
-"""How far a search can be trusted: names are found, nonsense fits nothing, and what is denied stays away.
+"""Quality of `pianobind search`: recall of names, fit of nonsense queries, effect of negations.
 
 `python -m evaluation.measure_search --corpus FOLDER` prints JSON. Pieces are embedded by one window each, from their
 middle: names and negations do not depend on more.
@@ -61,15 +61,20 @@ def measure(corpus, split: str, checkpoint: Checkpoint) -> dict:
         index.add(paths, _embed(checkpoint, notes))
         with_names, without = (Finder(index, checkpoint, folder, by_names) for by_names in (True, False))
         queries = _name_queries(rows, paths)
-        found = {
+        figures = {
             "names recall@5": np.mean([_recall(with_names, *query) for query in queries]),
             "names recall@5, sound alone": np.mean([_recall(without, *query) for query in queries]),
         }
         fits = [with_names.find(text, top_k=1).hits[0].fit for text in _nonsense()]
-        found |= {"nonsense best fit, largest": max(fits), "nonsense best fit, median": np.median(fits)}
+        figures |= {"nonsense best fit, largest": max(fits), "nonsense best fit, median": np.median(fits)}
         percentiles = [_denied_percentile(without, checkpoint, mood) for mood in MOODS]
-        found |= {"denied mood percentile, largest": max(percentiles), "denied mood percentile": np.mean(percentiles)}
-    return {"pieces": len(rows), "queries": len(queries)} | {name: round(float(one), 4) for name, one in found.items()}
+        figures |= {
+            "denied mood percentile, largest": max(percentiles),
+            "denied mood percentile": np.mean(percentiles),
+        }
+    return {"pieces": len(rows), "queries": len(queries)} | {
+        name: round(float(one), 4) for name, one in figures.items()
+    }
 
 
 def _middle(notes):

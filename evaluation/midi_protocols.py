@@ -8,11 +8,12 @@ from sklearn.manifold import TSNE
 
 from modeling_pianobind.embedding_pianobind import unit_rows
 from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS, label_embeddings
+from training.data.cutting import excerpt
 from training.data.facts import FORMS, GENRES, creator_name
 
 from .baselines import feature_matrix, tag_probabilities
 from .bench import Bench, UnsuitableError
-from .changes import excerpt, faster, transposed, without_cues
+from .changes import faster, transposed, without_cues
 from .scores import accuracy_scores, linear_probe, random_pairs, stability, tag_scores
 
 MIN_POSITIVES = 5  # pieces of a tag, or of a class of a probe
@@ -47,7 +48,7 @@ def tag_matrix(rows, tags) -> np.ndarray:
 
 
 def zero_shot_tagging(bench: Bench, places, embeddings, pieces=None) -> dict:
-    """Every tag as text against the pieces that carry any tag; the tags of a piece that are not named are taken not
+    """Ranks the pieces with any tag by each tag as text; tags that a piece does not name count as not
     to hold.
 
     Args:
@@ -102,9 +103,9 @@ def dance_and_form(bench: Bench) -> dict:
     songs_of = {
         form: [song for song, has in zip(songs, named, strict=True) if form in has] for form in DANCES_AND_FORMS
     }
-    found = [form for form, those in songs_of.items() if 0 < len(those) < len(rows)]
-    common = [f for f in found if len(songs_of[f]) >= MIN_POSITIVES and len(set(songs_of[f])) >= MIN_SONGS]
-    rare = [form for form in found if form not in common]
+    named_forms = [form for form, those in songs_of.items() if 0 < len(those) < len(rows)]
+    common = [f for f in named_forms if len(songs_of[f]) >= MIN_POSITIVES and len(set(songs_of[f])) >= MIN_SONGS]
+    rare = [form for form in named_forms if form not in common]
     if not common:
         raise UnsuitableError(f"no dance or form has {MIN_POSITIVES} pieces of this split whose title names it.")
     train = bench.corpus.select(lambda row: row["split"] == "train" and row.get("title"))
@@ -185,7 +186,7 @@ def quadrant(row: dict) -> int | None:
 
 def only_genre(row: dict) -> str | None:
     """The genre of a row that has exactly one."""
-    genres = [one for one in row.get("genre", ()) if one in GENRES]
+    genres = [genre for genre in row.get("genre", ()) if genre in GENRES]
     return genres[0] if len(genres) == 1 else None
 
 
@@ -226,13 +227,15 @@ def _probe(bench: Bench, train, places, label, view) -> dict:
 
 
 def robustness_midi(bench: Bench) -> dict:
-    """How near a piece stays to itself in other keys and tempi and without cues, and whether it still finds itself."""
+    """Cosine of a piece with itself in other keys and tempi and without cues, and recall of the original."""
     places = bench.some(bench.places, STABLE_PIECES)
-    notes, songs = [excerpt(one, STABLE_SECONDS) for one in bench.notes_at(places)], bench.songs_at(places)
+    notes, songs = [excerpt(piece, STABLE_SECONDS) for piece in bench.notes_at(places)], bench.songs_at(places)
     originals = bench.embed_notes(notes)
-    changed = {f"{semitones:+d} semitones": [transposed(one, semitones) for one in notes] for semitones in SEMITONES}
-    changed |= {f"tempo x {ratio:g}": [faster(one, ratio) for one in notes] for ratio in TEMPO_RATIOS}
-    changed["without cues"] = [without_cues(one, seed=place) for place, one in zip(places, notes, strict=True)]
+    changed = {
+        f"{semitones:+d} semitones": [transposed(piece, semitones) for piece in notes] for semitones in SEMITONES
+    }
+    changed |= {f"tempo x {ratio:g}": [faster(piece, ratio) for piece in notes] for ratio in TEMPO_RATIOS}
+    changed["without cues"] = [without_cues(piece, seed=place) for place, piece in zip(places, notes, strict=True)]
     return {
         "scores": {
             name: stability(originals, bench.embed_notes(others), songs, bench.bootstrap)

@@ -1,4 +1,4 @@
-"""Protocols of queries as people type them, judged by what is known of each piece, and of captions of known works."""
+"""Protocols of free queries, judged by labels, titles and notes, and of captions of known works."""
 
 import json
 import re
@@ -16,19 +16,19 @@ from .scores import among_best, paired_retrieval, share_of_best
 
 FREE_QUERIES = Path(__file__).parent / "free_queries.json"
 FIRST_HITS = 5  # of a free query
-TWICE = 2.0  # times chance, which a query that is understood reaches
+TWICE = 2.0  # a query counts as understood from this multiple of chance
 RIGHT_SHARE, BEST_PIECES = 0.1, 10  # of `lexicon_held_out`
 CANDIDATES, DRAWS = 200, 5  # of `works_held_out`, as of `text_to_piece`
 WORD_SEARCH = "BM25 over generated captions"
 
 
 def facts_of(bench: Bench) -> list[tuple[set[str], set[str]]]:
-    """What holds and what does not for each measured piece: by its labels and title, and by its notes as a whole."""
+    """Facts that hold and facts that do not, of each measured piece: from its labels, title and notes."""
     known = []
     for row, notes in zip(bench.rows, bench.notes_at(bench.places), strict=True):
         true, false = bench.vocabulary.labels(row)
-        heard, unheard = descriptor_facts(measure(notes, notes.seconds))
-        known.append((true | heard, (false | unheard) - true - heard))
+        true_of_notes, false_of_notes = descriptor_facts(measure(notes, notes.seconds))
+        known.append((true | true_of_notes, (false | false_of_notes) - true - true_of_notes))
     return known
 
 
@@ -40,34 +40,36 @@ def holds(condition: str | dict, facts: set[str], title: str) -> bool:
 
 
 def fits(query: dict, facts: set[str], title: str) -> bool:
-    """Whether a piece is what a free query asks for: all of one list in `fits` holds, and nothing in `not`."""
-    if any(holds(one, facts, title) for one in query["not"]):
+    """Whether a piece matches a free query: all of one list in `fits` holds, and nothing in `not`."""
+    if any(holds(condition, facts, title) for condition in query["not"]):
         return False
-    return any(all(holds(one, facts, title) for one in conditions) for conditions in query["fits"])
+    return any(all(holds(condition, facts, title) for condition in conditions) for conditions in query["fits"])
 
 
 def free_queries(bench: Bench) -> dict:
     """Sixty queries that the lexicon does not have: the share of the first five pieces that fit, by a rule for each.
 
-    A piece is judged by its title, its labels and what its notes say (`fits`); a label that nobody gave does not hold.
+    A piece is judged by its title, its labels and its notes (`fits`); a missing label counts as not holding.
     """
     queries = json.loads(FREE_QUERIES.read_text(encoding="utf-8"))
     facts = [true for true, _ in facts_of(bench)]
     titles = [row.get("title") or "" for row in bench.rows]
-    fitting = np.array([[fits(one, *piece) for piece in zip(facts, titles, strict=True)] for one in queries], float)
+    fitting = np.array(
+        [[fits(query, *piece) for piece in zip(facts, titles, strict=True)] for query in queries], float
+    )
     told = [number for number, row in enumerate(fitting) if 0 < row.mean() < 1]
     if not told:
         raise UnsuitableError("no free query fits some pieces of this split and not others.")
-    left_out = [one["query"] for number, one in enumerate(queries) if number not in told]
+    left_out = [query["query"] for number, query in enumerate(queries) if number not in told]
     queries, fitting = [queries[number] for number in told], fitting[told]
-    texts, chance = [one["query"] for one in queries], fitting.mean(1)
+    texts, chance = [query["query"] for query in queries], fitting.mean(1)
     shares = share_of_best(bench.embed_text(texts) @ bench.midi_at(bench.places).T, fitting, FIRST_HITS)
     words = share_of_best(word_scores(texts, bench.generated), fitting, FIRST_HITS)
     per_query = {
-        text: {"kind": one["kind"], "fit@5": float(share), "chance": float(rate), WORD_SEARCH: float(word)}
-        for text, one, share, rate, word in zip(texts, queries, shares, chance, words, strict=True)
+        text: {"kind": query["kind"], "fit@5": float(share), "chance": float(rate), WORD_SEARCH: float(word)}
+        for text, query, share, rate, word in zip(texts, queries, shares, chance, words, strict=True)
     }
-    kinds = [one["kind"] for one in queries]
+    kinds = [query["kind"] for query in queries]
     return {
         "scores": _fit_scores(shares, chance, kinds, bench) | {"per_query": per_query},
         "baselines": {
@@ -101,7 +103,7 @@ def _over_queries(bench: Bench, figures, count: int) -> dict:
 
 
 def fact_scores(queries: list[Query], known: list[tuple[set[str], set[str]]]) -> np.ndarray:
-    """How much of what queries ask for is known to hold, `(queries, pieces)`.
+    """Sum of the requested facts that are known to hold, `(queries, pieces)`.
 
     A fact counts 1 for a piece where it holds, 0 where it does not, and half its prevalence where nothing is known of
     it; the prevalence is the share of all pieces for which it is known to hold. Facts that a query asks for are added,
@@ -155,9 +157,9 @@ def lexicon_held_out(bench: Bench) -> dict:
 def works_held_out(bench: Bench) -> dict:
     """Generated captions of known works that training has not seen seek the piece among 200 of `train`.
 
-    The pieces themselves are in training, with their labels; a language model wrote the captions from title and
-    creator. So the figure stands beside that of `text_to_piece`, whose pieces are unheard and whose captions say what
-    people's labels say, and does not replace it. One piece stands for all versions of a song.
+    The pieces themselves are in the training data, with their labels; a language model wrote the captions from title
+    and creator. The figure therefore does not replace that of `text_to_piece`, whose pieces are outside the training
+    data and whose captions state human labels. One piece stands for all versions of a song.
     """
     works, of_song = known_works(), {}
     for place, row in enumerate(bench.corpus.rows):

@@ -1,4 +1,4 @@
-"""Protocols on printed scores: scores and performances seek each other, performances others, folders their copies."""
+"""Protocols on printed scores: retrieval between scores and performances, and detection of duplicates."""
 
 import json
 from itertools import combinations
@@ -23,7 +23,7 @@ RANKED = 500  # hits that are looked at
 
 
 def score_performance(bench: Bench) -> dict:
-    """Scores seek their performances among all pieces, and performances their scores, by mean and by `--like`.
+    """Retrieval of performances by scores and of scores by performances, by mean and by `--like`.
 
     A piece's song decides what is relevant. Where a performance seeks its score, the other files of its song are left
     out, and the scores of other splits are in the pool; where it seeks another performance, itself is.
@@ -43,7 +43,7 @@ def score_performance(bench: Bench) -> dict:
     relevant = [np.flatnonzero(songs == listed[place]["song"]).tolist() for place in asked]
     by_mean = means([scores[place] for place in asked]) @ means(pieces).T
     by_like = np.stack([_searched(index, scores[place], names) for place in asked])
-    found = {
+    figures = {
         "score_to_performance": retrieval_metrics(by_mean, relevant, **options),
         "score_to_performance_by_like": retrieval_metrics(by_like, relevant, **options),
     }
@@ -58,10 +58,10 @@ def score_performance(bench: Bench) -> dict:
         values[[len(names) + place for place in others if place != of_song[songs[number]]]] = -np.inf
         ranked.append(values)
     relevant = [len(names) + of_song[songs[number]] for number in played]
-    found["performance_to_score_by_like"] = retrieval_metrics(_finite(ranked), relevant, **options)
-    found["performance_to_performance_by_like"] = _other_performances(bench, index, pieces, names, songs, options)
+    figures["performance_to_score_by_like"] = retrieval_metrics(_finite(ranked), relevant, **options)
+    figures["performance_to_performance_by_like"] = _other_performances(bench, index, pieces, names, songs, options)
     return {
-        "scores": found,
+        "scores": figures,
         "baselines": {},
         "settings": {
             "scores": len(scores),
@@ -139,7 +139,7 @@ def _index(examples: dict[str, Example]) -> EmbeddingIndex:
 
 
 def _searched(index: EmbeddingIndex, example: Example, names: list[str]) -> np.ndarray:
-    """Scores of all pieces as `search_like` ranks them; what it does not compare again is behind all that it does."""
+    """Scores of all pieces as `search_like` ranks them; pieces that it does not rerank come last."""
     hits = index.search_like(example, top_k=RANKED)
     place = {name: number for number, name in enumerate(names)}
     scores = np.full(len(names), -2.0)
@@ -149,7 +149,7 @@ def _searched(index: EmbeddingIndex, example: Example, names: list[str]) -> np.n
 
 
 def _other_performances(bench, index, pieces, names, songs, options) -> dict:
-    """Real performances of one song and one source seek each other; itself and other sources' files are left out."""
+    """Retrieval between real performances of one song and one source; other sources' files are left out."""
     sources = np.array([row.get("source") for row in bench.rows])
     kin = [
         np.flatnonzero((songs == song) & (sources == source) & (np.arange(len(songs)) != number))

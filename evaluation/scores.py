@@ -62,27 +62,27 @@ def tag_scores(scores: np.ndarray, labels: np.ndarray, tags: list[str], songs, b
     """
 
     def figures(positions):
-        found = {}
+        areas_by_name = {}
         for name in AREAS:
             areas = tag_areas(scores[positions], labels[positions], name)
-            found[f"macro_{name}"] = mean_of_defined(areas)
-            found |= {f"{name} {number}": float(area) for number, area in enumerate(areas)}
-        return found
+            areas_by_name[f"macro_{name}"] = mean_of_defined(areas)
+            areas_by_name |= {f"{name} {number}": float(area) for number, area in enumerate(areas)}
+        return areas_by_name
 
-    found = bootstrap.intervals(figures, songs)
+    result = bootstrap.intervals(figures, songs)
     per_tag = {
         tag: {"pieces": int(labels[:, number].sum())}
         | {
-            name + suffix: found[f"{name} {number}{suffix}"]
+            name + suffix: result[f"{name} {number}{suffix}"]
             for name in AREAS
             for suffix in ("", "_interval")
-            if f"{name} {number}{suffix}" in found
+            if f"{name} {number}{suffix}" in result
         }
         for number, tag in enumerate(tags)
     }
     relevant = [np.flatnonzero(column) for column in labels.T]
     options = {"bootstrap_samples": bootstrap.samples, "seed": bootstrap.seed}
-    return {name: value for name, value in found.items() if name.startswith("macro_")} | {
+    return {name: value for name, value in result.items() if name.startswith("macro_")} | {
         "retrieval": retrieval_metrics(scores.T, relevant, **options),
         "per_tag": per_tag,
         "pieces": len(labels),
@@ -144,7 +144,7 @@ def linear_probe(train, train_labels, train_songs, test, test_labels, test_songs
 
 
 def among_best(scores: np.ndarray, count: float) -> np.ndarray:
-    """How far each column is among the `count` best of its row: 0 to 1, `count` a row in all.
+    """Membership of each column in the `count` best of its row: 0 to 1, with a sum of `count` a row.
 
     Equal scores have no order, so columns that tie at the border share what is left.
     """
@@ -155,7 +155,7 @@ def among_best(scores: np.ndarray, count: float) -> np.ndarray:
 
 
 def share_of_best(scores: np.ndarray, fitting: np.ndarray, count: int) -> np.ndarray:
-    """How much of the `count` best columns of each row fits, `(rows,)`.
+    """Share of the `count` best columns of each row that fits, `(rows,)`.
 
     Args:
         scores, fitting (`np.ndarray` of shape `(rows, columns)`): how good a column is, and how far it fits, 0 to 1.
@@ -170,7 +170,7 @@ def alignments(examples: list[Example], pieces: list[Example]) -> np.ndarray:
 
 
 def paired_retrieval(scores: np.ndarray, among: int, bootstrap: Bootstrap, draws: int = 1, owned=None) -> dict:
-    """Rows seek their columns among `among` random ones; the reverse too, if each of these has a row.
+    """Retrieval of each row's column among `among` random ones; and the reverse, if each column has a row.
 
     Args:
         scores (`np.ndarray` of shape `(rows, columns)`).
@@ -178,14 +178,14 @@ def paired_retrieval(scores: np.ndarray, among: int, bootstrap: Bootstrap, draws
         owned: the column of each row; by default row `i` seeks column `i`.
     """
     owner = {column: row for row, column in enumerate(range(len(scores)) if owned is None else owned)}
-    found = []
+    draw_figures = []
     for draw in range(draws):
         chosen = np.random.default_rng(bootstrap.seed + draw).permutation(scores.shape[1])[:among].tolist()
         relevant = [number for number, column in enumerate(chosen) if column in owner]
         rows = [owner[chosen[number]] for number in relevant]
         options = {"bootstrap_samples": bootstrap.samples, "seed": bootstrap.seed, "reverse": len(rows) == len(chosen)}
-        found.append(retrieval_metrics(scores[np.ix_(rows, chosen)], relevant, **options))
-    return {name: np.mean([one[name] for one in found], axis=0).tolist() for name in found[0]}
+        draw_figures.append(retrieval_metrics(scores[np.ix_(rows, chosen)], relevant, **options))
+    return {name: np.mean([drawn[name] for drawn in draw_figures], axis=0).tolist() for name in draw_figures[0]}
 
 
 def stability(originals: np.ndarray, changed: np.ndarray, songs, bootstrap: Bootstrap) -> dict:

@@ -41,7 +41,7 @@ class Requests(BaseHTTPRequestHandler):
         try:
             request = json.loads(body)
         except ValueError as error:
-            return self.reply(400, {"error": f"the request is no JSON: {error}"})
+            return self.reply(400, {"error": f"the request is not JSON: {error}"})
         return self.reply(200, self.handler(request))
 
     def reply(self, status, answer):

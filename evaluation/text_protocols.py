@@ -1,4 +1,4 @@
-"""Protocols of text: captions that seek their own piece, and how much the wording of a query matters."""
+"""Text protocols: retrieval of a piece by its caption, and sensitivity to the wording of a query."""
 
 import numpy as np
 
@@ -42,9 +42,9 @@ def paper(bench: Bench) -> dict:
         raise UnsuitableError("fewer than two pieces of this split have a caption.")
     starts, notes = zip(*(centres[place] for place in places), strict=True)
     items = {"midi": bench.embed_notes(list(notes))}
-    heard = _centre_audio(bench, places, starts, notes)
-    if heard is not None:
-        items["audio"] = heard
+    audio = _centre_audio(bench, places, starts, notes)
+    if audio is not None:
+        items["audio"] = audio
         items["fused"] = unit_rows(items["audio"] + items["midi"])
     captions = [bench.caption(place) for place in places]
     queries = bench.embed_text(captions)
@@ -58,11 +58,11 @@ def paper(bench: Bench) -> dict:
 
 def _centre_audio(bench: Bench, places, starts, notes) -> np.ndarray | None:
     recordings = [bench.recording(place) for place in places]
-    if all(one is not None for one in recordings):
+    if all(recording is not None for recording in recordings):
         rate, length = bench.sampling_rate, round(PAPER_SECONDS * bench.sampling_rate)
-        cut = (one[round(s * rate) :][:length] for s, one in zip(starts, recordings, strict=True))
-        return means(bench.heard(cut))
-    return means(bench.heard(bench.room_audio(places, notes))) if bench.instruments else None
+        cut = (recording[round(s * rate) :][:length] for s, recording in zip(starts, recordings, strict=True))
+        return means(bench.embed_waveforms(cut))
+    return means(bench.embed_waveforms(bench.room_audio(places, notes))) if bench.instruments else None
 
 
 def caption_baselines(bench: Bench, captions: list[str], pieces, among: int, draws: int = 1) -> dict:
@@ -76,7 +76,7 @@ def caption_baselines(bench: Bench, captions: list[str], pieces, among: int, dra
 
 
 def text_to_piece(bench: Bench) -> dict:
-    """A caption of a piece's human and provenance labels seeks the whole piece among 200, both directions."""
+    """Retrieval of a whole piece among 200 by a caption of its human and provenance labels, both directions."""
     places = bench.described
     if len(places) < 2:
         raise UnsuitableError("fewer than two pieces of this split have a caption.")
@@ -91,7 +91,7 @@ def text_to_piece(bench: Bench) -> dict:
 
 
 def prompts(bench: Bench) -> dict:
-    """How much wording matters: sentences around a tag, other words for facts, moods in words of music, negation."""
+    """Sensitivity to wording: sentences around a tag, synonyms of facts, moods as musical terms, negation."""
     places = [place for place in bench.places if tags_of(bench.corpus.rows[place])]
     rows, songs, embeddings = bench.rows_at(places), bench.songs_at(places), bench.midi_at(places)
     tags = known_tags(rows)
@@ -102,10 +102,12 @@ def prompts(bench: Bench) -> dict:
         return bench.bootstrap.intervals(lambda kept: {"macro_roc_auc": macro_area(scores[kept], labels[kept])}, songs)
 
     ensemble = label_embeddings(bench.embed_text, tags)[1]
-    single = {one: bench.embed_text([one.format(label=tag) for tag in tags]) for one in TEMPLATES}
-    negated = unit_rows(np.mean([bench.embed_text([one.format(label=tag) for tag in tags]) for one in NEGATIONS], 0))
+    single = {template: bench.embed_text([template.format(label=tag) for tag in tags]) for template in TEMPLATES}
+    negated = unit_rows(
+        np.mean([bench.embed_text([template.format(label=tag) for tag in tags]) for template in NEGATIONS], 0)
+    )
     scores = {
-        "sentences": {"ensemble": area(ensemble)} | {one: area(queries) for one, queries in single.items()},
+        "sentences": {"ensemble": area(ensemble)} | {template: area(queries) for template, queries in single.items()},
         "sentences_cosine": _wording_cosines(list(single.values())),
         "negation": area(negated) | {"cosine_to_plain": float((negated * ensemble).sum(1).mean())},
     }
@@ -131,11 +133,11 @@ def _moods(bench: Bench, places) -> dict:
     """Zero-shot quadrants by words of mood, as `emotion` has them, and by words of music that name no mood."""
     truth, songs = [row["emotion_quadrant"] for row in bench.rows_at(places)], bench.songs_at(places)
     embeddings = bench.midi_at(places)
-    found = {}
+    figures = {}
     for name, wording in (("words of mood", EMOTION_PROMPTS), ("words of music", MUSICAL_PROMPTS)):
         guess = (embeddings @ quadrant_queries(bench, wording).T).argmax(1) + 1
-        found[name] = accuracy_scores(guess, truth, songs, bench.bootstrap)
-    return found
+        figures[name] = accuracy_scores(guess, truth, songs, bench.bootstrap)
+    return figures
 
 
 def _reworded(bench: Bench) -> dict:
@@ -145,14 +147,14 @@ def _reworded(bench: Bench) -> dict:
     wordings = [bench.embed_text([bench.caption(place, number) for place in places]) for number in range(WORDINGS)]
     best = [np.argsort(-(queries @ embeddings.T), axis=1)[:, :10] for queries in wordings]
     shared = [
-        len(set(one) & set(other)) / len(one)
+        len(set(ranked) & set(other)) / len(ranked)
         for number, first in enumerate(best)
         for second in best[:number]
-        for one, other in zip(first.tolist(), second.tolist(), strict=True)
+        for ranked, other in zip(first.tolist(), second.tolist(), strict=True)
     ]
     retrieved = [paired_retrieval(queries @ embeddings.T, among, bench.bootstrap) for queries in wordings]
     return {
-        "recall@10": [one["recall@10"] for one in retrieved],
-        "recall@10_interval": [one.get("recall@10_interval") for one in retrieved],
+        "recall@10": [figures["recall@10"] for figures in retrieved],
+        "recall@10_interval": [figures.get("recall@10_interval") for figures in retrieved],
         "ten_best_shared": float(np.mean(shared)),
     }

@@ -72,14 +72,14 @@ def figures_of(results: dict) -> list[Figure]:
     """The figures of a card, in its order; what was not measured is left out."""
     figures = []
     for name, protocol, place in FIGURES:
-        found = results["protocols"].get(protocol, {})
-        value = look_up(found.get("scores", {}), place)
+        result = results["protocols"].get(protocol, {})
+        value = look_up(result.get("scores", {}), place)
         if value is None:
             continue
-        interval = look_up(found["scores"], f"{place}_interval")
-        beside = {baseline: look_up(scores, place) for baseline, scores in found["baselines"].items()}
+        interval = look_up(result["scores"], f"{place}_interval")
+        beside = {baseline: look_up(scores, place) for baseline, scores in result["baselines"].items()}
         chance = beside.pop("chance", None)
-        best = max(((one, baseline) for baseline, one in beside.items() if one is not None), default=None)
+        best = max(((figure, baseline) for baseline, figure in beside.items() if figure is not None), default=None)
         figures.append(
             Figure(
                 name,
@@ -94,7 +94,7 @@ def figures_of(results: dict) -> list[Figure]:
 
 
 def deciding_figures(figures: list[Figure]) -> list[Figure]:
-    """The figures that the README shows; the card has all."""
+    """The figures of the README; the card has all."""
     return [figure for figure in figures if figure.path in DECIDING]
 
 
@@ -117,11 +117,11 @@ def model_index(figures: list[Figure], dataset_id: str, split: str) -> list[Eval
 def figure_table(figures: list[Figure]) -> str:
     """Markdown table of the figures: with 95 % intervals, chance and the best baseline, where any figure has them."""
     columns = {
-        "protocol": [one.name for one in figures],
-        "figure": [f"{one.value:.3f}" for one in figures],
-        "95 % interval": [one.interval for one in figures],
-        "chance": [one.chance for one in figures],
-        "best baseline": [one.baseline for one in figures],
+        "protocol": [figure.name for figure in figures],
+        "figure": [f"{figure.value:.3f}" for figure in figures],
+        "95 % interval": [figure.interval for figure in figures],
+        "chance": [figure.chance for figure in figures],
+        "best baseline": [figure.baseline for figure in figures],
     }
     columns = {name: cells for name, cells in columns.items() if any(cells)}
     rows = [list(columns), ["---"] * len(columns), *zip(*columns.values(), strict=True)]

@@ -61,7 +61,7 @@ def base_of(checkpoint: Path, adapter: dict, options: HubOptions) -> str:
     base = options.base_model or adapter.get("base_model_name_or_path") or ""
     if not re.fullmatch(HUB_ID, base) or Path(base).exists():
         raise ValueError(
-            f"{checkpoint}: its base is {base!r}, which is no Hub id; publish the base first, "
+            f"{checkpoint}: its base is {base!r}, which is not a Hub id; publish the base first, "
             "then say `--base-model OWNER/NAME`."
         )
     return base
@@ -75,13 +75,14 @@ def write_card(checkpoint: Path, folder: Path, settings: dict, options: HubOptio
     """
     base = settings.get("base_model_name_or_path")
     own = checkpoint / "README.md"
-    # PEFT writes an empty card beside every adapter
+    # PEFT writes an empty card for every adapter
     own_card = ModelCard.load(own, ignore_metadata_errors=True) if own.is_file() and not base else None
     licence = options.licence or (own_card.data.license if own_card else None)
     results, figures = _results_of(checkpoint, folder, options)
     _write_licence(checkpoint, folder, licence, results, options)
     dataset, revision = _dataset_of(results, options)
     name = options.repo_id.split("/")[1]
+    is_classifier = "AutoModelForAudioClassification" in settings.get("auto_map", {})
     data = {
         "model_name": name,
         "license": licence if licence in LICENCES else "other",
@@ -89,12 +90,12 @@ def write_card(checkpoint: Path, folder: Path, settings: dict, options: HubOptio
         "license_link": None if licence in LICENCES else "LICENSE",
         "language": "en",
         "library_name": "peft" if base else "transformers",
-        "pipeline_tag": "feature-extraction",
+        "pipeline_tag": "audio-classification" if is_classifier else "feature-extraction",
         "tags": TAGS + (["lora"] if base else []),
         "base_model": base or (own_card.data.base_model if own_card else None),
         "base_model_relation": "adapter" if base else None,
         "datasets": [options.dataset.partition("@")[0]] if options.dataset else None,
-        "widget": [{"text": text} for text in WIDGET],
+        "widget": None if is_classifier else [{"text": text} for text in WIDGET],
         "eval_results": model_index(figures, dataset, results["split"]) if figures else None,
     }
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -103,6 +104,7 @@ def write_card(checkpoint: Path, folder: Path, settings: dict, options: HubOptio
         body=_with_images(own_card.text.strip(), checkpoint, folder) if own_card else None,
         name=name,
         repo_id=options.repo_id,
+        is_classifier=is_classifier,
         adapter=settings if base else None,
         dim=settings.get("projection_dim"),
         towers=_towers(folder),
@@ -137,14 +139,18 @@ def _results_of(checkpoint: Path, folder: Path, options: HubOptions):
     digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
     path = options.results
     if path is None:
-        known = ((one, _json(one)) for one in sorted(RESULTS.glob("*.json")))
-        of_these = (one for one, found in known if found.get("weights_sha256") == digest and "protocols" in found)
+        known = ((path, _json(path)) for path in sorted(RESULTS.glob("*.json")))
+        of_these = (
+            path for path, results in known if results.get("weights_sha256") == digest and "protocols" in results
+        )
         path = next(of_these, None)
         if path is None:
             return {}, []
     results = _json(path)
     if "protocols" not in results:
-        raise ValueError(f"{path}: these are no results of evaluation.evaluate_checkpoint; give a file that it wrote.")
+        raise ValueError(
+            f"{path}: these are not results of evaluation.evaluate_checkpoint; give a file that it wrote."
+        )
     measured = results.get("weights_sha256")
     if measured and digest and measured != digest:
         raise ValueError(f"{path}: these results were measured on other weights than {weights.name} of {checkpoint}.")
@@ -160,7 +166,7 @@ def _write_licence(checkpoint: Path, folder: Path, licence, results: dict, optio
     """
     if not licence:
         raise ValueError(f"{checkpoint}: nothing says its licence; say `--licence ID`, such as cc-by-nc-sa-4.0.")
-    bound = [one["name"] for one in results.get("sources", []) if re.search(r"\bNC\b", one["licence"])]
+    bound = [source["name"] for source in results.get("sources", []) if re.search(r"\bNC\b", source["licence"])]
     if bound and licence in LICENCES and "nc" not in licence.split("-"):
         raise ValueError(
             f"{checkpoint}: it was trained on {', '.join(bound)}, which must not be used commercially, and {licence} "
@@ -177,7 +183,7 @@ def _write_licence(checkpoint: Path, folder: Path, licence, results: dict, optio
             f"Its text: {address}\n\nThe Python files are licensed under the Apache License 2.0: see LICENSE-CODE.\n"
         )
     else:
-        raise ValueError(f"{licence!r} is none of {', '.join(LICENCES)}; give its text with `--licence-file FILE`.")
+        raise ValueError(f"{licence!r} is not one of {', '.join(LICENCES)}; give its text with `--licence-file FILE`.")
     if any(folder.glob("*.py")):
         shutil.copyfile(ROOT / "LICENSE", folder / "LICENSE-CODE")
 
@@ -214,7 +220,7 @@ def _towers(folder: Path) -> dict[str, int]:
     for path in folder.glob("*model*.safetensors"):
         try:
             with safe_open(path, framework="numpy") as file:
-                for name in file.keys():  # noqa: SIM118  (a safetensors file is no dict)
+                for name in file.keys():  # noqa: SIM118  (a safetensors file is not a dict)
                     for tower in counts:
                         if f"{tower}_model." in name or f"{tower}_projection." in name:
                             size = 1
@@ -230,7 +236,7 @@ def _json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: this is no JSON ({error}); copy the file again.") from error
+        raise ValueError(f"{path}: this is not JSON ({error}); copy the file again.") from error
 
 
 __all__ = ["HUB_ID", "LICENCES", "HubOptions", "base_of", "write_card"]

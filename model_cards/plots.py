@@ -52,10 +52,10 @@ def plot_tags(protocols: dict) -> Figure | None:
 
 def plot_map(protocols: dict) -> Figure | None:
     """The t-SNE map of a corpus, coloured by genre, the most frequent genre first."""
-    found = protocols.get("corpus_map")
-    if not found:
+    result = protocols.get("corpus_map")
+    if not result:
         return None
-    points, genres = found["points"], found["settings"]["genres"]
+    points, genres = result["points"], result["settings"]["genres"]
     x, y, owner = (np.array(points[name]) for name in ("x", "y", "genre"))
     colours = plt.get_cmap("tab10")
     figure, axes = plt.subplots(figsize=(WIDTH_INCHES, 6.2), layout="constrained")
@@ -71,10 +71,10 @@ def plot_map(protocols: dict) -> Figure | None:
 
 def plot_similarity(protocols: dict) -> Figure | None:
     """Mean cosine between the pieces of each two genres."""
-    found = protocols.get("corpus_map")
-    if not found:
+    result = protocols.get("corpus_map")
+    if not result:
         return None
-    matrix, genres = np.array(found["scores"]["similarity"]), found["settings"]["genres"]
+    matrix, genres = np.array(result["scores"]["similarity"]), result["settings"]["genres"]
     figure, axes = plt.subplots(figsize=(WIDTH_INCHES, WIDTH_INCHES * 0.85), layout="constrained")
     image = axes.imshow(matrix, cmap="viridis")
     axes.set(title="Mean cosine between genres", yticks=range(len(genres)), yticklabels=genres)
@@ -89,17 +89,17 @@ def plot_similarity(protocols: dict) -> Figure | None:
 
 def plot_robustness(protocols: dict) -> Figure | None:
     """Cosine of a piece with itself after a change, against random pairs: 5 to 95 %, quartiles and median."""
-    views = [(words, found) for name, words in (("robustness_midi", "MIDI"), ("robustness_audio", "rendered audio"))
-             if (found := protocols.get(name))]  # fmt: skip
+    views = [(words, result) for name, words in (("robustness_midi", "MIDI"), ("robustness_audio", "rendered audio"))
+             if (result := protocols.get(name))]  # fmt: skip
     if not views:
         return None
-    sizes = [len(found["scores"]) + 1 for _, found in views]
+    sizes = [len(result["scores"]) + 1 for _, result in views]
     figure, panels = plt.subplots(
         len(views), 1, figsize=(WIDTH_INCHES, 1.2 * len(views) + 0.36 * sum(sizes)), layout="constrained",
         squeeze=False, sharex=True, height_ratios=sizes,
     )  # fmt: skip
-    for axes, (words, found) in zip(panels[:, 0], views, strict=True):
-        lines = [*found["scores"].items(), ("random pairs", found["baselines"]["random pairs"])]
+    for axes, (words, result) in zip(panels[:, 0], views, strict=True):
+        lines = [*result["scores"].items(), ("random pairs", result["baselines"]["random pairs"])]
         for place, (name, one) in enumerate(reversed(lines)):
             low, first, median, third, high = one["cosine_quantiles"]
             colour = "0.45" if name == "random pairs" else "C0"
@@ -110,7 +110,7 @@ def plot_robustness(protocols: dict) -> Figure | None:
                 axes.annotate(f"R@1 {one['recall@1']:.2f}", (1.02, place), xycoords=("axes fraction", "data"),
                               va="center", fontsize=8)  # fmt: skip
         axes.set(yticks=range(len(lines)), yticklabels=[name for name, _ in reversed(lines)], xlim=(None, 1.01))
-        axes.set_title(f"{words}: {found['settings']['pieces']} pieces, each with itself, changed", fontsize=10)
+        axes.set_title(f"{words}: {result['settings']['pieces']} pieces, each with itself, changed", fontsize=10)
         axes.grid(axis="x", color="0.9")
     panels[-1, 0].set_xlabel("cosine")
     return figure

@@ -72,7 +72,7 @@ def render(checkpoint: Path, results_file: Path, plots: Path | None = None) -> M
         hop_seconds=f"{processor.midi_processor.hop_seconds:g}",
         results_file=results_file.name,
         split=results["split"],
-        commits=", ".join(sorted({one["code_commit"] for one in protocols.values()})),
+        commits=", ".join(sorted({protocol["code_commit"] for protocol in protocols.values()})),
         table=figure_table(figures),
         tags=tag_table(protocols),
         recordings=look_up(protocols, "recordings.scores.plain"),
@@ -90,7 +90,7 @@ def tag_table(protocols: dict) -> list[dict]:
         for view, protocol in (("midi", "tagging"), ("twin", "tagging_without_cues"), ("audio", "tagging_audio"))
     }
     return [
-        {"tag": tag} | {view: one.get(tag, {}).get("roc_auc") for view, one in views.items()}
+        {"tag": tag} | {view: protocol.get(tag, {}).get("roc_auc") for view, protocol in views.items()}
         for tag in sorted(set().union(*views.values()))
     ]
 

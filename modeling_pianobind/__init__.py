@@ -22,12 +22,16 @@ _HOMES = {
     "PianoBindModel": "modeling_pianobind",
     "PianoBindOutput": "modeling_pianobind",
     "contrastive_loss": "modeling_pianobind",
+    "PianoBindForSequenceClassification": "classification_pianobind",
+    "PianoClassificationPipeline": "pipelines_pianobind",
     "PianoEmbeddingPipeline": "pipelines_pianobind",
     "PianoTaggingPipeline": "pipelines_pianobind",
     "EmbeddingIndex": "retrieval",
     "Hit": "retrieval",
     "default_checkpoint": "retrieval",
     "describe": "retrieval",
+    "describe_difficulty": "moods",
+    "describe_emotion": "moods",
     "embed_audio": "retrieval",
     "embed_example": "retrieval",
     "embed_midi": "retrieval",
@@ -41,6 +45,7 @@ __all__ = [*_HOMES, "__version__"]
 
 
 if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr__`
+    from .classification_pianobind import PianoBindForSequenceClassification as PianoBindForSequenceClassification
     from .configuration_pianobind import PianoBindAudioConfig as PianoBindAudioConfig
     from .configuration_pianobind import PianoBindConfig as PianoBindConfig
     from .configuration_pianobind import PianoBindMidiConfig as PianoBindMidiConfig
@@ -49,6 +54,9 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr_
     from .modeling_pianobind import PianoBindModel as PianoBindModel
     from .modeling_pianobind import PianoBindOutput as PianoBindOutput
     from .modeling_pianobind import contrastive_loss as contrastive_loss
+    from .moods import describe_difficulty as describe_difficulty
+    from .moods import describe_emotion as describe_emotion
+    from .pipelines_pianobind import PianoClassificationPipeline as PianoClassificationPipeline
     from .pipelines_pianobind import PianoEmbeddingPipeline as PianoEmbeddingPipeline
     from .pipelines_pianobind import PianoTaggingPipeline as PianoTaggingPipeline
     from .processing_pianobind import PianoBindProcessor as PianoBindProcessor

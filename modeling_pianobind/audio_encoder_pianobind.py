@@ -1,7 +1,7 @@
 """Any Hugging Face audio encoder as an audio tower: AST, CLAP's, Wav2Vec2 and its kin, Whisper's."""
 
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel
 
 from .towers_pianobind import masked_mean
 
@@ -69,7 +69,7 @@ def _encoder_from(config):
     return AutoModel.from_config(config)
 
 
-def audio_encoder_of(model):
+def audio_encoder_of(model: PreTrainedModel) -> nn.Module:
     """The part of a loaded Hugging Face model that reads audio.
 
     Raises:

@@ -1,9 +1,9 @@
 """Registers PianoBind with transformers' Auto classes and pipelines.
 
-`import modeling_pianobind` makes `AutoModel.from_pretrained(checkpoint)` and `pipeline("piano-embedding")` work. The
-plain way, registering while the package is imported, imports transformers' Auto classes and torch: 4.8 s on two CPU
-cores, beside 0.11 s of the command line's own start. Registration therefore waits for the import of one of the five
-modules of transformers that define the Auto classes.
+`import modeling_pianobind` makes `AutoModel.from_pretrained(checkpoint)` and `pipeline("piano-embedding")` work.
+Registering at import would import transformers' Auto classes and torch: 4.8 s on two CPU cores, where the command line
+itself starts in 0.11 s. Registration therefore waits for the import of one of the five modules of transformers that
+define the Auto classes.
 
 The finder below reacts to these modules and to our own, and ignores all others. It does not change loaders: our loader
 calls the original one and takes itself out of the module's spec.
@@ -41,7 +41,8 @@ def _register(auto_module: str) -> None:
     if auto_module == "transformers.pipelines":
         for task, settings in ours.CUSTOM_PIPELINES.items():
             pipeline_class = getattr(ours, settings["impl"].split(".")[1])
-            sys.modules[auto_module].PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, auto_class)
+            model_class = getattr(sys.modules["transformers.models.auto.modeling_auto"], settings["pt"][0])
+            sys.modules[auto_module].PIPELINE_REGISTRY.register_pipeline(task, pipeline_class, model_class)
     elif auto_name == "AutoConfig":
         for config in ("PianoBindConfig", "PianoBindAudioConfig", "PianoBindMidiConfig"):
             config_class = getattr(configuration, config)
@@ -51,6 +52,10 @@ def _register(auto_module: str) -> None:
         auto_class.register(configuration.PianoBindConfig, ours.PianoBindModel, exist_ok=True)
         auto_class.register(configuration.PianoBindAudioConfig, towers.PianoBindAudioModel, exist_ok=True)
         auto_class.register(configuration.PianoBindMidiConfig, towers.PianoBindMidiModel, exist_ok=True)
+        classifier = importlib.import_module(".classification_pianobind", PACKAGE).PianoBindForSequenceClassification
+        for name in ("AutoModelForSequenceClassification", "AutoModelForAudioClassification"):
+            of_task = getattr(sys.modules[auto_module], name)
+            of_task.register(configuration.PianoBindConfig, classifier, exist_ok=True)
     else:
         ours_class = getattr(ours, auto_name.replace("Auto", "PianoBind"))
         auto_class.register(configuration.PianoBindConfig, ours_class, exist_ok=True)
@@ -63,8 +68,8 @@ def _is_own(module: str) -> bool:
 class _Finder(MetaPathFinder):
     """Notices the import of the modules above and of our own; finds none itself.
 
-    Our modules import transformers while their own classes are yet to come: registration also waits until none of them
-    is half imported.
+    Our modules import transformers before they define their classes: registration also waits until none of them
+    is partly imported.
     """
 
     def __init__(self):

@@ -3,16 +3,21 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from .modeling_pianobind import PianoBindModel
+    from .processing_pianobind import PianoBindProcessor
+
 WEIGHTS, CONFIG, PROCESSOR = "model.safetensors", "config.json", "processor_config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
-BFLOAT16 = "-bfloat16"  # ends the fingerprint of an index whose embeddings were computed so
+BFLOAT16 = "-bfloat16"  # suffix of the fingerprint of an index computed in bfloat16
 FILES = (WEIGHTS, CONFIG, PROCESSOR, TOKENIZER, TOKENIZER_CONFIG)
 COPY_AGAIN = "check its name, or copy it again"
 PROBE_MIDI = bytes.fromhex("4d546864 00000006 0000000101e0 4d54726b 0000000d 00903c40 8360803c40 00ff2f00")  # a note
@@ -21,8 +26,9 @@ PROBES = {  # inputs that `check_fit` embeds, by modality
     "midi": lambda processor: [PROBE_MIDI],
     "text": lambda processor: ["piano"],
 }
-NO_EMBEDDING = "its weights give embeddings that are no unit vectors"
-MAX_REASON_CHARACTERS = 300  # a damaged value may be of any length
+NO_EMBEDDING = "its weights give embeddings that are not unit vectors"
+MAX_REASON_CHARACTERS = 300  # a damaged value may have any length
+HEAD = "classifier."  # begins the names of a classifier's weights, which no embedding depends on
 MAX_TEXT_TOKENS = 128  # default of processors without a limit
 
 
@@ -31,7 +37,7 @@ def default_checkpoint() -> str:
     return str(Path(__file__).parent / "checkpoints" / "pianobind-mini")
 
 
-def read_json(path) -> dict:
+def read_json(path: str | os.PathLike) -> dict:
     """Reads a file that holds one JSON object.
 
     Raises:
@@ -48,7 +54,7 @@ def read_json(path) -> dict:
 
 
 @contextmanager
-def loading(name):
+def loading(name: str | os.PathLike | None) -> Iterator[None]:
     """Turns any error of a library that loads a damaged checkpoint into one line that names the checkpoint.
 
     Raises:
@@ -72,17 +78,17 @@ def loading(name):
         if isinstance(error, OSError) and (error.errno is not None or folder is None):
             raise
         if str(error).startswith(str(name)):
-            raise  # it says all of this
+            raise  # the message already names the checkpoint
         raise ValueError(f"{name}: {cannot_load(error)}; {COPY_AGAIN}.") from error
 
 
 def cannot_load(error: Exception | str) -> str:
-    """What a library says of a checkpoint that it cannot load, for a line that begins with its name."""
+    """Message about a checkpoint that a library cannot load; it follows the checkpoint's name."""
     return f"cannot be loaded as a PianoBind checkpoint ({reason_of(error)})"
 
 
-def check_fit(name, model, processor) -> None:
-    """Refuses a checkpoint whose files each load but do not fit each other, by embedding a word, a note and a tone.
+def check_fit(name: str | os.PathLike, model: "PianoBindModel", processor: "PianoBindProcessor") -> None:
+    """Refuses a checkpoint whose files load but do not fit together: embeds a word, a note and a tone.
 
     Raises:
         ValueError: they do not, or the weights give no embedding of length 1; one line that names the checkpoint.
@@ -100,11 +106,11 @@ def check_fit(name, model, processor) -> None:
         output = model(**processor(**probes, sampling_rate=rate, return_tensors="pt"))
         embeds = [output[f"{modality}_embeds"] for modality in probes]
         finite = all(weights.isfinite().all() for weights in model.parameters())
-        if not finite or not all(abs(float(embed.norm()) - 1) < 1e-3 for embed in embeds):  # not so of NaN
+        if not finite or not all(abs(float(embed.norm()) - 1) < 1e-3 for embed in embeds):  # False for NaN
             raise ValueError(NO_EMBEDDING)
 
 
-def check_match(model, processor) -> None:
+def check_match(model: "PianoBindModel", processor: "PianoBindProcessor") -> None:
     """Refuses a processor of another model, by sizes; an exported model (`OnnxModel`) has none to compare.
 
     Raises:
@@ -127,14 +133,14 @@ def check_match(model, processor) -> None:
     raise ValueError(f"the processor makes {makes}, the model reads {reads}; load both from one checkpoint")
 
 
-def reason_of(error) -> str:
+def reason_of(error: BaseException | str) -> str:
     """A library's message on one line; the error's name if it has no message."""
     if isinstance(error, KeyError):
         return f"it lacks {error}"[:MAX_REASON_CHARACTERS]
     return " ".join(str(error).split())[:MAX_REASON_CHARACTERS].rstrip(".:") or type(error).__name__
 
 
-def model_fingerprint(model) -> str:
+def model_fingerprint(model: "PianoBindModel") -> str:
     """Identifies a model's weights; equals `TextTower.fingerprint` of the saved model."""
     return weights_fingerprint(
         (name, tensor.detach().float().cpu().numpy()) for name, tensor in model.state_dict().items()
@@ -147,13 +153,17 @@ def computed_fingerprint(fingerprint: str, bfloat16: bool) -> str:
 
 
 def weights_fingerprint(tensors: Iterable[tuple[str, np.ndarray]]) -> str:
-    """SHA-256 of named weights as float32, so that half precision on disk does not matter."""
+    """SHA-256 of named weights as float32, so that half precision on disk does not matter.
+
+    A classifier on the embeddings does not count: an index serves all classifiers on the same towers.
+    """
+    tensors = (tensor for tensor in tensors if not tensor[0].startswith(HEAD))
 
     def digest(tensor):
         name, values = tensor
         return hashlib.sha256(name.encode() + np.ascontiguousarray(values, np.float32).tobytes()).digest()
 
-    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter's lock alone
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
         return hashlib.sha256(b"".join(sorted(pool.map(digest, tensors)))).hexdigest()
 
 

@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv):
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    # argparse takes no words of a QUERY that stand behind an option.
+    # argparse does not accept words of QUERY after an option.
     if isinstance(getattr(args, "query", None), list) and not any(word.startswith("-") for word in rest):
         args.query, rest = args.query + rest, []
     if rest:
@@ -132,7 +132,7 @@ def _parser() -> Parser:
         subparser.add_argument(
             "--transcribe",
             action="store_true",
-            help="let the MIDI tower see a transcription of each recording as well (extra [transcribe]; takes long)",
+            help="also embed a transcription of each recording with the MIDI tower (extra [transcribe]; slow)",
         )
         subparser.add_argument(
             "--solo-only",
@@ -248,7 +248,7 @@ def _parser() -> Parser:
         help='measure R@10 as well, on rows of {"text": ..., "file": ...}: words and the MIDI file that they describe',
     )
 
-    calibrate = command("calibrate", run_calibrate, "Measure what a checkpoint's scores mean; kept in its folder.")
+    calibrate = command("calibrate", run_calibrate, "Measure a checkpoint's score calibration and store it.")
     calibrate.add_argument(
         "--pieces", metavar="PATH", help="background pieces: a folder or saved index (default: the examples)"
     )
@@ -275,7 +275,7 @@ def _shard(text):
     return int(number), int(count)
 
 
-def run_index(args) -> int:
+def run_index(args: argparse.Namespace) -> int:
     """Saves the index of a folder, a share of it, or a list of such shares."""
     if (args.path is None) == (args.merge is None):
         raise UserError("give either the PATH of a folder, or --merge with the indices to be listed as one")
@@ -322,11 +322,11 @@ def run_index(args) -> int:
     return 0 if launched else status
 
 
-def run_embed(args) -> int:
+def run_embed(args: argparse.Namespace) -> int:
     """Writes the embeddings of single files."""
     output = Path(args.output)
     if output.suffix.lower() not in (".npz", ".parquet"):
-        raise UserError(f"{output}: its extension is neither .npz nor .parquet; choose one of them")
+        raise UserError(f"{output}: its extension is not .npz or .parquet; choose one of them")
     if not output.parent.is_dir():
         raise UserError(f"{output}: its folder does not exist; make it first")
     if not os.path.exists(args.path):
@@ -351,14 +351,12 @@ def run_embed(args) -> int:
     return _report(sorted(failures))
 
 
-def run_calibrate(args) -> int:
-    """Measures what a checkpoint's scores mean, and keeps it beside the checkpoint."""
-    if args.pieces is not None:
-        check_searchable(args.pieces)
+def run_calibrate(args: argparse.Namespace) -> int:
+    """Measures a checkpoint's score calibration and stores it in its folder."""
     checkpoint = Checkpoint(args.checkpoint, args.device)
     if not os.path.isdir(checkpoint.name):
         raise UserError(
-            f"{checkpoint.name}: is no folder; download the checkpoint, or leave it: it is measured by use"
+            f"{checkpoint.name}: is not a folder; download the checkpoint, or leave it: it is measured by use"
         )
     pieces = checkpoint.embed_background(example_files()) if args.pieces is None else None
     if pieces is None:
@@ -371,7 +369,7 @@ def run_calibrate(args) -> int:
     return 0
 
 
-def run_completion(args) -> int:
+def run_completion(args: argparse.Namespace) -> int:
     """Prints a script that completes the command in a shell."""
     import shtab
 
@@ -379,7 +377,7 @@ def run_completion(args) -> int:
     return 0
 
 
-def run_export(args) -> int:
+def run_export(args: argparse.Namespace) -> int:
     """Writes the towers as ONNX files and prints their differences to PyTorch."""
     if args.pairs is not None and not args.int8:
         raise UserError("--pairs are for measuring what int8 costs; give --int8 as well")
@@ -407,10 +405,9 @@ def run_export(args) -> int:
     return 0
 
 
-def run_demo(args) -> int:
+def run_demo(args: argparse.Namespace) -> int:
     """Searches the bundled corpus and prints the best labels of each hit."""
     folder, queries = EXAMPLES, DEMO_QUERIES[:DEMO_SEARCHES]
-    check_searchable(folder)
     checkpoint = Checkpoint(args.checkpoint, args.device)
     index, failures = Collection(folder, checkpoint).open()
     names, labels = titles(folder), label_embeddings(checkpoint.embed_text)

@@ -1,6 +1,7 @@
 """Compound words: the note rows of MIDI-BERT and of the published PianoBind, which count beats instead of seconds."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class CompoundNotes(PianoNotes):
         return notes
 
 
-def read_compound_notes(source, solo_only: bool = False) -> CompoundNotes:
+def read_compound_notes(source: Any, solo_only: bool = False) -> CompoundNotes:
     """Reads the notes of a MIDI file with their places in the score.
 
     Args:
@@ -45,7 +46,7 @@ def read_compound_notes(source, solo_only: bool = False) -> CompoundNotes:
         `CompoundNotes`, without the notes below 22 or above 107, which the vocabulary does not have.
     Raises:
         FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
-        ValueError: the content is no MIDI, is damaged, holds no piano notes, or other instruments if `solo_only`; or
+        ValueError: the content is not MIDI, is damaged, holds no piano notes, or other instruments if `solo_only`; or
             `source` is `PianoNotes` of seconds, which do not know their bars.
     Source: the rules of MIDI-BERT's data preparation (arXiv 2107.05223, section 3.1). Differs: a file of another
         resolution than 480 ticks a beat is rescaled.
@@ -107,7 +108,9 @@ def compound_words(notes: CompoundNotes) -> np.ndarray:
     return np.stack([continues.astype(np.int64), position, pitch, notes.duration_steps], axis=1)
 
 
-def compound_windows(notes: CompoundNotes, window_seconds: float, hop_seconds: float, max_notes: int):
+def compound_windows(
+    notes: CompoundNotes, window_seconds: float, hop_seconds: float, max_notes: int
+) -> tuple[list[np.ndarray], np.ndarray]:
     """Cuts a piece into windows that begin with a bar.
 
     A window runs from the bar whose first note is nearest to its start up to the bar after the one nearest to its end,

@@ -7,7 +7,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from .inputs_pianobind import check_numbers
 
-MAX_LAYERS = 1_000  # a damaged number may say billions, and modules are made one by one
+MAX_LAYERS = 1_000  # bounds the time that a damaged layer count costs
 PAIRS = ("audio_text", "midi_text", "audio_midi")
 
 
@@ -90,7 +90,7 @@ class PianoBindMidiConfig(PreTrainedConfig):
         field_embedding_size (`int`): width of each field's embedding; they are concatenated, then projected.
         scale_embeddings (`bool`): multiply each embedding by the square root of its width.
         embedding_norm (`bool`): normalise what enters the first layer.
-        note_statistics (`bool`): each note also gets what the window is like as a whole (histograms, key, density);
+        note_statistics (`bool`): adds statistics of the whole window (histograms, key, density) to each note;
             for rows whose first field is the piano key, with `rotary` positions.
         rhythm_statistics (`bool`): with `note_statistics`, the window's beat periodicity as well.
         notes_per_token (`int`): successive notes that one token of the transformer stands for. Four notes a token cost
@@ -151,7 +151,7 @@ class PianoBindMidiConfig(PreTrainedConfig):
 
 
 def _check_sizes(config, sizes, lists):
-    """Refuses what no tower can be built of: sizes, `sizes` and those of its transformer, and `lists` of sizes."""
+    """Refuses invalid sizes: the transformer's, those named in `sizes`, and the lists named in `lists`."""
     common = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     check_numbers(config, dict.fromkeys((*common, *sizes), 1) | {"layer_norm_eps": 0.0, "initializer_range": 0.0})
     _check_depth(config)
@@ -192,6 +192,9 @@ class PianoBindConfig(PreTrainedConfig):
         logit_scale_init_value (`float`): natural logarithm of the first inverse temperature.
         pool_text_padding (`bool`): average text over padding as well, as the published model does.
         loss_pairs (`tuple[str, ...]`): the pairs of modalities whose losses are averaged, where both are there.
+        classifier_pooling (`str`): how `PianoBindForSequenceClassification` pools windows: "mean", as the embedding
+            does, or "attention", which is learnt.
+        classifier_dropout (`float`): before the classifier's output, in training.
     """
 
     model_type = "pianobind"
@@ -204,6 +207,8 @@ class PianoBindConfig(PreTrainedConfig):
     logit_scale_init_value: float = 2.6592
     pool_text_padding: bool = False
     loss_pairs: tuple[str, ...] | list[str] = PAIRS
+    classifier_pooling: str = "mean"
+    classifier_dropout: float = 0.0
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
@@ -216,6 +221,12 @@ class PianoBindConfig(PreTrainedConfig):
         check_numbers(self, {"projection_dim": 1, "initializer_range": 0.0})
         if self.text_config is not None:
             _check_depth(self.text_config)
+
+    def validate_classifier(self):
+        check_numbers(self, {"classifier_dropout": 0.0})
+        if self.classifier_pooling not in ("mean", "attention"):
+            pooling = reprlib.repr(self.classifier_pooling)
+            raise ValueError(f"`classifier_pooling` is {pooling}; it must be 'mean' or 'attention'.")
 
     def validate_loss_pairs(self):
         if not self.loss_pairs or set(self.loss_pairs) - set(PAIRS):

@@ -61,7 +61,7 @@ NAMES = [
     (r"^logit_scale\.weight$", "logit_scale"),
 ]
 TOKEN_TYPES = "midi_backbone.midibert.bert.embeddings.token_type_embeddings.weight"  # nosec B105
-# What the published classes hold and never use.
+# Parameters of the published classes that no forward pass reads.
 DEAD = re.compile(
     r"midi_backbone\.midibert\.(bert\.embeddings\.(word_embeddings|position_embeddings)\.weight"
     r"|bert\.embeddings\.(position_ids|token_type_ids)|bert\.pooler\.dense\.(weight|bias)"
@@ -73,13 +73,13 @@ MEL_BUFFERS = re.compile(r"audio_backbone\.(.+\.)?(spectrogram\.window|mel_scale
 
 
 class _Tensors(dict):
-    """Tensors by name; asking for one that is not there says so."""
+    """Tensors by name; a missing one raises a ValueError that names it."""
 
     def __missing__(self, name):
         raise ValueError(f"the checkpoint has no tensor {name!r}; it is incomplete, or not of this variant.")
 
 
-def read_checkpoint(path) -> _Tensors:
+def read_checkpoint(path: str | Path) -> _Tensors:
     """Reads a checkpoint's tensors without running code of its pickle.
 
     Args:
@@ -106,7 +106,7 @@ def read_checkpoint(path) -> _Tensors:
     return _Tensors(content)
 
 
-def detect_variant(tensors) -> str:
+def detect_variant(tensors: dict[str, torch.Tensor]) -> str:
     """The variant, by the towers in the file."""
     towers = tuple(tower for tower, prefix in PREFIXES.items() if any(name.startswith(prefix) for name in tensors))
     for variant, needed in TOWERS.items():
@@ -120,7 +120,7 @@ def detect_variant(tensors) -> str:
     )
 
 
-def convert_tensors(tensors, variant: str):
+def convert_tensors(tensors: dict[str, torch.Tensor], variant: str) -> tuple:
     """Renames the tensors of a published checkpoint.
 
     Args:
@@ -250,7 +250,9 @@ def _text_config(tensors):
 _CONFIGS = {"audio": _audio_config, "midi": _midi_config, "text": _text_config}
 
 
-def convert(checkpoint, output, variant: str | None = None, tokenizer: str | None = None) -> list[str]:
+def convert(
+    checkpoint: str | Path, output: str | Path, variant: str | None = None, tokenizer: str | None = None
+) -> list[str]:
     """Converts a checkpoint file into a folder that `from_pretrained` loads.
 
     Args:
@@ -290,7 +292,7 @@ def convert(checkpoint, output, variant: str | None = None, tokenizer: str | Non
     return made
 
 
-def add_tokenizer(folder, tokenizer: str) -> list[str]:
+def add_tokenizer(folder: str | Path, tokenizer: str) -> list[str]:
     """Completes a folder that was converted without a tokenizer."""
     config = AutoConfig.from_pretrained(folder)
     return _save_processor(Path(folder), config, tokenizer, folder)
@@ -338,7 +340,7 @@ def _published_tokenizer():
     return _tokenizer(TOKENIZER) if reachable else None
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m modeling_pianobind.convert_original_checkpoint")
     parser.add_argument("--checkpoint", help="a .pth.tar, .pt or .ckpt of the published PianoBind or of MIDI-BERT")

@@ -6,8 +6,9 @@ from typing import BinaryIO
 import numpy as np
 import soxr
 
-# First bytes, and bytes 8 to 12 or 4 to 8, of what FFmpeg is needed for: MPEG-4, ADTS, ASF, Matroska.
-FFMPEG_STARTS = (b"\xff\xf1", b"\xff\xf9", b"\x30\x26\xb2\x75", b"\x1a\x45\xdf\xa3")
+AAC_STARTS = (b"\xff\xf1", b"\xff\xf9")  # ADTS frames
+# First bytes of formats that FFmpeg decodes: AAC, ASF, Matroska. MPEG-4 has `ftyp` in bytes 4 to 8.
+FFMPEG_STARTS = (*AAC_STARTS, b"\x30\x26\xb2\x75", b"\x1a\x45\xdf\xa3")
 
 
 class MissingDecoderError(ValueError):
@@ -55,4 +56,4 @@ def ffmpeg_blocks(handle: BinaryIO, name: str, sampling_rate: int) -> Iterator[n
         ) from error
 
 
-__all__ = ["MissingDecoderError", "ffmpeg_blocks", "needs_ffmpeg"]
+__all__ = ["AAC_STARTS", "MissingDecoderError", "ffmpeg_blocks", "needs_ffmpeg"]

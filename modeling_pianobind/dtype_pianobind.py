@@ -1,4 +1,4 @@
-"""In which numbers the towers compute: float32, or bfloat16 where the processor multiplies it."""
+"""Number format of the towers: float32, or bfloat16 where the processor multiplies it natively."""
 
 import torch
 
@@ -13,7 +13,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
-def uses_bfloat16(dtype: str, device) -> bool:
+def uses_bfloat16(dtype: str, device: torch.device | str) -> bool:
     """Whether products are computed in bfloat16.
 
     Args:
@@ -27,7 +27,7 @@ def uses_bfloat16(dtype: str, device) -> bool:
     return dtype == "bfloat16" or (dtype == "auto" and multiplies_bfloat16(torch.device(device)))
 
 
-def computing(dtype: str, device) -> torch.autocast:
+def computing(dtype: str, device: torch.device | str) -> torch.autocast:
     """A context in which the towers compute in `dtype`; see `uses_bfloat16`."""
     device = torch.device(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(dtype, device))

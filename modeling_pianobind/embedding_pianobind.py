@@ -42,8 +42,8 @@ class Tower:
 
     Attributes:
         collate: takes the processor and windows, gives the tower's inputs and their mask.
-        weight (`float`): of this tower in the embedding of a recording that was transcribed. Chosen on the `valid`
-            split: music finds itself best by some of both.
+        weight (`float`): of this tower in the embedding of a transcribed recording; chosen on the `valid` split by
+            retrieval of the own piece.
         batches_sorted (`int`): batches among which windows are sorted by length.
         length (*optional*): gives the length of a window; None where all are of one length.
     """
@@ -135,7 +135,7 @@ def embed_files(
         is_file = isinstance(source, (str, os.PathLike))
         kind = modality or modality_of(source)
         if is_file and kind == "midi" and gives_notes(source):
-            kind = modality_of(source)  # a score where MIDI is asked for
+            kind = modality_of(source)  # `embed_midi` reads scores as well
         entry = FORMATS[kind]
         for tower in (entry.tower, "midi") if transcribe else (entry.tower,):
             if getattr(model, f"{tower}_model") is None:
@@ -357,7 +357,7 @@ def embed_audio(
         transcribe (`bool`): also transcribe each recording (extra `[transcribe]`; on one CPU core in a third to two
             thirds of the music's time); the MIDI tower's embedding of that counts three times the audio tower's.
         dtype (`str`): what the towers compute in: "float32"; "bfloat16", faster and less exact; "auto" for bfloat16
-            where the device multiplies it. What comes out is float32.
+            where the device supports it. The result is float32.
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
     Raises:
@@ -384,7 +384,7 @@ def embed_midi(
     Returns:
         `np.ndarray` of shape `(len(paths), dim)`: float32, unit length, in the order given.
     Raises:
-        ValueError, OSError: a file cannot be read, or is no piano piece.
+        ValueError, OSError: a file cannot be read, or is not a piano piece.
     """
     settings = {"batch_size": batch_size, "progress": progress, "dtype": dtype}
     return embed_all(model, processor, _listed(paths), modality="midi", **settings)
@@ -411,7 +411,7 @@ def embed_pieces(
         `np.ndarray` of shape `(pieces, dim)`: float32, unit length, in the order in which each piece's first file
         stands in `paths`.
     Raises:
-        ValueError, OSError: a file cannot be read, or is no piano piece.
+        ValueError, OSError: a file cannot be read, or is not a piano piece.
         ImportError: `transcribe` needs transkun, which is not installed.
     """
     paths = _listed(paths)

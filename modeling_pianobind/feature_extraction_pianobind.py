@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -21,16 +22,14 @@ from .inputs_pianobind import check_numbers
 
 BLOCK_SECONDS = 10.0  # decoded at a time, so that memory does not grow with the recording
 BLOCK_SAMPLES = 2**22  # of all channels together, which a header may say are a thousand
-MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = (
-    2_000,
-    768_000,
-)  # in Hz; at a wrong rate, seconds of music would be resampled to weeks
+# In Hz; at a wrong rate, seconds of music would be resampled to weeks.
+MIN_SAMPLING_RATE, MAX_SAMPLING_RATE = 2_000, 768_000
 MAX_WINDOW_NUMBERS = 2**25  # numbers of its spectrum: twenty times the usual
 FILTER_GROUPS = 8
-MAX_SAMPLE = 2.0**32  # integers of 32 bits may have been written as floats; the power of far more is infinite
+MAX_SAMPLE = 2.0**32  # 32-bit integers may have been written as floats; the power of larger samples overflows
 SILENCE_AMPLITUDE = 10 ** (-70 / 20)  # of full scale; windows below it are silent
 
-LOWEST_SETTINGS = {
+MIN_SETTINGS = {
     "feature_size": 1,
     "sampling_rate": 1_000,
     "fft_size": 16,
@@ -115,7 +114,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         self._check_settings()
 
     def _check_settings(self):
-        check_numbers(self, LOWEST_SETTINGS)
+        check_numbers(self, MIN_SETTINGS)
         if self.hop_seconds > self.window_seconds:
             raise ValueError(
                 f"`hop_seconds` is {self.hop_seconds} with windows of {self.window_seconds} s; "
@@ -159,7 +158,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
             sampling_rate (`int`, *optional*): of a waveform, in Hz; a file knows its own.
         Raises:
             FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
-            ValueError: it is no audio, is damaged, holds no sample, or is silent throughout.
+            ValueError: it is not audio, is damaged, holds no sample, or is silent throughout.
         """
         name = audio_name(audio)
         blocks = audio_blocks(audio, sampling_rate, self.sampling_rate)
@@ -286,8 +285,8 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         return self.__dict__.setdefault("_cached_objects", {})
 
 
-def audio_name(audio) -> str:
-    """What error messages call a recording."""
+def audio_name(audio: Any) -> str:
+    """Name of a recording in error messages."""
     if isinstance(audio, (str, Path)):
         return str(audio)
     return "the given recording" if isinstance(audio, bytes) else "the given waveform"
@@ -297,7 +296,7 @@ def _is_waveform(audio) -> bool:
     return bool(len(audio)) and isinstance(audio[0], (float, int, np.floating))
 
 
-def audio_blocks(audio, given_rate: int | None, sampling_rate: int) -> Iterator[np.ndarray]:
+def audio_blocks(audio: Any, given_rate: int | None, sampling_rate: int) -> Iterator[np.ndarray]:
     """Yields a recording as mono float32 blocks `(samples,)` at `sampling_rate` Hz; `audio` as in `windows`."""
     if isinstance(audio, (str, Path)):
         return _file_blocks(Path(audio), sampling_rate)
@@ -325,7 +324,7 @@ def _decoded_blocks(handle, name: str, sampling_rate: int) -> Iterator[np.ndarra
             if not MIN_SAMPLING_RATE <= sound.samplerate <= MAX_SAMPLING_RATE:
                 raise ValueError(
                     f"{name}: says that it has {sound.samplerate} samples a second, and {MIN_SAMPLING_RATE} to "
-                    f"{MAX_SAMPLING_RATE} are taken; its header is damaged, export it again."
+                    f"{MAX_SAMPLING_RATE} are allowed; its header is damaged, export it again."
                 )
             resampler = soxr.ResampleStream(sound.samplerate, sampling_rate, 1, dtype="float32")
             block_frames = max(1, min(round(BLOCK_SECONDS * sound.samplerate), BLOCK_SAMPLES // sound.channels))

@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 
+from .decoding_pianobind import AAC_STARTS
+
 MAX_NUMBER = 1e31  # transformers writes 1e30 for a tokenizer without limit
 MAX_CHARACTERS = 20_000  # of a text; far more than a text tower reads, and megabytes take a tokenizer seconds
 
 
 def _midi_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list, list]]:
-    """A MIDI file's windows and spans, all at once: note rows are small. With them go the notes."""
+    """Yields all windows of a MIDI file at once, with their spans and the notes: note rows are small."""
     notes = processor.midi_processor.read(source)
     yield *processor.midi_processor.windows(notes), notes
 
 
 def _score_windows(processor, source, sampling_rate=None) -> Iterator[tuple]:
-    """As of MIDI, and the first and last measure of each window."""
+    """As `_midi_windows`, with the first and last measure of each window."""
     from .score_pianobind import read_score
 
     reading = read_score(source)
@@ -76,7 +78,7 @@ SIGNATURES = {
     (b"OggS", b""): ("an Ogg file", "audio"),
     (b"FORM", b"AIF"): ("an AIFF file", "audio"),
     (b"", b"M4A "): ("an MPEG-4 file", "audio"),
-    **dict.fromkeys(((first, b"") for first in (b"\xff\xf1", b"\xff\xf9")), ("an AAC file", "audio")),
+    **dict.fromkeys(((first, b"") for first in AAC_STARTS), ("an AAC file", "audio")),
     **dict.fromkeys(((first, b"") for first in MP3_STARTS), ("an MP3 file", "audio")),
     (b"PK\x03\x04", b""): ("a ZIP archive", "score"),  # as compressed MusicXML is
     **dict.fromkeys(((first, b"") for first in (b"<?xml", b"<score-", b"<!DOCTYPE", b"<mei")), ("XML", "score")),
@@ -86,7 +88,7 @@ SIGNATURES = {
 TEXT_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # that begin a text in UTF-8 or UTF-16
 
 
-def modality_of(path) -> str:
+def modality_of(path: str | os.PathLike) -> str:
     """The modality of a file, a key of `FORMATS`, by its extension in any case.
 
     Raises:
@@ -99,7 +101,7 @@ def modality_of(path) -> str:
     raise ValueError(f"{path}: its extension {extension or '(none)'} is not one of {known}; rename or convert it.")
 
 
-def gives_notes(path) -> bool:
+def gives_notes(path: str | os.PathLike) -> bool:
     """Whether a file holds notes, as MIDI files and scores do, by its extension."""
     modality = EXTENSIONS.get(os.path.splitext(path)[1].lower())
     return modality is not None and FORMATS[modality].tower == "midi"
@@ -125,7 +127,7 @@ def content_modality(head: bytes) -> str | None:
     return _signature(head)[1]
 
 
-def check_content(path, modality: str) -> None:
+def check_content(path: str | os.PathLike, modality: str) -> None:
     """Refuses a file whose content is known to be of another modality than its extension says.
 
     Raises:
@@ -141,11 +143,11 @@ def check_content(path, modality: str) -> None:
         )
 
 
-def readable_text(text) -> str:
+def readable_text(text: object) -> str:
     """A description that a tokenizer can read, truncated to `MAX_CHARACTERS`.
 
     Raises:
-        ValueError: it is no string, holds no word, or holds half characters (lone surrogates).
+        ValueError: it is not a string, holds no word, or holds half characters (lone surrogates).
     """
     if not isinstance(text, str) or not text.strip():
         # Shortened, since a text may be megabytes of blanks.
@@ -156,11 +158,13 @@ def readable_text(text) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         half = ascii(text[error.start])
-        raise ValueError(f"a text holds {half}, which is no character; write it in plain Unicode (UTF-8).") from error
+        raise ValueError(
+            f"a text holds {half}, which is not a character; write it in plain Unicode (UTF-8)."
+        ) from error
     return text
 
 
-def check_numbers(settings, lowest: dict[str, float]) -> None:
+def check_numbers(settings: object, lowest: dict[str, float]) -> None:
     """Refuses settings that are not numbers in the valid range, such as those of a damaged file.
 
     Args:
@@ -177,7 +181,7 @@ def check_numbers(settings, lowest: dict[str, float]) -> None:
             raise ValueError(f"`{name}` is {reprlib.repr(value)}; it must be {kind} of at least {least:g}.")
 
 
-def list_files(folder) -> list[str]:
+def list_files(folder: str | os.PathLike) -> list[str]:
     """Paths of the MIDI files, scores and recordings below a folder, sorted; hidden files and folders are left out.
 
     Raises:
@@ -193,8 +197,8 @@ def list_files(folder) -> list[str]:
     return sorted(paths)
 
 
-def count_other_files(folder) -> dict[str, int]:
-    """How many files below a folder are no music, by extension, most first; metadata and texts are not counted."""
+def count_other_files(folder: str | os.PathLike) -> dict[str, int]:
+    """How many files below a folder are not music, by extension, most first; metadata and texts are not counted."""
     counts = {}
     for _, folders, names in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -205,7 +209,7 @@ def count_other_files(folder) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def piece_of(path) -> str:
+def piece_of(path: str | os.PathLike) -> str:
     """The name of a piece: files of one folder with one stem (take.mid, take.mp3) are the same piece."""
     return os.path.splitext(os.fspath(path))[0]
 
@@ -218,13 +222,13 @@ def group_pieces(paths: Iterable) -> list[list]:
     return list(pieces.values())
 
 
-def content_hash(path) -> str:
+def content_hash(path: str | os.PathLike) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def explain(path, error: Exception) -> str:
+def explain(path: str | os.PathLike, error: Exception) -> str:
     """One line for a file that could not be read: the file, the problem, the remedy."""
     if isinstance(error, FileNotFoundError):
         return f"{path}: does not exist; check the path."

@@ -1,5 +1,7 @@
 """Zero-shot labels: the words that `describe` chooses from, the sentences they are put in, and their ranking."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 # The 31 tags of the PIAST data set (arXiv 2411.02551), where "Relaxing/Calm" names one tag.
@@ -95,7 +97,9 @@ EMOTION_PROMPTS = {
 }
 
 
-def label_embeddings(embed_text, labels=None) -> tuple[list[str], np.ndarray]:
+def label_embeddings(
+    embed_text: Callable[[list[str]], np.ndarray], labels: Sequence[str] | None = None
+) -> tuple[list[str], np.ndarray]:
     """Embeds labels, each as the mean over `TEMPLATES`.
 
     Args:
@@ -112,7 +116,9 @@ def label_embeddings(embed_text, labels=None) -> tuple[list[str], np.ndarray]:
     return labels, means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
-def rank_labels(embedding, labels, label_embeds, top_k, means=None) -> list[tuple[str, float]]:
+def rank_labels(
+    embedding: np.ndarray, labels: Sequence[str], label_embeds: np.ndarray, top_k: int, means: np.ndarray | None = None
+) -> list[tuple[str, float]]:
     """Ranks labels by their cosine with a piece, best first; equal ones keep their order.
 
     Args:

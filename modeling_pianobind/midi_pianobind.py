@@ -13,7 +13,7 @@ from .inputs_pianobind import check_numbers
 from .notes_pianobind import LOWEST_KEY, PianoNotes, read_midi, window_starts
 
 PERFORMANCE_FIELDS = ("pitch", "onset_gap", "duration", "velocity", "pedal")
-LOWEST_SETTINGS = {
+MIN_SETTINGS = {
     "window_seconds": 0.1,
     "hop_seconds": 0.01,  # a day of music has millions of windows then
     "max_notes": 1,
@@ -79,7 +79,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         self.duration_range = _checked_range("duration_range", duration_range)
         self.pedal_range = _checked_range("pedal_range", pedal_range)
         self.solo_only = bool(solo_only)
-        check_numbers(self, LOWEST_SETTINGS)
+        check_numbers(self, MIN_SETTINGS)
         if hop_seconds > window_seconds:
             raise ValueError(
                 f"`hop_seconds` is {hop_seconds} with windows of {window_seconds} s; "
@@ -220,7 +220,7 @@ def _checked_range(name: str, seconds) -> tuple[float, float]:
     return tuple(seconds)
 
 
-def time_bins(seconds, bins: int, time_range: tuple[float, float]) -> np.ndarray:
+def time_bins(seconds: np.ndarray, bins: int, time_range: tuple[float, float]) -> np.ndarray:
     """Logarithmic bins of time: 0 below the range, then `bins - 1` of equal ratio."""
     shortest, longest = time_range
     ratio = math.log(longest / shortest)
@@ -229,7 +229,7 @@ def time_bins(seconds, bins: int, time_range: tuple[float, float]) -> np.ndarray
     return np.clip(np.floor(place + 1.5), 0, bins - 1).astype(np.int64)
 
 
-def bin_seconds(index, bins: int, time_range: tuple[float, float]) -> np.ndarray:
+def bin_seconds(index: np.ndarray, bins: int, time_range: tuple[float, float]) -> np.ndarray:
     """The middle of each bin of `time_bins` in seconds; 0 for bin 0."""
     shortest, longest = time_range
     middle = shortest * (longest / shortest) ** ((np.asarray(index) - 1) / (bins - 2))

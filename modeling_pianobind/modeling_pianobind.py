@@ -1,12 +1,13 @@
 """PianoBind: piano audio, piano MIDI and text in one embedding space."""
 
 import inspect
+import os
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
@@ -19,7 +20,7 @@ MAX_LOGIT_SCALE = 4.6052  # ln(100): CLIP's bound, arXiv 2103.00020, section 2.5
 
 @dataclass
 class PianoBindOutput(ModelOutput):
-    """What `PianoBindModel` returns; a field whose modality was not given is None.
+    """Output of `PianoBindModel`; fields of absent modalities are None.
 
     Attributes:
         loss (`torch.Tensor` of shape `()`): mean over the pairs of `config.loss_pairs` that are there; only with
@@ -42,14 +43,16 @@ class PianoBindOutput(ModelOutput):
     text_embeds: torch.FloatTensor | None = None
 
 
-def contrastive_loss(logits: torch.Tensor, positives: torch.Tensor | None = None, ignored: torch.Tensor | None = None):
+def contrastive_loss(
+    logits: torch.Tensor, positives: torch.Tensor | None = None, ignored: torch.Tensor | None = None
+) -> torch.Tensor:
     """Symmetric contrastive loss.
 
     Args:
         logits (`torch.Tensor` of shape `(rows, columns)`): scaled similarities.
         positives (`torch.Tensor` of shape `(rows, columns)`, bool, *optional*): pairs that belong together; the
             diagonal by default. With several in a row, the loss is the mean of their cross-entropies.
-        ignored (`torch.Tensor` of shape `(rows, columns)`, bool, *optional*): pairs that are neither right nor wrong.
+        ignored (`torch.Tensor` of shape `(rows, columns)`, bool, *optional*): pairs left out of the loss.
     Returns:
         `torch.Tensor` of shape `()`: mean of both directions. Rows (or columns) without a positive take no part.
     Source: CLIP (arXiv 2103.00020, figure 3); several positives as L_out of arXiv 2004.11362, equation 2.
@@ -137,7 +140,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
         return model.eval()
 
     def get_input_embeddings(self):
-        """The words of the text tower; others hold their size against that of the tokenizer."""
+        """Word embeddings of the text tower; trainers compare their number with the tokenizer's."""
         return (super() if self.text_model is None else self.text_model).get_input_embeddings()
 
     def set_input_embeddings(self, value):
@@ -208,6 +211,14 @@ class PianoBindModel(PianoBindPreTrainedModel):
         Returns:
             `torch.Tensor` of shape `(batch, projection_dim)`, float32, unit length: the mean over its windows.
         """
+        return mean_of_windows(*self.audio_windows(input_features, audio_attention_mask))
+
+    def audio_windows(self, input_features, audio_attention_mask=None):
+        """Embeds the windows of recordings, which `get_audio_features` averages.
+
+        Returns:
+            `(windows, projection_dim)` unit rows, the recording of each `(windows,)`, and their count.
+        """
         tower = self._tower("audio")
         if input_features.dim() == 1 + tower.window_dims:
             input_features = input_features[:, None]
@@ -217,7 +228,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
         exists = (audio_attention_mask != 0).any(-1)  # (batch, windows)
         piece = exists.nonzero()[:, 0]
         features, mask = input_features[exists], audio_attention_mask[exists]
-        return _mean_of_windows(self._project("audio", tower.pool(tower(features, mask), mask)), piece, len(exists))
+        return self._project("audio", tower.pool(tower(features, mask), mask)), piece, len(exists)
 
     def get_midi_features(self, midi_ids, midi_attention_mask=None):
         """Embeds MIDI.
@@ -229,6 +240,10 @@ class PianoBindModel(PianoBindPreTrainedModel):
         Returns:
             `torch.Tensor` of shape `(batch, projection_dim)`, float32, unit length: the mean over its windows.
         """
+        return mean_of_windows(*self.midi_windows(midi_ids, midi_attention_mask))
+
+    def midi_windows(self, midi_ids, midi_attention_mask=None):
+        """Embeds the windows of MIDI, which `get_midi_features` averages; returns what `audio_windows` does."""
         tower = self._tower("midi")
         if midi_attention_mask is None:
             pad = self.config.midi_config.field_sizes[0] - 2
@@ -238,7 +253,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
             midi_ids, midi_attention_mask, piece = _split_windows(midi_ids, midi_attention_mask)
         midi_ids, midi_attention_mask = tower.pad(midi_ids, midi_attention_mask)
         hidden = tower.pool(tower(midi_ids, midi_attention_mask), midi_attention_mask)
-        return _mean_of_windows(self._project("midi", hidden), piece, int(piece[-1]) + 1)
+        return self._project("midi", hidden), piece, int(piece[-1]) + 1
 
     def get_text_features(self, input_ids, attention_mask=None, **kwargs):
         """Embeds text.
@@ -277,7 +292,7 @@ def _audio_tower(config):
 
 
 def _split_windows(midi_ids, mask):
-    """Lays the windows that stand one after the other in a row below each other.
+    """Splits rows of several windows into one row for each window.
 
     Returns:
         ids `(windows, notes, fields)`, mask `(windows, notes)` of 0 and 1, and the piece of each window `(windows,)`.
@@ -296,14 +311,14 @@ def _split_windows(midi_ids, mask):
     return ids, split_mask, window // most
 
 
-def _mean_of_windows(embeds, piece, pieces: int):
+def mean_of_windows(embeds, piece, pieces: int):
     """Unit embeddings of windows -> unit embeddings of the pieces that they belong to."""
     if len(embeds) == pieces:
         return embeds
     return F.normalize(embeds.new_zeros(pieces, embeds.shape[1]).index_add(0, piece, embeds), dim=-1)
 
 
-def load_tower(modality: str, source, whole_class):
+def load_tower(modality: str, source: str | os.PathLike, whole_class: type) -> tuple:
     """Loads one modality's pretrained encoder.
 
     Args:
@@ -336,7 +351,7 @@ def load_tower(modality: str, source, whole_class):
     return AutoModel.from_pretrained(source, **float32, **without_pooler(config)), None
 
 
-def without_pooler(config) -> dict:
+def without_pooler(config: PreTrainedConfig) -> dict:
     """What to tell a text encoder's class, so that it leaves out BERT's pooler, whose weights no loss would reach."""
     model_class = AutoModel._model_mapping[type(config)]
     takes = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters

@@ -1,4 +1,4 @@
-"""What a window of notes is like as a whole: histograms, key and density, as one more input of the MIDI tower."""
+"""Statistics of a whole window of notes (histograms, key, density, rhythm), an input of the MIDI tower."""
 
 import math
 
@@ -9,9 +9,9 @@ from torch import nn
 
 LOWEST_PITCH_CLASS = 9  # the lowest key is A
 MAX_INTERVAL = 12
-TIE_STEP = 1e-5  # of correlation, far above what rounding makes of one
+TIE_STEP = 1e-5  # breaks ties of correlations; far above their rounding errors
 FRAME_SECONDS, RHYTHM_SECONDS, MAX_LAG_SECONDS = 0.02, 20.0, 5.0
-LOW_KEY = 31  # E3 and above are not
+LOW_KEY = 31  # keys below E3 count as low
 MAX_ONSETS = 3.0
 FIXED_LAGS, GAP_BINS = 40, 24
 BEAT_SECONDS = 0.55
@@ -36,8 +36,8 @@ def key_correlations(pitch_classes: torch.Tensor) -> torch.Tensor:
     turns = torch.arange(12, device=pitch_classes.device)
     keys = profiles[:, (turns[None] - turns[:, None]) % 12]  # (mode, tonic, pitch class)
     keys = F.normalize(keys - keys.mean(-1, keepdim=True), dim=-1)
-    found = F.normalize(pitch_classes - pitch_classes.mean(-1, keepdim=True), dim=-1)
-    return (found[:, None, None] * keys).sum(-1)  # no matrix product, which autocast would compute in bfloat16
+    centred = F.normalize(pitch_classes - pitch_classes.mean(-1, keepdim=True), dim=-1)
+    return (centred[:, None, None] * keys).sum(-1)  # no matrix product, which autocast would compute in bfloat16
 
 
 def tonics(strengths: torch.Tensor) -> torch.Tensor:
@@ -46,16 +46,16 @@ def tonics(strengths: torch.Tensor) -> torch.Tensor:
     return (strengths.amax(1) - TIE_STEP * torch.arange(12, device=strengths.device)).argmax(1, keepdim=True)
 
 
-def onset_envelopes(keys, heard, seconds) -> torch.Tensor:
+def onset_envelopes(keys: torch.Tensor, present: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
     """Onsets over time, `(windows, 2, frames)`: of all notes, and of the low ones, which carry the beat.
 
     Args:
-        keys (`torch.Tensor` of shape `(windows, notes)`): 0 for A0; heard (`(windows, notes)`): 1 for a note, 0 for
+        keys (`torch.Tensor` of shape `(windows, notes)`): 0 for A0; present (`(windows, notes)`): 1 for a note, 0 for
             padding; seconds (`(windows, notes)`): onsets.
     """
     frames = round(RHYTHM_SECONDS / FRAME_SECONDS)
     frame = (seconds / FRAME_SECONDS).clamp(0, frames - 2)
-    inside = heard * (seconds < (frames - 1) * FRAME_SECONDS)
+    inside = present * (seconds < (frames - 1) * FRAME_SECONDS)
     weights = torch.stack([inside, inside * (keys < LOW_KEY)], dim=1)
     below = frame.long()[:, None].expand(-1, 2, -1)
     share = frame[:, None] - below
@@ -89,14 +89,14 @@ def at_lags(correlation: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
     return correlation.gather(2, index) * (1 - share) + correlation.gather(2, index + 1) * share
 
 
-def rhythm(keys, heard, seconds) -> torch.Tensor:
-    """How a window's onsets repeat, `(windows, RHYTHM_SIZE)`: what tells a waltz from a march.
+def rhythm(keys: torch.Tensor, present: torch.Tensor, seconds: torch.Tensor) -> torch.Tensor:
+    """Repetition of a window's onsets, `(windows, RHYTHM_SIZE)`; it differs between a waltz and a march.
 
     The autocorrelation of onsets at fixed lags, the same at fractions and multiples of the beat (the period that
     repeats most clearly near `BEAT_SECONDS`), so that duple and triple metre differ at any tempo, and the times
     between successive onsets in beats, where swing and dotted rhythms show.
     """
-    correlation = periodicity(onset_envelopes(keys, heard, seconds))
+    correlation = periodicity(onset_envelopes(keys, present, seconds))
     lags = torch.logspace(*np.log10([0.12, MAX_LAG_SECONDS - 0.1]), FIXED_LAGS, device=keys.device)
     fixed = at_lags(correlation, lags.expand(keys.shape[0], -1))
     beats = torch.logspace(*np.log10([0.27, 1.1]), 60, device=keys.device)
@@ -106,7 +106,7 @@ def rhythm(keys, heard, seconds) -> torch.Tensor:
     multiples = torch.tensor(BEAT_MULTIPLES, device=keys.device)
     in_beats = at_lags(correlation, beat * multiples)
     gap = (seconds[:, 1:] - seconds[:, :-1]) / beat
-    successive = heard[:, 1:] * heard[:, :-1] * (gap > 0.08)
+    successive = present[:, 1:] * present[:, :-1] * (gap > 0.08)
     bins = (torch.log2(gap.clamp(0.1, 4.0) / 0.1) * GAP_BINS / math.log2(40)).long().clamp(0, GAP_BINS - 1)
     gaps = histogram(bins, successive, GAP_BINS).sqrt()
     return torch.cat([fixed.flatten(1), in_beats.flatten(1), gaps, beat.log()], 1)
@@ -115,7 +115,7 @@ def rhythm(keys, heard, seconds) -> torch.Tensor:
 class NoteStatistics(nn.Module):
     """Whole-window statistics -> a vector that is added to every note.
 
-    Attention averages well but counts badly: how dense, how high, how loud, in which mode are sums over a window.
+    Attention computes averages; density, register, loudness and mode are sums over a window.
     Hand-made features of this kind beat fine-tuned transformers where labels are few.
     """
 
@@ -141,35 +141,35 @@ class NoteStatistics(nn.Module):
             `torch.Tensor` of shape `(windows, statistics)`, float32: square roots of each field's histogram, of the
             intervals between successive notes (struck together, or one after the other) and of the pitch classes
             counted from the tonic; how well major and minor fit; logarithms of the number of notes and of their rate;
-            with `rhythm_statistics`, what `rhythm` gives.
+            with `rhythm_statistics`, the output of `rhythm`.
         """
-        heard = (midi_attention_mask != 0).float()
+        present = (midi_attention_mask != 0).float()
         sizes = torch.tensor(self.field_sizes, device=midi_ids.device)
         places = (midi_ids + (sizes.cumsum(0) - sizes)).flatten(1)
-        per_field = histogram(places, heard.repeat_interleave(len(sizes), 1), sum(self.field_sizes)) * len(sizes)
+        per_field = histogram(places, present.repeat_interleave(len(sizes), 1), sum(self.field_sizes)) * len(sizes)
 
         keys = midi_ids[..., 0]
         step = (keys[:, 1:] - keys[:, :-1]).clamp(-MAX_INTERVAL, MAX_INTERVAL) + MAX_INTERVAL
         together = (midi_ids[:, 1:, self.time_field] == 0).long()
         span = 2 * MAX_INTERVAL + 1
-        intervals = histogram(step + span * together, heard[:, 1:] * heard[:, :-1], 2 * span)
+        intervals = histogram(step + span * together, present[:, 1:] * present[:, :-1], 2 * span)
 
-        pitch_classes = histogram((keys + LOWEST_PITCH_CLASS) % 12, heard, 12)
+        pitch_classes = histogram((keys + LOWEST_PITCH_CLASS) % 12, present, 12)
         strengths = key_correlations(pitch_classes)
         tonic = tonics(strengths)
         from_tonic = pitch_classes.gather(1, (tonic + torch.arange(12, device=tonic.device)) % 12)
 
-        notes = heard.sum(1, keepdim=True)
-        rate = notes / ((seconds * heard).amax(1, keepdim=True) + 1)
+        notes = present.sum(1, keepdim=True)
+        rate = notes / ((seconds * present).amax(1, keepdim=True) + 1)
         shapes = torch.cat([per_field, intervals, from_tonic], 1).sqrt()
         parts = [shapes, strengths.amax(2), notes.clamp(min=1).log(), rate.clamp(min=0.1).log()]
         if self.has_rhythm:
-            parts.append(rhythm(keys, heard, seconds))
+            parts.append(rhythm(keys, present, seconds))
         return torch.cat(parts, 1)
 
     def forward(self, midi_ids, midi_attention_mask, seconds):
         """`(windows, 1, hidden_size)`, to be added to every note; see `measure`."""
-        statistics = self.measure(midi_ids, midi_attention_mask, seconds)  # float32, for it counts
+        statistics = self.measure(midi_ids, midi_attention_mask, seconds)  # float32, since it holds counts
         statistics = self.norm(statistics.to(self.norm.weight.dtype))
         return self.down_proj(F.gelu(self.up_proj(statistics)))[:, None]
 

@@ -1,10 +1,11 @@
-"""MIDI file -> the notes that a pianist plays, in seconds. Tokens are made of them in `midi_pianobind`."""
+"""MIDI file -> piano notes in seconds; `midi_pianobind` turns them into note rows."""
 
 import math
 import re
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import symusic
@@ -14,7 +15,7 @@ from .score_pianobind import ScoreReading, read_score
 from .standard_midi_pianobind import PIANO_PROGRAMS, tick_clock
 
 LOWEST_KEY, HIGHEST_KEY = 21, 108  # A0 and C8 as MIDI pitches
-MAX_HOURS = 24.0  # longer "pieces" are damaged files: one wrong time can mean a century
+MAX_HOURS = 24.0  # longer files are damaged: a single wrong time can mean a century
 MAX_NOTES = 300_000  # eight hours at ten notes a second; more would take the tower minutes
 MAX_PEDAL_SECONDS = 10.0  # a string has decayed by then, however long the pedal stays down
 
@@ -57,7 +58,7 @@ class PianoNotes:
         return notes
 
 
-def read_midi(source, solo_only: bool = False) -> PianoNotes:
+def read_midi(source: Any, solo_only: bool = False) -> PianoNotes:
     """Reads the notes of a MIDI file or a score.
 
     Args:
@@ -68,7 +69,7 @@ def read_midi(source, solo_only: bool = False) -> PianoNotes:
         `PianoNotes`, all the piano's tracks and channels together.
     Raises:
         FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
-        ValueError: the content is no MIDI, is damaged, holds no piano notes, or other instruments if `solo_only`.
+        ValueError: the content is not MIDI, is damaged, holds no piano notes, or other instruments if `solo_only`.
     """
     if isinstance(source, PianoNotes):
         if not len(source):
@@ -78,14 +79,14 @@ def read_midi(source, solo_only: bool = False) -> PianoNotes:
     return notes_from_score(score_from(source, name), name, solo_only)
 
 
-def name_of(source) -> str:
-    """What error messages call a source."""
+def name_of(source: Any) -> str:
+    """Name of a source in error messages."""
     if isinstance(source, ScoreReading):
         return source.name
     return str(source) if isinstance(source, (str, Path)) else "the given MIDI"
 
 
-def score_from(source, name: str) -> symusic.Score:
+def score_from(source: Any, name: str) -> symusic.Score:
     """Parses MIDI or a score into a symusic score in ticks; `name` is used in error messages."""
     if isinstance(source, symusic.core.ScoreTick):
         return source
@@ -194,7 +195,7 @@ def _keys_fit(track: bytes) -> bool:
 
 
 def check_length(score: symusic.Score, start_ticks: np.ndarray, seconds: float, name: str) -> None:
-    """Refuses times that no piece has.
+    """Refuses implausible times.
 
     Args:
         score (`symusic.Score`): whose tempo changes have times too.
@@ -304,7 +305,7 @@ def _pedal_seconds(release, pedal_ticks, seconds):
 
 
 def window_starts(seconds: float, window_seconds: float, hop_seconds: float) -> np.ndarray:
-    """The one window rule, for recordings and MIDI alike: a window each hop, the last one reaches the end.
+    """Window rule of recordings and MIDI: a window begins at each hop, and the last one reaches the end.
 
     Returns:
         `np.ndarray` of shape `(windows,)`: start of each window in seconds; at least one.

@@ -95,7 +95,7 @@ class OnnxModel:
         int8 (`bool`): use int8 towers if available.
     Raises:
         ImportError: the extra is not installed.
-        ValueError: the folder is no export.
+        ValueError: the folder is not an export.
         OSError: it cannot be read.
     """
 
@@ -149,7 +149,7 @@ class OnnxModel:
         return torch.from_numpy(getattr(self, f"{modality}_model").run(None, feed)[0])
 
 
-def export_onnx(model, folder, int8: bool = False) -> dict:
+def export_onnx(model, folder: str | Path, int8: bool = False) -> dict:
     """Writes each tower as `text.onnx`, `midi.onnx` and `audio.onnx`, for any batch and length, and checks it.
 
     A file takes single windows (texts) as the processor cuts them, with their mask, and gives unit embeddings; the
@@ -257,7 +257,7 @@ def _quantise(source: Path, target: Path) -> int:
     return target.stat().st_size
 
 
-def measure_int8(folder, processor, texts: list[str], midi_files: list, paired: bool = False) -> dict:
+def measure_int8(folder: str | Path, processor, texts: list[str], midi_files: list, paired: bool = False) -> dict:
     """Measures the loss of int8 on texts and MIDI files.
 
     Args:
@@ -288,7 +288,7 @@ def measure_int8(folder, processor, texts: list[str], midi_files: list, paired: 
     return result
 
 
-def read_pairs(path) -> tuple[list[str], list[Path]]:
+def read_pairs(path: str | Path) -> tuple[list[str], list[Path]]:
     """Texts and MIDI files of a JSON-lines file with `{"text": ..., "file": ...}` rows, paths counted from its folder.
 
     Raises:
@@ -307,7 +307,7 @@ def read_pairs(path) -> tuple[list[str], list[Path]]:
                 raise ValueError("there is no such file")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f'{path}: line {number} is no {{"text": ..., "file": ...}} row of a MIDI file ({error}); correct it.'
+                f'{path}: line {number} is not a {{"text": ..., "file": ...}} row ({error}); correct it.'
             ) from error
     if not texts:
         raise ValueError(f"{path}: it holds no row; give texts and the MIDI files that they describe.")

@@ -1,10 +1,10 @@
-"""Pipelines of transformers for any modality: `piano-embedding` and `zero-shot-piano-tagging`."""
+"""Pipelines of transformers for files: `piano-embedding`, `zero-shot-piano-tagging` and `piano-classification`."""
 
 import numpy as np
 import torch
 from transformers import Pipeline
 
-from .embedding_pianobind import embed_text
+from .embedding_pianobind import embed_example, embed_text
 from .labels_pianobind import label_embeddings, rank_labels
 from .sources_pianobind import embed_sources, source_of
 
@@ -18,6 +18,11 @@ CUSTOM_PIPELINES = {
     "zero-shot-piano-tagging": {
         "impl": "pipelines_pianobind.PianoTaggingPipeline",
         "pt": ["AutoModel"],
+        "type": "multimodal",
+    },
+    "piano-classification": {
+        "impl": "pipelines_pianobind.PianoClassificationPipeline",
+        "pt": ["AutoModelForSequenceClassification"],
         "type": "multimodal",
     },
 }
@@ -37,7 +42,7 @@ class PianoEmbeddingPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         # A copy: `pipeline` replaces these names by classes, and a config with classes cannot be saved.
         for task in (getattr(self.model.config, "custom_pipelines", None) or {}).values():
-            task["pt"] = [getattr(one, "__name__", one) for one in task["pt"]]
+            task["pt"] = [getattr(auto_class, "__name__", auto_class) for auto_class in task["pt"]]
 
     def _sanitize_parameters(self, **kwargs):
         if kwargs:
@@ -57,10 +62,10 @@ class PianoEmbeddingPipeline(Pipeline):
 
 
 class PianoTaggingPipeline(PianoEmbeddingPipeline):
-    """Ranks words by how well they fit a recording or MIDI file, without any training on them.
+    """Ranks labels by their cosine with a recording or MIDI file, without training on labels (zero-shot).
 
     `pipe("waltz.mid", candidate_labels=["calm", "fast"], top_k=2)` returns `[{"label": ..., "score": ...}, ...]`, best
-    first; a score is a cosine, no probability. `candidate_labels` are `labels_pianobind.LABELS` by default.
+    first; a score is a cosine and not a probability. `candidate_labels` are `labels_pianobind.LABELS` by default.
     """
 
     def _sanitize_parameters(self, candidate_labels=None, top_k=None, **kwargs):
@@ -83,4 +88,30 @@ class PianoTaggingPipeline(PianoEmbeddingPipeline):
         return self._kept[1]
 
 
-__all__ = ["CUSTOM_PIPELINES", "PianoEmbeddingPipeline", "PianoTaggingPipeline"]
+class PianoClassificationPipeline(PianoEmbeddingPipeline):
+    """Labels recordings, MIDI files and scores by a `PianoBindForSequenceClassification`.
+
+    `pipe("waltz.mid", top_k=2)` returns `[{"label": ..., "score": ...}, ...]`, best first; a score is a probability,
+    or the value where the model was trained on numbers. A published classifier answers to `audio-classification` too.
+    """
+
+    def _sanitize_parameters(self, top_k=None, **kwargs):
+        super()._sanitize_parameters(**kwargs)
+        return {}, {}, {} if top_k is None else {"top_k": top_k}
+
+    def _forward(self, model_inputs):
+        sources, head = model_inputs["source"], self.model.label_head
+        embeds = []
+        for source in sources if isinstance(sources, list) else [sources]:
+            if source.modality == "text":
+                raise ValueError(f"{source.content!r} is no recording, MIDI file or score; pass one of these.")
+            file = embed_example(self.model, self.processor, source.content, source.modality, source.sampling_rate)
+            embeds.append(torch.from_numpy(head.pool(file)))
+        return {"embedding": torch.stack(embeds)}
+
+    def postprocess(self, model_outputs, top_k=5) -> list[dict]:
+        ranked = self.model.label_head.rank(super().postprocess(model_outputs), top_k)
+        return [{"label": label, "score": score} for label, score in ranked]
+
+
+__all__ = ["CUSTOM_PIPELINES", "PianoClassificationPipeline", "PianoEmbeddingPipeline", "PianoTaggingPipeline"]

@@ -9,7 +9,9 @@ BLOCK_PLACES = 64  # queries (or keys) whose distances are looked up in one matr
 CPU_SCORES = 6 * 512 * 512
 
 
-def relative_key_query_attention(q, k, v, distances, attention_mask):
+def relative_key_query_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, distances: torch.Tensor, attention_mask: torch.Tensor
+) -> torch.Tensor:
     """Attention whose scores are `(q_i k_j + q_i D(i - j) + k_j D(i - j)) / sqrt(head_size)`.
 
     Args:

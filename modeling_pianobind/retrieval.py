@@ -26,7 +26,7 @@ def describe(
     top_k: int = 8,
     transcribe: bool = False,
 ) -> list[tuple[str, float]]:
-    """Finds the words that fit a file best, without any training on them (zero-shot).
+    """Finds the labels that fit a file best, without training on labels (zero-shot).
 
     Args:
         model (`PianoBindModel`): on any device.
@@ -37,7 +37,7 @@ def describe(
         transcribe (`bool`): as in `embed_audio`.
     Returns:
         `list[tuple[str, float]]`: label and score, best first. A score is the cosine with the file; of the default
-        labels minus the label's mean cosine with the example corpus, so that no label fits all music. It is no
+        labels minus the label's mean cosine with the example corpus, so that no label fits all music. It is not a
         probability.
     Raises:
         ValueError, OSError: the file cannot be read, or a label is empty.

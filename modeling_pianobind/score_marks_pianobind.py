@@ -1,4 +1,4 @@
-"""What a score's words and signs say of tempo and loudness, in numbers."""
+"""Tempo and loudness of a score, computed from its words and signs."""
 
 import re
 from bisect import bisect_right
@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-DEFAULT_BEATS_A_MINUTE = 100.0  # of a score that says nothing
+DEFAULT_BEATS_A_MINUTE = 100.0  # of a score without marks
 # Beats a minute by the words that scores begin with, the middle of what metronomes and editions give. The longest
-# words that are found decide: "allegro ma non troppo" is no "allegro", "andantino" no "andante".
+# words that are found decide: "allegro ma non troppo" is not "allegro", "andantino" no "andante".
 TEMPO_WORDS = {
     **dict.fromkeys(("larghissimo", "grave", "sehr langsam", "very slow", "très lent", "tres lent"), 42.0),
     **dict.fromkeys(("largo", "adagissimo"), 48.0),
@@ -71,7 +71,7 @@ class Measure:
 
 
 def beats_of_words(text: str) -> float | None:
-    """Beats a minute that words stand for, such as "Andante con moto"; None where they say nothing of tempo."""
+    """Beats a minute that words stand for, such as "Andante con moto"; None for words without a tempo."""
     text = text.casefold()
     found = WORDS.findall(text) if len(text) <= MAX_WORDS else []
     return TEMPO_WORDS[max(found, key=len)] if found else None

@@ -111,7 +111,7 @@ def read_score(source, name: str | None = None) -> ScoreReading:
         name (`str`, *optional*): what error messages call it.
     Raises:
         OSError: the file cannot be opened.
-        ValueError: it is no score, damaged, too large, or for other instruments.
+        ValueError: it is not a score, damaged, too large, or for other instruments.
         MissingDecoderError: verovio is not installed.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else "the given score")
@@ -162,7 +162,7 @@ def draw_score(source, measure: int, name: str | None = None) -> DrawnPage:
 
 
 def _text_and_kind(source, name: str) -> tuple[str, str]:
-    """A score's text, and what verovio calls its format."""
+    """A score's text, and verovio's name of its format."""
     if isinstance(source, (str, Path)):
         with open(source, "rb") as handle:
             source = handle.read(MAX_SCORE_BYTES + 1)
@@ -180,7 +180,7 @@ def _text_and_kind(source, name: str) -> tuple[str, str]:
         return text, "humdrum"
     if re.search(r"^X:", text, re.MULTILINE) and re.search(r"^K:", text, re.MULTILINE):
         return text, "abc"
-    raise ValueError(f"{name}: the content is no MusicXML, MEI, Humdrum or ABC; export it as MusicXML.")
+    raise ValueError(f"{name}: the content is not MusicXML, MEI, Humdrum or ABC; export it as MusicXML.")
 
 
 def _xml_kind(text: str, name: str) -> str:
@@ -199,7 +199,7 @@ def _xml_kind(text: str, name: str) -> str:
         raise ValueError(f"{name}: its XML is damaged or cut off ({error}); copy or export it again.") from error
     if tags[0] not in ROOTS:
         raise ValueError(
-            f"{name}: this XML is no score (it holds <{tags[0][:40]}>, not <score-partwise> or <mei>); "
+            f"{name}: this XML is not a score (it holds <{tags[0][:40]}>, not <score-partwise> or <mei>); "
             "export it as MusicXML or MEI."
         )
     return ROOTS[tags[0]]
@@ -244,7 +244,7 @@ def _decoded(content: bytes, name: str) -> str:
     except (UnicodeDecodeError, LookupError):
         text = content.decode("latin-1")  # old programs write it whatever they declare
     if "\0" in text:
-        raise ValueError(f"{name}: the content is no text, as a score's is; export it again as MusicXML.")
+        raise ValueError(f"{name}: the content is not text; export it again as MusicXML.")
     return text
 
 
@@ -307,7 +307,7 @@ def _ask(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
         worker.stop()
         raise ValueError(f"{name}: verovio did not finish in {MAX_SECONDS:g} s; export it again.") from error
     except BaseException:
-        worker.stop()  # whatever it still answers belongs to nobody
+        worker.stop()  # a late answer must not reach the next request
         raise
     if answer is None:
         worker.stop()
@@ -349,7 +349,7 @@ def _piano_staves(staves: list, name: str) -> set[str]:
 
 
 def _part(names: list[str], program: str | None) -> str:
-    """Who plays a staff: "piano", "voice" or "other"; a staff that says nothing is a piano's."""
+    """Player of a staff: "piano", "voice" or "other"; a staff that says nothing is a piano's."""
     said = " ".join(names).casefold()
     number = int(program) if program and program.isdecimal() else 0
     if re.search(r"piano|klavier|clavier|pianoforte|harpsichord|cembalo|clavecin|keyboard|celesta", said):

@@ -1,4 +1,4 @@
-"""The process in which verovio reads scores: what its C++ code may do with damaged bytes ends this process alone.
+"""The process in which verovio reads scores: a crash of its C++ code on damaged bytes ends only this process.
 
 Run as a file, so that it imports nothing but verovio. It is asked on stdin and answers on stdout: 8 bytes of length,
 then JSON. What marks mean is decided in `score_marks_pianobind`, where it needs no verovio.
@@ -16,7 +16,7 @@ MEI = "{http://www.music-encoding.org/ns/mei}"
 SVG = "{http://www.w3.org/2000/svg}"
 STAFF_LINE = re.compile(r"M(-?[\d.]+) (-?[\d.]+) L(-?[\d.]+) (-?[\d.]+)")
 XML_ID = "{http://www.w3.org/XML/1998/namespace}id"
-# The score as one endless line: nothing is laid out on pages that nobody will see.
+# The score as one endless line: no page layout is computed.
 READING = {"breaks": "none", "xmlIdSeed": 1, "header": "none", "footer": "none"}
 DRAWING = READING | {"breaks": "auto", "adjustPageHeight": True, "svgViewBox": True, "scale": 40, "pageWidth": 2100}
 MARKS = ("tempo", "dir", "dynam", "hairpin")
@@ -27,7 +27,7 @@ REPEAT_SUFFIX = re.compile(r"-rend\d+$")
 
 
 class Reader:
-    """verovio, and what is asked of it."""
+    """Answers requests with verovio."""
 
     def __init__(self):
         # By its name: transformers asks for everything that a published checkpoint's files import.
@@ -118,7 +118,7 @@ class Reader:
 
 
 class _Measures:
-    """What an MEI document says of its measures.
+    """Measures, staves and marks of an MEI document.
 
     Args:
         root (`Element`): the document.

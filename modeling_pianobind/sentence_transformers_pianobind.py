@@ -38,7 +38,7 @@ class PianoBindSentenceModule(InputModule):
 
     def preprocess(self, inputs, prompt: str | None = None, **kwargs) -> dict:
         """One batch: `input_ids` and `attention_mask` where all of it is text, `sources` otherwise."""
-        sources = [source_of(one) for one in inputs]
+        sources = [source_of(value) for value in inputs]
         if any(source.modality != "text" for source in sources):
             return {"sources": sources}
         return dict(self.processor.tokenize([(prompt or "") + source.content for source in sources], "pt"))

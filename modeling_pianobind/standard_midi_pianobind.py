@@ -1,12 +1,15 @@
-"""What the MIDI standards say: which programs are pianos, and how ticks become seconds."""
+"""Facts of the MIDI standards: programs of pianos, and the conversion of ticks to seconds."""
+
+from collections.abc import Callable
 
 import numpy as np
+import symusic
 
 PIANO_PROGRAMS = range(8)  # General MIDI's piano family, counted from 0
 LAST_TICK = 2**31  # beyond the range of a MIDI file
 
 
-def tick_clock(score):
+def tick_clock(score: symusic.Score) -> Callable[[np.ndarray], np.ndarray]:
     """A function of ticks -> seconds by the tempo map, in float64: float32 is off by milliseconds after an hour."""
     tempos = score.tempos.numpy()
     ticks, microseconds = tempos["time"].astype(np.int64), tempos["mspq"].astype(np.float64)

@@ -27,7 +27,7 @@ def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def rotary_embeddings(seconds: torch.Tensor, head_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What rotary positions multiply with; half of them turn with the place in the sequence, half with real time.
+    """Cosines and sines of rotary positions; half of them turn with the place in the sequence, half with seconds.
 
     Args:
         seconds (`torch.Tensor` of shape `(batch, length)`): time of each place.
@@ -151,7 +151,7 @@ class PianoBindPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """Loads a checkpoint as any of transformers; what is wrong with a damaged one is one line, a ValueError.
+        """Loads a checkpoint as transformers does; a damaged one raises a ValueError of one line.
 
         Weights come from safetensors only: those of other formats are pickles.
         """
@@ -205,8 +205,8 @@ class PianoBindMidiModel(PianoBindPreTrainedModel):
         seconds = self.onset_seconds(midi_ids) if self.config.position_embedding_type == "rotary" else None
         mask, token_seconds = midi_attention_mask, seconds
         if self.token_proj is not None:
-            heard = (midi_attention_mask != 0)[..., None].to(hidden.dtype)
-            hidden = self.token_proj(self._grouped(F.gelu(hidden) * heard).flatten(2))
+            present = (midi_attention_mask != 0)[..., None].to(hidden.dtype)
+            hidden = self.token_proj(self._grouped(F.gelu(hidden) * present).flatten(2))
             mask = self._grouped(midi_attention_mask != 0).any(-1)
             token_seconds = None if seconds is None else seconds[:, :: self.config.notes_per_token]
         if self.statistics is not None:
@@ -321,8 +321,8 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
         if self.config.architecture == "modified_resnet":
             self._check_frames(input_features.shape[1])
             return self.resnet(input_features.transpose(1, 2)[:, None])
-        heard = (audio_attention_mask != 0)[..., None].to(input_features.dtype)
-        hidden = input_features * heard
+        present = (audio_attention_mask != 0)[..., None].to(input_features.dtype)
+        hidden = input_features * present
         if self.config.patch_frames:
             hidden = self.stem(hidden)
         else:

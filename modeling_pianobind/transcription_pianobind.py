@@ -5,6 +5,7 @@ import itertools
 import warnings
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ STRETCH_BLOCKS = 30
 SEGMENT_SECONDS, STEP_SECONDS = 16, 15
 
 
-def transcribed_midi(audio, sampling_rate: int | None = None) -> bytes:
+def transcribed_midi(audio: Any, sampling_rate: int | None = None) -> bytes:
     """Transcribes a recording to MIDI with transkun: notes and pedals; on a GPU if available.
 
     Args:
@@ -33,19 +34,19 @@ def transcribed_midi(audio, sampling_rate: int | None = None) -> bytes:
     """
     model, write_midi = load_transcriber()
     name = audio_name(audio)
-    blocks, heard, start_seconds = audio_blocks(audio, sampling_rate, model.fs), [], 0.0
+    blocks, notes, start_seconds = audio_blocks(audio, sampling_rate, model.fs), [], 0.0
     while stretch := list(itertools.islice(blocks, STRETCH_BLOCKS)):
         samples = np.concatenate(stretch)
         end_seconds = start_seconds + len(samples) / model.fs
         for note in _notes(model, samples, name) if len(samples) else ():
             note.start, note.end = (min(start_seconds + at, end_seconds) for at in (note.start, note.end))
             if note.start < note.end:
-                heard.append(note)
+                notes.append(note)
         start_seconds = end_seconds
-    if not any(note.pitch > 0 for note in heard):  # below 0 are pedals
+    if not any(note.pitch > 0 for note in notes):  # below 0 are pedals
         raise ValueError(f"{name}: no piano note is heard in it; leave it out, or do without the transcription.")
     content = io.BytesIO()
-    write_midi(heard).write(content)
+    write_midi(notes).write(content)
     return content.getvalue()
 
 

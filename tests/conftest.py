@@ -21,7 +21,9 @@ from modeling_pianobind import (
     PianoBindModel,
     PianoBindProcessor,
     cli,
+    default_checkpoint,
 )
+from modeling_pianobind import embedding_pianobind as embedding
 from modeling_pianobind.service.calibration import FILE, Calibration, example_files
 from modeling_pianobind.service.checkpoint import Checkpoint
 
@@ -97,6 +99,51 @@ def tiny_processor(tiny_checkpoint):
 
 
 @pytest.fixture(scope="session")
+def default_model():
+    """The package's own model, in eval mode. Tests share it: do not change it."""
+    return PianoBindModel.from_pretrained(default_checkpoint()).eval()
+
+
+@pytest.fixture(scope="session")
+def default_processor():
+    return PianoBindProcessor.from_pretrained(default_checkpoint())
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The cache folder of the package, in the test's own folder."""
+    monkeypatch.setenv("PIANOBIND_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def pianobind(tiny_checkpoint, capsys, cache):
+    """`pianobind(*arguments)` -> exit status, stdout, stderr, with the tiny checkpoint and an empty cache.
+
+    Its weights are random, so most queries fit nothing; the line that says so has tests of its own and is left out.
+    """
+
+    def run(*arguments, checkpoint=tiny_checkpoint):
+        argv = list(map(str, arguments)) + (["--checkpoint", str(checkpoint)] if checkpoint else [])
+        status = cli.main(argv)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return status, out, "".join(line for line in err.splitlines(True) if "nothing fits well" not in line)
+
+    return run
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """Names of the files that are embedded, in the order in which they are read."""
+    names, check = [], embedding.check_content
+    monkeypatch.setattr(
+        embedding, "check_content", lambda path, kind: (names.append(os.path.basename(path)), check(path, kind))
+    )
+    return names
+
+
+@pytest.fixture(scope="session")
 def write_midi():
     """`write_midi(path, seconds=8, notes_per_second=4, seed=0, program=0, is_drum=False)` -> path of a MIDI file."""
 
@@ -140,28 +187,6 @@ def write_audio():
         return path
 
     return write
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """A cache of the test's own."""
-    monkeypatch.setenv("PIANOBIND_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def pianobind(tiny_checkpoint, cache, capsys):
-    """`pianobind(*arguments)` -> exit status, stdout, stderr, with the tiny checkpoint."""
-
-    def run(*arguments, checkpoint=tiny_checkpoint):
-        argv = list(map(str, arguments)) + (["--checkpoint", str(checkpoint)] if checkpoint else [])
-        status = cli.main(argv)
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        # Random weights know no music, so most queries fit nothing; what is said then has tests of its own.
-        return status, out, "".join(line for line in err.splitlines(True) if "nothing fits well" not in line)
-
-    return run
 
 
 @pytest.fixture

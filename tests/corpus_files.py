@@ -14,6 +14,14 @@ from training import build_dataset
 RATE = 16_000
 
 
+def write_samples(folder) -> None:
+    """A folder of samples that plays as a tiny piano: three pitches, one velocity layer."""
+    folder.mkdir()
+    for pitch in (36, 60, 84):
+        tone = np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * np.arange(RATE // 2) / RATE)
+        soundfile.write(folder / f"{pitch}-v0.ogg", (0.5 * tone * np.linspace(1, 0, len(tone))).astype("f4"), RATE)
+
+
 def make_notes(seed, seconds=40.0, semitones=0, tempo=1.0, ornaments=False) -> PianoNotes:
     """A melody that `seed` alone decides, two notes a second, over chords that differ from version to version."""
     random = np.random.default_rng(seed)

@@ -24,18 +24,13 @@ from training.data.rendering import SampledInstrument
 from training.data.song_splits import assign_splits
 from training.data.tuning import check_instruments
 
-from .corpus_files import RATE, make_notes, noise, run, write_clicks, write_notes, write_table
+from .corpus_files import RATE, make_notes, noise, run, write_clicks, write_notes, write_samples, write_table
 
 
 @pytest.fixture
 def samples(tmp_path):
-    """A folder of samples that plays as a tiny piano: three pitches, one velocity layer."""
-    folder = tmp_path / "samples"
-    folder.mkdir()
-    for pitch in (36, 60, 84):
-        tone = np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * np.arange(RATE // 2) / RATE)
-        soundfile.write(folder / f"{pitch}-v0.ogg", (0.5 * tone * np.linspace(1, 0, len(tone))).astype("f4"), RATE)
-    return folder
+    write_samples(tmp_path / "samples")
+    return tmp_path / "samples"
 
 
 @pytest.fixture
@@ -342,7 +337,7 @@ def test_the_card_states_counts_licences_and_origins(tmp_path, small_corpus):
         ({"sources": []}, "`sources` is empty"),
         ({"sources": [{"path": ".", "layuot": "rows"}]}, "unknown key layuot"),
         ({"sources": [{"path": ".", "layout": "maestro"}]}, "must be one of folder"),
-        ({"sources": [{"path": "nowhere"}]}, "is no folder"),
+        ({"sources": [{"path": "nowhere"}]}, "is not a folder"),
         ({"sources": [{"layout": "rows"}]}, "path is missing"),
         ({"valid_share": 0.6, "test_share": 0.4}, "leave songs for training"),
         ({"hop_seconds": 3}, "without `window_seconds`"),

@@ -16,20 +16,7 @@ from modeling_pianobind import embedding_pianobind as embedding
 
 from .conftest import make_config
 
-
-@pytest.fixture(autouse=True)
-def own_cache(cache):
-    """No test here uses the user's cache."""
-
-
-@pytest.fixture
-def embedded(monkeypatch):
-    """Names of the files that get embedded."""
-    names, check = [], embedding.check_content
-    monkeypatch.setattr(
-        embedding, "check_content", lambda path, kind: (names.append(os.path.basename(path)), check(path, kind))
-    )
-    return names
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def assert_one_line(err, *parts):
@@ -152,7 +139,7 @@ class TestSearch:
             (["calm", "{corpus}"], ["calm: does not exist; the folder comes first: pianobind search {corpus} 'calm'"]),
             (["{corpus}", "{corpus}/march.mid"], ["march.mid: is a file; search by its sound with --like"]),
             (["{corpus}", "calm", "--tempo", "fast"], ["tempo is 'fast'; give a range such as 2-5"]),
-            (["{corpus}", "calm", "--key", "H minor"], ["'H minor' is no key"]),
+            (["{corpus}", "calm", "--key", "H minor"], ["'H minor' is not a key"]),
             (["missing", "calm"], ["missing: does not exist"]),
             (["{corpus}/march.mid", "calm"], ["march.mid: is a file", "--like"]),
             (["{corpus}", "--like", "missing.mid"], ["missing.mid: does not exist"]),

@@ -191,7 +191,7 @@ def test_links_in_archives_are_not_followed(tmp_path, capsys):
     [
         ("folder", {"metadata.csv": b"file_name,licence\na.mid,CC0,x\n"}, "more cells than the header"),
         ("folder", {"metadata.csv": b"file_name,title\na.mid,\xff\xfe\n"}, "cannot be read as UTF-8"),
-        ("folder", {"metadata.jsonl": b'{"id": "a"}\n[1]\n'}, "line 2 is no JSON object"),
+        ("folder", {"metadata.jsonl": b'{"id": "a"}\n[1]\n'}, "line 2 is not a JSON object"),
         ("folder", {"metadata.parquet": b"PAR1"}, "cannot be read as parquet"),
         ("folder", {"metadata.csv": b"title\nx\n"}, "names no file"),
         ("folder", {"metadata.csv": b"id\na\na\n"}, "names a twice"),
@@ -200,7 +200,7 @@ def test_links_in_archives_are_not_followed(tmp_path, capsys):
         ("rows", {"metadata.jsonl.gz": b"not gzip"}, "metadata.jsonl.gz: cannot be read"),
         ("rows", {"a.mid": b""}, "there is no metadata.jsonl.gz"),
         ("asap", {"metadata.csv": b"composer,title\nBach,Fugue\n"}, "have no 'midi_performance'"),
-        ("piast", {"piast_yt/youtube.json": b"{"}, "youtube.json: is no JSON"),
+        ("piast", {"piast_yt/youtube.json": b"{"}, "youtube.json: is not JSON"),
     ],
 )
 def test_damaged_metadata_is_named(tmp_path, layout, files, message):

@@ -326,7 +326,7 @@ def test_a_dataset_folder_is_read_like_a_packed_corpus(tmp_path, write_midi):
     writer.close()
     corpus = load_corpus(tmp_path)
     assert [one["id"] for one in corpus.rows] == ["x/a@20", "x/a@20"]
-    assert corpus.rows[0]["audio"] == wav(2) and "audio" not in corpus.rows[1], "what was rendered is no recording"
+    assert corpus.rows[0]["audio"] == wav(2) and "audio" not in corpus.rows[1], "what was rendered is not a recording"
     assert len(corpus.notes(0)) == 32 and "title" not in corpus.rows[0]
     with pytest.raises(FileNotFoundError, match="neither a packed corpus"):
         load_corpus(tmp_path / "data")

@@ -14,7 +14,6 @@ import modeling_pianobind
 from modeling_pianobind import (
     EmbeddingIndex,
     PianoBindModel,
-    PianoBindProcessor,
     default_checkpoint,
     embed_audio,
     embed_midi,
@@ -31,43 +30,37 @@ SOUNDS, SECONDS = 6, 25  # recordings of two windows
 
 
 @pytest.fixture(scope="module")
-def model():
-    return PianoBindModel.from_pretrained(default_checkpoint(), dtype=torch.float32).eval()
-
-
-@pytest.fixture(scope="module")
-def processor():
-    return PianoBindProcessor.from_pretrained(default_checkpoint())
-
-
-@pytest.fixture(scope="module")
 def sounds():
     piano = AdditivePiano()
     return [piano.render(read_midi(path).crop(0, SECONDS)).T for path in FILES[:SOUNDS]]
 
 
 @pytest.fixture(scope="module")
-def embed(processor, sounds):
+def embed(default_processor, sounds):
     """`embed(model, batch_size, order)` -> unit rows of all examples, sounds and queries, in their own order."""
 
     def each(make, sources, order):
         embeds = make([sources[place] for place in order(len(sources))])
         return embeds[np.argsort(order(len(sources)))]
 
-    def run(model, batch_size=16, order=np.arange):
+    def run(default_model, batch_size=16, order=np.arange):
         options = {"batch_size": batch_size}
         return {
-            "midi": each(lambda paths: embed_midi(model, processor, paths, **options), FILES, order),
-            "audio": each(lambda waves: embed_audio(model, processor, waves, SAMPLING_RATE, **options), sounds, order),
-            "text": each(lambda texts: embed_text(model, processor, texts, **options), QUERIES, order),
+            "midi": each(lambda paths: embed_midi(default_model, default_processor, paths, **options), FILES, order),
+            "audio": each(
+                lambda waves: embed_audio(default_model, default_processor, waves, SAMPLING_RATE, **options),
+                sounds,
+                order,
+            ),
+            "text": each(lambda texts: embed_text(default_model, default_processor, texts, **options), QUERIES, order),
         }
 
     return run
 
 
 @pytest.fixture(scope="module")
-def expected(model, embed):
-    return embed(model)
+def expected(default_model, embed):
+    return embed(default_model)
 
 
 def top_ten(embeds):
@@ -86,34 +79,36 @@ def check_same(embeds, expected, cosine=SAME):
     [(1, np.arange), (7, lambda count: np.arange(count)[::-1]), (64, lambda count: np.roll(np.arange(count), 3))],
     ids=["alone", "sevens, backwards", "all at once, shifted"],
 )
-def test_batches_and_order_change_nothing(model, embed, expected, batch_size, order):
-    embeds = embed(model, batch_size, order)
+def test_batches_and_order_change_nothing(default_model, embed, expected, batch_size, order):
+    embeds = embed(default_model, batch_size, order)
     check_same(embeds, expected)
     assert top_ten(embeds) == top_ten(expected)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_threads_change_nothing(model, embed, expected, threads):
+def test_threads_change_nothing(default_model, embed, expected, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        embeds = embed(model)
+        embeds = embed(default_model)
     finally:
         torch.set_num_threads(before)
     check_same(embeds, expected)
     assert top_ten(embeds) == top_ten(expected)
 
 
-def test_padding_changes_nothing(model, processor):
-    batch = processor(midi=[FILES[0], FILES[1]], text=QUERIES[:2], return_tensors="pt")
+def test_padding_changes_nothing(default_model, default_processor):
+    batch = default_processor(midi=[FILES[0], FILES[1]], text=QUERIES[:2], return_tensors="pt")
     with torch.inference_mode():
-        midi = model.get_midi_features(batch["midi_ids"], batch["midi_attention_mask"])
-        text = model.get_text_features(batch["input_ids"], batch["attention_mask"])
+        midi = default_model.get_midi_features(batch["midi_ids"], batch["midi_attention_mask"])
+        text = default_model.get_text_features(batch["input_ids"], batch["attention_mask"])
         pad = torch.nn.functional.pad
-        padded_midi = model.get_midi_features(
+        padded_midi = default_model.get_midi_features(
             pad(batch["midi_ids"], (0, 0, 0, 99)), pad(batch["midi_attention_mask"], (0, 99))
         )
-        padded_text = model.get_text_features(pad(batch["input_ids"], (0, 40)), pad(batch["attention_mask"], (0, 40)))
+        padded_text = default_model.get_text_features(
+            pad(batch["input_ids"], (0, 40)), pad(batch["attention_mask"], (0, 40))
+        )
     assert torch.cosine_similarity(midi, padded_midi).min() > SAME
     assert torch.cosine_similarity(text, padded_text).min() > SAME
 

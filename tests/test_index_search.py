@@ -8,6 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from modeling_pianobind import EmbeddingIndex
+from modeling_pianobind.embedding_pianobind import unit_rows
 from modeling_pianobind.index import search
 from modeling_pianobind.index import storage as files
 from modeling_pianobind.index.table import FileTable
@@ -72,7 +73,7 @@ class TestExactness:
     @pytest.mark.parametrize("top_k", [1, 10, 500, PIECES, PIECES + 5])
     def test_hits_are_those_of_a_plain_product_to_the_last_bit(self, index, queries, small_blocks, top_k):
         assert [found(hits) for hits in index.search(queries[:6], top_k)] == [
-            plain_search(index, query, top_k) for query in index._checked(queries[:6], "queries")
+            plain_search(index, query, top_k) for query in unit_rows(queries[:6].astype(np.float32))
         ]
 
     def test_queries_asked_together_find_what_each_finds_alone(self, index, queries, small_blocks):
@@ -263,7 +264,7 @@ class TestDamage:
         header = json.loads((large / "index.json").read_text())
         header["stored"]["embeddings"]["name"] = name
         (large / "index.json").write_text(json.dumps(header))
-        with pytest.raises(ValueError, match="which is no file of an index"):
+        with pytest.raises(ValueError, match="which is not a file of an index"):
             EmbeddingIndex.load(large)
 
     @pytest.mark.parametrize("stored", [None, [], {}, {"rows": 1, "embeddings": []}])

@@ -1,9 +1,13 @@
 """The import picture: arrows go one way, and no file imports itself through others."""
 
 import ast
+import traceback
 from pathlib import Path
 
 import pytest
+
+from modeling_pianobind import embedding_pianobind as embedding
+from modeling_pianobind.index import folder_index
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("modeling_pianobind", "training", "evaluation", "model_cards")
@@ -75,3 +79,19 @@ def test_arrows_go_one_way(folder, refused):
 def test_flat_modules_import_flat_modules_only():
     flat = {module for module in FILES if module.startswith("modeling_pianobind.") and module.endswith("_pianobind")}
     assert {f"{module} -> {other}" for module in flat for other in imports_of(module) - flat} == set()
+
+
+def test_a_search_of_a_folder_enters_six_files_until_it_embeds(pianobind, corpus, monkeypatch):
+    """Files of the package on the stack, beside `cli.py`; and the path is examined once."""
+    files, asked, computing, is_index = set(), [], embedding.computing, folder_index.is_index
+
+    def compute(*arguments):
+        files.update(Path(frame.filename) for frame in traceback.extract_stack()[:-1])
+        return computing(*arguments)
+
+    monkeypatch.setattr(embedding, "computing", compute)
+    monkeypatch.setattr(folder_index, "is_index", lambda path: asked.append(path) or is_index(path))
+    assert pianobind("search", corpus, "calm")[0] == 0
+    entered = {path.name for path in files if path.is_relative_to(ROOT / "modeling_pianobind")} - {"cli.py"}
+    assert "embedding_pianobind.py" in entered and len(entered) <= 6, entered
+    assert asked == [str(corpus)]

@@ -11,8 +11,6 @@ from transformers import AutoModel, AutoProcessor
 import modeling_pianobind
 from modeling_pianobind import (
     EmbeddingIndex,
-    PianoBindModel,
-    PianoBindProcessor,
     default_checkpoint,
     describe,
     embed_audio,
@@ -28,31 +26,21 @@ MAX_CHECKPOINT_BYTES = 90_000_000
 
 
 @pytest.fixture(scope="module")
-def model():
-    return PianoBindModel.from_pretrained(default_checkpoint()).eval()
-
-
-@pytest.fixture(scope="module")
-def processor():
-    return PianoBindProcessor.from_pretrained(default_checkpoint())
-
-
-@pytest.fixture(scope="module")
 def files():
     return sorted(EXAMPLES.glob("*.mid"))
 
 
 @pytest.fixture(scope="module")
-def embeddings(model, processor, files):
-    return embed_midi(model, processor, files)
+def embeddings(default_model, default_processor, files):
+    return embed_midi(default_model, default_processor, files)
 
 
 @pytest.fixture
-def ranked(model, processor, files, embeddings):
+def ranked(default_model, default_processor, files, embeddings):
     """`ranked(words)` -> the example files' names, best first."""
 
     def rank(words):
-        scores = embeddings @ embed_text(model, processor, [words])[0]
+        scores = embeddings @ embed_text(default_model, default_processor, [words])[0]
         return [files[place].stem for place in np.argsort(-scores)]
 
     return rank
@@ -87,8 +75,10 @@ def test_classical_words_find_classical_pieces(ranked):
     assert sum(name.startswith(composers) for name in top) >= 6
 
 
-def test_describe_puts_ragtime_before_lullaby_for_a_rag(model, processor):
-    scores = dict(describe(model, processor, EXAMPLES / f"{RAGS[1]}.mid", ["ragtime", "lullaby", "calm"]))
+def test_describe_puts_ragtime_before_lullaby_for_a_rag(default_model, default_processor):
+    scores = dict(
+        describe(default_model, default_processor, EXAMPLES / f"{RAGS[1]}.mid", ["ragtime", "lullaby", "calm"])
+    )
     assert max(scores, key=scores.get) == "ragtime"
 
 
@@ -99,38 +89,41 @@ def sounds(files):
     return {place: instrument.render(read_midi(files[place])).mean(1) for place in range(0, len(files), 4)}
 
 
-def test_audio_finds_its_own_midi(model, processor, embeddings, sounds):
-    scores = embed_audio(model, processor, list(sounds.values()), sampling_rate=SAMPLING_RATE) @ embeddings.T
+def test_audio_finds_its_own_midi(default_model, default_processor, embeddings, sounds):
+    scores = (
+        embed_audio(default_model, default_processor, list(sounds.values()), sampling_rate=SAMPLING_RATE)
+        @ embeddings.T
+    )
     own = scores[np.arange(len(sounds)), list(sounds)]
     ranks = (scores > own[:, None]).sum(1) + 1
     assert (ranks == 1).mean() >= 0.5 and np.median(ranks) <= 2, "chance is 0.02, and 25"
 
 
-def test_audio_finds_its_own_midi_by_its_windows(model, processor, files, sounds):
-    index = EmbeddingIndex.build(model, processor, EXAMPLES)
+def test_audio_finds_its_own_midi_by_its_windows(default_model, default_processor, files, sounds):
+    index = EmbeddingIndex.build(default_model, default_processor, EXAMPLES)
     found = [
-        index.search_like(embed_example(model, processor, sound, "audio", SAMPLING_RATE), 1)[0].path
+        index.search_like(embed_example(default_model, default_processor, sound, "audio", SAMPLING_RATE), 1)[0].path
         for sound in sounds.values()
     ]
     first = [Path(path).name == files[place].name for path, place in zip(found, sounds, strict=True)]
     assert np.mean(first) >= 0.7, "chance is 0.02; measured on the valid split: 0.76 among 200"
 
 
-def test_auto_classes_give_the_same_embeddings_as_the_class(model, processor, files):
+def test_auto_classes_give_the_same_embeddings_as_the_class(default_model, default_processor, files):
     auto = AutoModel.from_pretrained(default_checkpoint()).eval()
     batch = AutoProcessor.from_pretrained(default_checkpoint())(
         midi=[files[0]], text=["a calm waltz"], return_tensors="pt"
     )
     with torch.no_grad():
-        ours, theirs = model(**batch), auto(**batch)
+        ours, theirs = default_model(**batch), auto(**batch)
     assert torch.equal(ours.midi_embeds, theirs.midi_embeds)
     assert torch.equal(ours.text_embeds, theirs.text_embeds)
 
 
-def test_the_checkpoint_is_small_on_disk_and_float32_in_memory(model):
+def test_the_checkpoint_is_small_on_disk_and_float32_in_memory(default_model):
     stored = sum(path.stat().st_size for path in Path(default_checkpoint()).iterdir())
     assert stored <= MAX_CHECKPOINT_BYTES
-    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert {weight.dtype for weight in default_model.parameters()} == {torch.float32}
 
 
 def test_every_example_has_a_row_that_states_its_licence(files):

@@ -159,7 +159,7 @@ BAD = {
     "paths.mxl": (zipped(SIMPLE, "../../x.xml", "/etc/passwd"), "holds no score"),
     "empty.mxl": (zipped(SIMPLE, container=False), "holds no score"),
     "cut.mxl": (zipped(SIMPLE)[:100], "archive is damaged"),
-    "other.xml": ("<?xml version='1.0'?><!-- <mei> --><svg><note/></svg>", "this XML is no score .it holds <svg>"),
+    "other.xml": ("<?xml version='1.0'?><!-- <mei> --><svg><note/></svg>", "this XML is not a score .it holds <svg>"),
     "cut.musicxml": (SIMPLE[: len(SIMPLE) // 2], "XML is damaged or cut off"),
     "empty.mei": ("", "the file is empty"),
     "text.abc": ("no music here", "no MusicXML, MEI, Humdrum or ABC"),
@@ -167,7 +167,7 @@ BAD = {
     "violin.musicxml": (musicxml(two_measures(), "Violin I"), "parts for Violin I"),
     "song.musicxml": (musicxml(two_measures(), "Soprano"), "voices alone .Soprano"),
     "staves.musicxml": (musicxml(two_measures(), parts=STAVES, more=STAFF_PARTS), "it has 101 staves"),
-    "binary.krn": ("**kern\0\1\2", "the content is no text"),
+    "binary.krn": ("**kern\0\1\2", "the content is not text"),
 }
 
 

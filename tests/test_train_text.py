@@ -12,7 +12,7 @@ from training.data.corpus import PackedCorpus
 from training.data.lexicon import Query
 from training.data.sources import TrainingCorpus
 from training.loop.piece_facts import PieceFacts, cross_fitted
-from training.train_text import _divergence
+from training.train_text import divergence
 
 from .test_training_parts import ROWS, scale_notes
 
@@ -22,10 +22,10 @@ HELD_OUT = "saloon rag"  # by its hash
 def test_the_divergence_of_equal_distributions_is_nothing_and_unknown_columns_do_not_count():
     fits = torch.tensor([[0.0, math.log(3.0), float("-inf")]])
     known = torch.isfinite(fits)
-    assert _divergence(torch.tensor([[1.0, 1.0 + math.log(3.0), 99.0]]), fits, known).item() == pytest.approx(
+    assert divergence(torch.tensor([[1.0, 1.0 + math.log(3.0), 99.0]]), fits, known).item() == pytest.approx(
         0, abs=1e-6
     )
-    even = _divergence(torch.zeros(1, 3), fits, known).item()  # 1/4, 3/4 against 1/2, 1/2
+    even = divergence(torch.zeros(1, 3), fits, known).item()  # 1/4, 3/4 against 1/2, 1/2
     assert even == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5), abs=1e-6)
 
 

@@ -43,7 +43,7 @@ def test_rows_with_any_modalities_are_drawn_and_collated(mixed, tiny_processor):
     assert set(by_row) == {"piece 0", "piece 1", "piece 2", "piece 3"}, "of the split, and of some use"
     has = {name: ("rows" in example, "waveform" in example) for name, example in by_row.items()}
     assert has == {"piece 0": (True,) * 2, "piece 1": (True,) * 2, "piece 2": (True, False), "piece 3": (False, True)}
-    assert by_row["piece 1"]["caption"] == "loud march", "written captions are made anew"
+    assert by_row["piece 1"]["caption"] == "loud march", "captions are generated again"
     batch = BatchCollator(processor=tiny_processor, vocabulary=sampler.vocabulary)(examples[:12])
     for name, key in (("midi", "rows"), ("audio", "waveform")):
         assert batch["rows"][name].tolist() == [row for row in range(12) if key in examples[row]]

@@ -3,6 +3,7 @@
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from training.data.sources import TrainingCorpus
 from training.data.tuning import in_tune_share
 from training.loop.batches import BatchCollator, StepNumbers, mask_notes
 from training.loop.heads import FactHead, MaskedNoteHeads, OnsetHead
+from training.loop.losses import Comparison, FactScoreLoss
 from training.loop.relations import caption_relations, given_caption_relations, mean_by_piece, same_song
 
 from .training_data import Clicks
@@ -238,6 +240,23 @@ def test_rare_positives_count_more():
     head.scale.data.fill_(0.0)
     loss = head(embeds, texts, torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [0.0]])).item()
     assert loss == pytest.approx((3 * np.log1p(np.e) + np.log1p(np.e)) / 4, abs=1e-6)
+
+
+def test_audio_that_scores_facts_as_its_midi_does_costs_nothing():
+    loss = FactScoreLoss(2)
+    loss.texts = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
+    midi = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # of each fact the scores are 1 and 0, their variance 0.5
+    compared = Comparison(
+        model=SimpleNamespace(_project=lambda tower, texts: texts),
+        stage=None,
+        embeds={"midi": midi, "audio": midi.flip(0)},
+        sums={},
+        rows={"midi": torch.tensor([0, 1]), "audio": torch.tensor([1, 0])},
+        known={},
+    )
+    assert loss(compared).item() == 0
+    compared.rows["audio"] = torch.tensor([0, 1])  # now every score is off by 1
+    assert loss(compared).item() == pytest.approx(1 / 0.5)
 
 
 def test_windows_of_one_piece_are_averaged_and_lone_windows_left_out():

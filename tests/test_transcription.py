@@ -10,7 +10,7 @@ import pytest
 import symusic
 import torch
 
-from modeling_pianobind import EmbeddingIndex, PianoBindModel, cli, describe, embed_audio, embed_midi, embed_pieces
+from modeling_pianobind import EmbeddingIndex, PianoBindModel, describe, embed_audio, embed_midi, embed_pieces
 from modeling_pianobind import embedding_pianobind as embedding
 from modeling_pianobind import transcription_pianobind as transcription
 from modeling_pianobind.midi_pianobind import read_midi
@@ -127,18 +127,6 @@ class TestIndex:
 
 
 class TestCommand:
-    @pytest.fixture(autouse=True)
-    def cache(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("PIANOBIND_CACHE", str(tmp_path / "cache"))
-
-    @pytest.fixture
-    def pianobind(self, tiny_checkpoint, capsys):
-        def run(*arguments):
-            status = cli.main([*map(str, arguments), "--checkpoint", str(tiny_checkpoint)])
-            return status, *capsys.readouterr()
-
-        return run
-
     def test_a_folder_has_a_cache_of_either_kind(self, pianobind, corpus, transcriber):
         plain = pianobind("search", corpus, "calm", "--json")
         fused = pianobind("search", corpus, "calm", "--json", "--transcribe")

@@ -45,7 +45,7 @@ def build(arguments: BuildArguments) -> Report:
     Raises:
         ValueError: an instrument is out of tune, a source does not have its layout, two pieces have one name, or no
             piece is left.
-        OSError: something cannot be read or written. Unless all of the dataset is written, there is nothing of it.
+        OSError: something cannot be read or written. The folder is complete or absent.
     """
     instruments = make_instruments(arguments.instruments)
     report = Report()
@@ -105,7 +105,7 @@ def _inspect_all(arguments, work_folder, report) -> tuple[list[Piece], list[Insp
                     raise
                 continue
             inspection.files = files
-            original = next((first_with[one] for one in inspection.digests if one in first_with), None)
+            original = next((first_with[digest] for digest in inspection.digests if digest in first_with), None)
             if original is not None:
                 report.refuse(piece, "duplicate", f"it is the same music as {original}.")
                 continue
@@ -135,8 +135,8 @@ def _times(*paths: Path | None) -> dict:
     times = {}
     for path in filter(None, paths):
         with suppress(FileNotFoundError):
-            found = path.stat()
-            times[path] = (found.st_size, found.st_mtime_ns)
+            status = path.stat()
+            times[path] = (status.st_size, status.st_mtime_ns)
     return times
 
 

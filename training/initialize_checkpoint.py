@@ -32,9 +32,9 @@ NEW_MIDI = {
 def check_sum(folder: str | Path, sha256: str) -> None:
     """Refuses an encoder whose `model.safetensors` is not the one that was meant."""
     path = Path(folder) / "model.safetensors"
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise ValueError(f"{path}: its SHA-256 is {found}, not {sha256}; get the encoder from its own page again.")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != sha256:
+        raise ValueError(f"{path}: its SHA-256 is {digest}, not {sha256}; get the encoder from its own page again.")
 
 
 def initialize(output, audio=None, midi=None, text=None, projection_dim: int = 384, seed: int = 0) -> PianoBindModel:

@@ -39,7 +39,7 @@ def make_folder(arguments, folder: Path) -> str:
         write_demo(folder, arguments.repo_id, source)
         return "space"
     if not source or not Path(source).is_dir():
-        raise ValueError(f"{source}: is no folder; give that of a checkpoint, an adapter or a data set.")
+        raise ValueError(f"{source}: is not a folder; give that of a checkpoint, an adapter or a data set.")
     if any(Path(source, "data").glob("*.parquet")):
         shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
         return "dataset"

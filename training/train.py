@@ -1,7 +1,7 @@
 """The training loop: `accelerate launch -m training.train CONFIG.yaml [--resume | --dry-run]`.
 
-Examples depend on their number alone and a saved state holds everything that is random, so on one process a run that
-was cut off goes on, with --resume, bit for bit as if it had not been.
+Examples depend on their number alone, and a saved state holds all random states: on one process, a run that was
+interrupted and resumed gives the same result, bit for bit, as an uninterrupted one.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Teaches the text tower what people type: `python -m training.train_text CHECKPOINT CORPUS --output FOLDER`.
+"""Trains the text tower on search queries: `python -m training.train_text CHECKPOINT CORPUS --output FOLDER`.
 
-The MIDI tower stays as it is and embeds every piece of `train` once. Texts of four kinds (wordings of single facts,
+The MIDI tower is frozen and embeds every piece of `train` once. Texts of four kinds (wordings of single facts,
 captions of several, the lexicon of queries, captions of known works) are each compared with thousands of pieces: a
 text should find pieces in the measure in which its facts hold for them. Text alone is trained, so a step costs half a
 second on a CPU core, and words need no piece of their own to be learnt.
@@ -35,8 +35,9 @@ WINDOWS_OF_PIECE = 3
 MIN_NOTES = 6
 NOTES_AT_ONCE = 24_000
 PIECES_AT_ONCE = 4096  # that a batch of texts is compared with
-TEXTS = {"fact": 36, "caption": 64, "query": 44, "work": 32}  # of a batch
-ALL_LABELS_SHARE, MAX_CLAIMS = 0.6, 8  # of captions, and of their facts
+TEXTS = {"fact": 40, "caption": 48, "query": 60, "work": 36}  # of a batch
+NAME_WEIGHT = 0.35  # of facts that are names of people or keys, which are half of all, beside 1 for the others
+ALL_LABELS_SHARE, MAX_CLAIMS = 0.5, 8  # of captions, and of their facts
 LENGTH_PARTS = 4
 LOWEST_PROBABILITY = 0.02
 SHARPNESS = 1.5  # of the target over pieces
@@ -53,9 +54,9 @@ class PieceTable:
         part = corpus.parts[0]
         self.pieces, windows = [], []
         for piece in np.sort(np.concatenate(list(part.pieces.values()))).tolist():
-            if found := some_windows(part.corpus.notes(piece), processor.midi_processor):
+            if cut := some_windows(part.corpus.notes(piece), processor.midi_processor):
                 self.pieces.append(piece)
-                windows.append(found)
+                windows.append(cut)
         self.rows = [part.corpus.rows[piece] for piece in self.pieces]
         self.embeddings = embed_windows(model, processor, windows)
         facts = PieceFacts.of(part.corpus, self.pieces, windows, self.vocabulary)
@@ -73,7 +74,7 @@ def some_windows(notes, midi_processor) -> list:
     starts = window_starts(notes.seconds, midi_processor.window_seconds, midi_processor.hop_seconds)
     chosen = starts[np.unique(np.linspace(0, len(starts) - 1, WINDOWS_OF_PIECE).round().astype(int))]
     cut = [notes.crop(start, start + midi_processor.window_seconds) for start in chosen]
-    return [one.take(slice(0, midi_processor.max_notes)) for one in cut if len(one) >= MIN_NOTES]
+    return [window.take(slice(0, midi_processor.max_notes)) for window in cut if len(window) >= MIN_NOTES]
 
 
 def embed_windows(model, processor, windows: list[list]) -> torch.Tensor:
@@ -106,8 +107,10 @@ class TextTrainer:
         self.pretrained = copy.deepcopy(self.model.text_model).eval().requires_grad_(False)
         vocabulary = corpus.vocabulary
         self.wordings = fact_wordings(vocabulary, 16)
-        self.queries = [one for one in read_lexicon() if not one.held_out]
+        self.queries = [query for query in read_lexicon() if not query.held_out]
         self.works = [place for place, row in enumerate(self.table.rows) if "work" in row]
+        names = vocabulary.creators | {fact for fact in vocabulary.facts if fact.endswith((" major", " minor"))}
+        self.fact_weights = [NAME_WEIGHT if fact in names else 1.0 for fact in vocabulary.facts]
         self.fact_pieces = [np.flatnonzero(self.table.labels[:, fact]) for fact in range(len(vocabulary.facts))]
 
     def batch(self) -> tuple[list[str], torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -119,11 +122,12 @@ class TextTrainer:
         pieces = self.draws.choice(len(table.rows), PIECES_AT_ONCE, replace=False, p=table.weights)
         texts, claims = [], []
         facts = [fact for fact, held in enumerate(self.fact_pieces) if len(held)]
-        for fact in rng.choices(facts, k=TEXTS["fact"]):
+        weights = [self.fact_weights[fact] for fact in facts]
+        for fact in rng.choices(facts, weights, k=TEXTS["fact"]):
             texts.append(rng.choice(self.wordings[fact]))
             claims.append(({fact: 1.0}, {}))
         for _ in range(TEXTS["caption"]):
-            piece = int(self.draws.choice(self.fact_pieces[rng.choice(facts)]))
+            piece = int(self.draws.choice(self.fact_pieces[rng.choices(facts, weights)[0]]))
             chosen = self._claims(piece)
             texts.append(write_caption(chosen, vocabulary.creators, rng))
             claims.append(({vocabulary.number[fact]: 1.0 for fact in chosen}, {}))
@@ -192,11 +196,11 @@ class TextTrainer:
         embeds = self.model._project("text", pooled)
         logits = self.model.logit_scale(embeds @ self.table.embeddings[pieces].T)
         known = torch.isfinite(fits)
-        forward = _divergence(logits, fits, known)
+        forward = divergence(logits, fits, known)
         # how much better than others a text fits a piece: by itself, one of one fact fits more pieces than one of six
         share = fits - torch.logsumexp(fits, 1, keepdim=True)
         columns = torch.randperm(len(pieces))[:512]
-        backward = _divergence(logits.T[columns], share.T[columns], known.T[columns])
+        backward = divergence(logits.T[columns], share.T[columns], known.T[columns])
         kept = (1 - F.cosine_similarity(pooled, before)).mean()
         return {"texts": forward, "pieces": backward, "kept": kept}
 
@@ -237,7 +241,7 @@ class TextTrainer:
         return mean | {"steps": step + 1}
 
 
-def _divergence(logits, fits, known):
+def divergence(logits, fits, known):
     """Kullback-Leibler divergence from the softmax of `fits` to that of `logits`, over each row's known columns."""
     target = fits.masked_fill(~known, float("-inf")).softmax(1)
     scores = logits.masked_fill(~known, float("-inf")).log_softmax(1).masked_fill(~known, 0.0)

@@ -7,7 +7,7 @@ import numpy as np
 from .library import Library, View
 
 MAP_WIDTH, MAP_HEIGHT, MAP_MARGIN = 400, 300, 26
-MAP_POINTS = 1_000  # more are one blot, and slow to draw
+MAP_POINTS = 1_000  # more points overlap, and are slow to draw
 
 
 def escaped(text) -> str:
@@ -67,6 +67,10 @@ def _player(view: View) -> str:
     cue = min(max(view.window[0] if view.window else 0.0, view.start_seconds), view.end_seconds)
     best = f"best match {clock(view.window[0])} to {clock(view.window[1])}" if view.window else ""
     title, length = escaped(view.title), view.end_seconds - view.start_seconds
+    moods = ""
+    if view.moods:
+        words = "solid: bright above, gloomy below; dotted: stirred above, still below"
+        moods = f'<div class="pb-moods" title="{words}">{view.moods}</div>'
     score = ""
     if view.has_score:
         start, end = view.window or (view.start_seconds, view.start_seconds + 20.0)
@@ -79,7 +83,7 @@ def _player(view: View) -> str:
         f'data-start="{view.start_seconds:.2f}" data-cue="{cue - view.start_seconds:.2f}" data-seconds="{length:.2f}">'
         f'<button type="button" class="pb-play" aria-label="Play {title}"><span aria-hidden="true"></span></button>'
         f'<div class="pb-roll" role="slider" tabindex="0" aria-label="Position in {title}, seconds" aria-valuemin="0" '
-        f'aria-valuemax="{length:.0f}" aria-valuenow="0">{view.roll}<i class="pb-head" hidden></i></div>'
+        f'aria-valuemax="{length:.0f}" aria-valuenow="0">{view.roll}<i class="pb-head" hidden></i></div>{moods}'
         f'<div class="pb-times"><span>{clock(view.start_seconds)}</span><span class="pb-match">{best}</span>'
         f'<span>{clock(view.end_seconds)}</span></div><p class="pb-said" role="status"></p>{score}</div>'
     )

@@ -3,7 +3,6 @@
 import os
 
 from ..gate_pianobind import Limits
-from ..index.folder_index import check_searchable
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
 from ..service.examples import EXAMPLES
@@ -47,7 +46,6 @@ def run(args) -> int:
     from .page import launch
     from .synthesis import AdditivePiano, Soundfont
 
-    check_searchable(args.path)
     with user_errors(args.soundfont):
         instrument = Soundfont(args.soundfont) if args.soundfont else AdditivePiano()
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)

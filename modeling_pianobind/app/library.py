@@ -15,11 +15,13 @@ from ..index.names import display_names
 from ..index.note_alignment import NoteLine, confidences
 from ..inputs_pianobind import SCORE_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
+from ..service.beside import path_beside
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError
 from ..service.examples import titles
+from ..service.piece_heads import EmotionHead
 from .music import Midi, Recording, excerpt_around, flac, open_music
-from .piano_roll import draw_roll
+from .piano_roll import draw_moods, draw_roll
 from .score_page import page_html, score_page
 from .uploads import Uploads
 
@@ -38,6 +40,7 @@ class View:
         start_seconds, end_seconds (`float`): of the excerpt that is drawn and played.
         window (`tuple[float, float]` or None): the best matching window.
         roll (`str`): SVG, or "" if there is none.
+        moods (`str`): SVG of valence and arousal over the same seconds, or "" if the checkpoint tells none.
         tags (`list[tuple[str, float]]`): label, and how far it stands out: 1 for the label that fits best, 0 for the
             middle one of all labels.
         score (`float` or None): cosine with the query.
@@ -53,6 +56,7 @@ class View:
     end_seconds: float = 0.0
     window: tuple[float, float] | None = None
     roll: str = ""
+    moods: str = ""
     tags: list | tuple = ()
     score: float | None = None
     problem: str = ""
@@ -83,6 +87,8 @@ class Library:
         self._scores_of: dict[str, int | None] = {}
         self._number = {path: number for number, path in enumerate(self.paths)}
         self._names = display_names(self.paths, titles(path))
+        emotion_file = path_beside(checkpoint.name, EmotionHead.file)
+        self._emotion = EmotionHead.load(emotion_file, checkpoint.weights_fingerprint)
         self.labels, self._label_embeds = label_embeddings(checkpoint.embed_text)
         self.map_points, self.map_words = _lay_out(self.index.embeddings, self.labels, self._label_embeds)
 
@@ -152,13 +158,16 @@ class Library:
             excerpt = excerpt_around(music.seconds, window)
             view.seconds, view.roll = music.seconds, draw_roll(music, excerpt, window)
             view.start_seconds, view.end_seconds = excerpt.start_seconds, excerpt.end_seconds
+            example = self.example(key)
+            if self._emotion is not None and len(example.windows):
+                view.moods = draw_moods(excerpt, example.spans, self._emotion.values(example.windows))
             view.has_score = self.score_of(key) is not None
         except (OSError, ValueError) as error:
             view.problem = self._problem(key, error)
         return view
 
     def score_of(self, key: str) -> int | None:
-        """The number of the piece whose score shows a piece: itself, or the one with the same notes; None for none."""
+        """Number of the piece whose score can be shown: the piece itself, or a score of the same notes; else None."""
         number = self._piece(key)
         if number is not None and self.paths[number].lower().endswith(SCORE_EXTENSIONS):
             return number
@@ -197,7 +206,7 @@ class Library:
             raise UserError(self._problem(key, error)) from error
 
     def _problem(self, key, error) -> str:
-        """Why a piece cannot be shown, without the folders of this machine."""
+        """Why a piece cannot be shown; the message names no folder of the server."""
         number = self._piece(key)
         path = self.uploads.get(key).name if number is None else self.paths[number]
         return explain(path, error).replace(path, os.path.basename(path))

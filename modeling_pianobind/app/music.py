@@ -1,4 +1,4 @@
-"""What a piece sounds like: MIDI and recordings behind one face, an excerpt at a time."""
+"""Excerpts of MIDI files and recordings as sound, behind one interface."""
 
 import io
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from .synthesis import SAMPLING_RATE, levelled
 
 MAX_CHANNELS, MAX_SAMPLING_RATE = 8, 192_000  # a small file could otherwise unpack to gigabytes
 BLOCK_SECONDS = 5.0  # decoded at a time
-EXCERPT_SECONDS = 180.0  # the longest that is drawn and played at once; it bounds memory, and a roll of more is a blur
+EXCERPT_SECONDS = 180.0  # longest excerpt that is drawn and played; bounds memory, and a longer roll is not legible
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Recording:
             if sound.channels > MAX_CHANNELS or sound.samplerate > MAX_SAMPLING_RATE:
                 raise ValueError(
                     f"{self._name}: has {sound.channels} channels at {sound.samplerate} Hz, and at most "
-                    f"{MAX_CHANNELS} at {MAX_SAMPLING_RATE} Hz are taken; mix it down to stereo at 44100 Hz."
+                    f"{MAX_CHANNELS} at {MAX_SAMPLING_RATE} Hz are allowed; mix it down to stereo at 44100 Hz."
                 )
             self.seconds = sound.frames / sound.samplerate
 
@@ -128,7 +128,7 @@ def open_music(path) -> Midi | Recording:
     Raises:
         ValueError, OSError: it cannot be read.
     """
-    modality_of(path)  # refuses what is no music
+    modality_of(path)  # refuses files that are not music
     if gives_notes(path):
         return Midi(read_midi(Path(path)))
     with open(path, "rb") as handle:

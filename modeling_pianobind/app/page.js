@@ -109,7 +109,7 @@
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest(".pb-play");
-    const roll = event.target.closest(".pb-roll");
+    const roll = event.target.closest(".pb-roll, .pb-moods");
     const score = event.target.closest(".pb-score-button");
     if (score) {
       showScore(score);

@@ -91,7 +91,7 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
 
 
 class Handlers:
-    """What the page's events call; each answers with the new values of some components."""
+    """Event handlers of the page; each returns the new values of some components."""
 
     def __init__(self, library: Library):
         limits = library.limits
@@ -150,7 +150,7 @@ class Handlers:
         return box, key, gr.Slider(value=0.5, visible=bool(key)), like, found, chart
 
     def _answer(self, work: Callable):
-        """Runs `work` in its turn; errors of the request are shown in the page."""
+        """Runs `work` under the gate; the page shows errors of the request."""
         try:
             with self.gate.turn():
                 return work()
@@ -177,7 +177,7 @@ class Handlers:
         return self._sent(lambda: Response(self.library.sound(key, _seconds(middle)), media_type="audio/flac"))
 
     def _sent(self, make: Callable[[], Response]) -> Response:
-        """What a route sends, made in its turn."""
+        """Response of a route, computed under the gate."""
         try:
             with self.gate.turn():
                 return make()

@@ -11,6 +11,7 @@ from .music import Excerpt, Midi, Recording
 WIDTH = 1000  # of the drawing; the page stretches it
 LOUDNESS_BANDS = 6  # the page's colours for velocities
 MAX_NOTES_DRAWN = 6_000
+MOOD_HEIGHT, MOOD_POINTS = 40, 60
 HEARD_COLOUR = (184, 92, 40)
 MIN_KEYS, MARGIN_KEYS = 40, 3
 KEYS = np.arange(LOWEST_KEY, HIGHEST_KEY + 1)
@@ -46,13 +47,37 @@ def draw_roll(music: Midi | Recording, excerpt: Excerpt, window: tuple[float, fl
     )
 
 
+def draw_moods(excerpt: Excerpt, spans: np.ndarray, curve: np.ndarray) -> str:
+    """Draws valence and arousal along an excerpt, to stand under its roll.
+
+    Args:
+        spans (`np.ndarray` of shape `(windows, 2)`): start and end of each window in seconds.
+        curve (`np.ndarray` of shape `(windows, 2)`): valence and arousal of each, -1 to 1.
+    Returns:
+        `str`: an SVG element without any text in it.
+    """
+    middles = spans.mean(axis=1)
+    times = np.linspace(excerpt.start_seconds, excerpt.end_seconds, MOOD_POINTS)
+    left = np.linspace(0, WIDTH, MOOD_POINTS)
+    order = np.argsort(middles, kind="stable")
+    lines = []
+    for name, values in zip(("valence", "arousal"), curve.T, strict=True):
+        top = (1 - np.interp(times, middles[order], values[order])) / 2 * MOOD_HEIGHT
+        points = " ".join(f"{x:.0f},{y:.1f}" for x, y in zip(left, top, strict=True))
+        lines.append(f'<polyline class="{name}" points="{points}"/>')
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {MOOD_HEIGHT}" preserveAspectRatio="none" aria-hidden="true" focusable="false">'
+        f'<path class="octaves" d="M0 {MOOD_HEIGHT / 2:g}h{WIDTH}"/>{"".join(lines)}</svg>'
+    )
+
+
 def _top(key: int) -> int:
     """The upper edge of a key's row."""
     return HIGHEST_KEY - key
 
 
 def _key_range(pitch: np.ndarray) -> tuple[int, int]:
-    """The keys to draw: those played, with a margin, and not so few that a trill fills the picture."""
+    """Keys to draw: the played range with a margin, and a minimum so that a trill does not fill the picture."""
     lowest, highest = (int(pitch.min()), int(pitch.max())) if len(pitch) else (60, 60)
     missing = max(0, MIN_KEYS - (highest - lowest + 1 + 2 * MARGIN_KEYS))
     lowest, highest = lowest - MARGIN_KEYS - missing // 2, highest + MARGIN_KEYS + -(-missing // 2)
@@ -119,4 +144,4 @@ def png(levels: np.ndarray) -> bytes:
     return content.getvalue()
 
 
-__all__ = ["draw_roll", "key_strengths", "png"]
+__all__ = ["draw_moods", "draw_roll", "key_strengths", "png"]

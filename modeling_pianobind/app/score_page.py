@@ -1,4 +1,4 @@
-"""The page of a score that fits what was found, with its bars marked and timed for the playhead.
+"""The score page of a hit, with matching measures marked and the times that move the playhead.
 
 verovio draws it offline. The drawing goes to the browser as an image, in which nothing can run; marks and playhead lie
 above it.
@@ -17,7 +17,7 @@ from ..score_pianobind import DrawnPage, draw_score, read_score
 
 @dataclass
 class ScorePage:
-    """A page of a score beside a piece that is played.
+    """A score page, aligned with a piece that is played.
 
     Attributes:
         drawn (`DrawnPage`): the page.
@@ -38,14 +38,14 @@ def score_page(path, window: tuple[float, float], notes: NoteLine | None = None)
         window (`tuple[float, float]`): seconds in the piece that is played.
         notes (`NoteLine`, *optional*): of that piece, if it is not the score itself.
     Raises:
-        ValueError, OSError: the score cannot be read or drawn, or lies not beside the piece.
+        ValueError, OSError: the score cannot be read or drawn, or does not align with the piece.
     """
     reading = read_score(path)
     starts, _ = reading.measure_starts()
     if notes is not None:
         found = match(NoteLine.of(notes_from_score(reading.midi, str(path))), notes)
         if found is None:
-            raise ValueError(f"{path}: it has too few notes to be laid beside this piece; show it by itself.")
+            raise ValueError(f"{path}: it has too few notes to be aligned with this piece; show it by itself.")
         first, second = found.path.T
         times, kept = np.unique(first, return_index=True)  # several segments may begin with one note
         starts = np.interp(starts, times, second[kept])

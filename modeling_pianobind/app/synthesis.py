@@ -54,17 +54,17 @@ class Soundfont:
     """An SF3 soundfont, played by symusic.
 
     Args:
-        path: the file. symusic plays SF2 fonts on other keys than told, so they are refused.
+        path: the file. symusic plays SF2 fonts at wrong pitches, so they are refused.
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no SF3 font.
+        ValueError: it is not an SF3 font.
     """
 
     def __init__(self, path):
         if not Path(path).is_file():
             raise FileNotFoundError(path)
         if Path(path).suffix.lower() != ".sf3":
-            raise ValueError(f"{path}: is no .sf3 soundfont; give one, or none for the built-in piano.")
+            raise ValueError(f"{path}: is not an .sf3 soundfont; give one, or none for the built-in piano.")
         try:
             self._synthesizer = symusic.Synthesizer(sf_path=str(path), sample_rate=SAMPLING_RATE)
         except (RuntimeError, ValueError) as error:

@@ -84,17 +84,14 @@ def _open(path, limits) -> Midi | Recording:
     check_content(path, modality)
     most = limits.midi_megabytes if modality == "midi" else limits.file_megabytes
     if megabytes > most:
-        raise ValueError(f"{path}: is {megabytes:.1f} MB large, and at most {most:g} MB are taken; shorten it.")
+        raise ValueError(f"{path}: is {megabytes:.1f} MB large, and the limit is {most:g} MB; shorten it.")
     music = open_music(path)
     if music.seconds > 60 * limits.minutes:
         raise ValueError(
-            f"{path}: lasts {music.seconds / 60:.0f} minutes, and at most {limits.minutes:g} are taken; "
-            "send a part of it."
+            f"{path}: lasts {music.seconds / 60:.0f} minutes, and the limit is {limits.minutes:g}; send a part of it."
         )
     if isinstance(music, Midi) and len(music.notes) > limits.notes:
-        raise ValueError(
-            f"{path}: has {len(music.notes)} notes, and at most {limits.notes} are taken; send a part of it."
-        )
+        raise ValueError(f"{path}: has {len(music.notes)} notes, and the limit is {limits.notes}; send a part of it.")
     return music
 
 

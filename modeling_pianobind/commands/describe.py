@@ -8,10 +8,12 @@ import numpy as np
 
 from ..index.facts import FileFacts, key_name
 from ..index.filters import piece_facts
-from ..index.folder_index import Collection, check_searchable
+from ..index.folder_index import Collection
+from ..label_head_pianobind import LabelHead
 from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.checkpoint import Checkpoint, check_readable
 from ..service.errors import UserError, complain, user_errors
+from .moods import add_mood_arguments, check_mood_arguments, tell_moods
 from .output import csv_text
 from .search import whole_number
 
@@ -22,28 +24,40 @@ def add_arguments(parser) -> None:
     """Adds the options of `pianobind describe`."""
     parser.add_argument("path", metavar="PATH", help="a MIDI file, a score or a recording; or a folder or saved index")
     parser.add_argument("--labels", metavar="A,B,C", help="words to choose from, with commas between them")
+    parser.add_argument(
+        "--classifier", metavar="FOLDER", help="labels of your own: what `training.train_classifier` made"
+    )
+    add_mood_arguments(parser)
     parser.add_argument("--top-k", metavar="N", type=whole_number, default=8, help="how many words (default: 8)")
     parser.add_argument("--csv", action="store_true", help="print CSV: words, length, tempo and key of each piece")
 
 
 def run(args) -> int:
-    """Prints the words that fit."""
+    """Prints the labels with the highest scores."""
     labels = None
     if args.labels is not None:
         labels = [label.strip() for label in args.labels.split(",") if label.strip()]
         if not labels:
             raise UserError("--labels is empty; give words with commas between them, such as calm,fast,jazz")
     is_folder = os.path.isdir(args.path)
-    if is_folder:
-        check_searchable(args.path)
-    else:
+    check_mood_arguments(args, is_folder)
+    if not is_folder:
         with user_errors(args.path):
             check_readable(args.path, args.solo_only)
-    checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
+    head = None if args.classifier is None else _classifier(args)
+    name = args.checkpoint if head is None else args.classifier
+    checkpoint = Checkpoint(name, args.device, args.transcribe, args.dtype, args.solo_only)
+    if head is not None and args.checkpoint is not None:
+        _check_same_towers(args, checkpoint)
+    if args.emotion or args.difficulty:
+        return tell_moods(args, checkpoint, is_folder)
     if is_folder:
-        return _describe_folder(args, checkpoint, labels)
+        return _describe_folder(args, checkpoint, labels, head)
     file = checkpoint.embed_file(args.path)
-    ranked = _ranker(checkpoint, labels, args.top_k)(file.embedding)
+    if head is None:
+        ranked = _ranker(checkpoint, labels, args.top_k)(file.embedding)
+    else:
+        ranked = head.rank(head.pool(file), args.top_k)
     if args.csv:
         from ..index.facts import read_facts
 
@@ -51,17 +65,42 @@ def run(args) -> int:
         sys.stdout.write(csv_text(COLUMNS, [_row(args.path, ranked, facts)]))
     else:
         for label, score in ranked:
-            print(f"{score:+6.3f}  {label}")
+            print(f"{score:+6.3f}  {label}" if head is None else f"{score:6.3f}  {label}")
     return 0
 
 
-def _describe_folder(args, checkpoint, labels) -> int:
+def _classifier(args) -> LabelHead:
+    """The classifier; refused beside words to choose from."""
+    if args.labels is not None:
+        raise UserError("--labels are words of your own, --classifier has its own; give one of the two")
+    with user_errors(args.classifier):
+        return LabelHead.load(args.classifier)
+
+
+def _check_same_towers(args, checkpoint: Checkpoint) -> None:
+    """Refuses a classifier beside another checkpoint than it was trained on."""
+    if Checkpoint(args.checkpoint, args.device).weights_fingerprint != checkpoint.weights_fingerprint:
+        raise UserError(
+            f"{args.classifier}: belongs to another checkpoint than {args.checkpoint}; leave out --checkpoint, or "
+            "train the classifier again on that one"
+        )
+
+
+def _describe_folder(args, checkpoint, labels, head: LabelHead | None) -> int:
     index, failures = Collection(args.path, checkpoint, by_words=True).open()
-    rank = _ranker(checkpoint, labels, args.top_k)
+    if head is None:
+        rank = _ranker(checkpoint, labels, args.top_k)
     rows = []
     for shard in index.shards:
         facts = piece_facts(shard)[0] if len(shard) else ()
-        rows += [_row(shard.path(piece), rank(shard.embeds[piece]), facts[piece]) for piece in range(len(shard))]
+        for piece in range(len(shard)):
+            if head is None:
+                ranked = rank(shard.embeds[piece])
+            elif head.attention is None:
+                ranked = _rounded(head.rank(shard.embeds[piece], args.top_k))
+            else:
+                ranked = _rounded(head.rank(head.pool_windows(shard.example(piece).windows), args.top_k))
+            rows.append(_row(shard.path(piece), ranked, facts[piece]))
     if args.csv:
         sys.stdout.write(csv_text(COLUMNS, rows))
     else:
@@ -70,6 +109,11 @@ def _describe_folder(args, checkpoint, labels) -> int:
     for message in failures:
         complain(message)
     return 2 if failures else 0
+
+
+def _rounded(ranked) -> list[tuple[str, float]]:
+    """Labels with their scores in words, for a line of several."""
+    return [(f"{label} {score:.2f}", score) for label, score in ranked]
 
 
 def _ranker(checkpoint: Checkpoint, labels, top_k: int):

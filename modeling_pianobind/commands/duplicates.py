@@ -5,7 +5,7 @@ import json
 import sys
 
 from ..index.duplicates import DEFAULT_CONFIDENCE, Group, find_duplicates
-from ..index.folder_index import Collection, check_searchable
+from ..index.folder_index import Collection
 from ..service.checkpoint import Checkpoint
 from ..service.errors import complain, user_errors
 from .output import clock, csv_text
@@ -42,7 +42,6 @@ def _confidence(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the groups."""
-    check_searchable(args.path)
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
     index, failures = Collection(args.path, checkpoint).open()
     with user_errors(args.path):

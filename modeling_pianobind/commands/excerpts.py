@@ -50,7 +50,7 @@ def write_excerpts(hits: Sequence[Hit], folder) -> tuple[list[Path], list[str]]:
 
 
 def midi_of(notes: PianoNotes) -> bytes:
-    """A MIDI file of notes, with a pedal wherever one lets a note ring on."""
+    """Notes as a MIDI file, with sustain pedal where notes ring on."""
     score = symusic.Score(480)
     score.tempos.append(symusic.Tempo(0, qpm=120))
     track = symusic.Track(program=0)
@@ -67,7 +67,7 @@ def midi_of(notes: PianoNotes) -> bytes:
 
 
 def _joined(starts: np.ndarray, ends: np.ndarray) -> list[tuple[float, float]]:
-    """Stretches of time as those that they cover together."""
+    """Merges overlapping stretches of time."""
     joined = []
     for start, end in sorted(zip(starts.tolist(), ends.tolist(), strict=True)):
         if joined and start <= joined[-1][1]:
@@ -78,7 +78,7 @@ def _joined(starts: np.ndarray, ends: np.ndarray) -> list[tuple[float, float]]:
 
 
 def _sound(path: str, start_seconds: float, end_seconds: float) -> np.ndarray:
-    """`(samples,)` float32 of a stretch of a recording, in mono as the model heard it."""
+    """`(samples,)` float32 of a stretch of a recording, in mono as the model reads it."""
     first, kept, at = round(start_seconds * SAMPLING_RATE), [], 0
     last = np.inf if np.isinf(end_seconds) else round(end_seconds * SAMPLING_RATE)
     for block in audio_blocks(path, None, SAMPLING_RATE):

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 
 from ..index.embedding_index import EmbeddingIndex
-from ..index.folder_index import Collection, check_searchable
+from ..index.folder_index import Collection
 from ..index.layout import Layout, lay_out
 from ..index.names import display_names
 from ..index.note_alignment import NoteLine
@@ -46,7 +46,6 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{target}: its extension is neither .html nor .png; choose one of them")
     if not target.parent.is_dir():
         raise UserError(f"{target}: its folder does not exist; make it first")
-    check_searchable(args.path)
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
     index, failures = Collection(args.path, checkpoint, by_words=True).open()
     if not len(index):

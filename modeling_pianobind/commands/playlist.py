@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from ..index.facts import key_name
-from ..index.folder_index import Collection, check_searchable
+from ..index.folder_index import Collection
 from ..index.playlist import Track, make_playlist
 from ..index.storage import replace_file
 from ..service.checkpoint import Checkpoint
@@ -63,7 +63,6 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{target}: its extension is neither .m3u8 nor .csv; choose one of them")
     if target is not None and not target.parent.is_dir():
         raise UserError(f"{target}: its folder does not exist; make it first")
-    check_searchable(args.path)
     check_files(args.like, args.solo_only)
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
     index, failures = Collection(args.path, checkpoint, by_words=not args.like).open()

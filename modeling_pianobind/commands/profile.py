@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from ..index.folder_index import Collection, check_searchable
+from ..index.folder_index import Collection
 from ..index.taste import Taste, read_history
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
@@ -30,7 +30,6 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{target}: its extension is not .json; give it that one")
     if not target.parent.is_dir():
         raise UserError(f"{target}: its folder does not exist; make it first")
-    check_searchable(args.path)
     with user_errors(args.history):
         plays = read_history(args.history)
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from ..index.filters import KINDS, Filters
 from ..index.finder import Finder, Found
-from ..index.folder_index import Collection, check_searchable
+from ..index.folder_index import Collection
 from ..index.taste import Taste
 from ..inputs_pianobind import EXTENSIONS
 from ..service.checkpoint import Checkpoint
@@ -74,7 +74,7 @@ def whole_number(text: str) -> int:
     """A count of an argument.
 
     Raises:
-        argparse.ArgumentTypeError: it is no whole number of at least 1.
+        argparse.ArgumentTypeError: it is not a whole number of at least 1.
     """
     import argparse
 
@@ -93,7 +93,6 @@ def run(args) -> int:
         raise UserError("there is nothing to search for; give a QUERY, --like FILE, or both")
     check_feedback(args.more, args.less)
     _check_order(args.path, args.query)
-    check_searchable(args.path)
     try:
         filters = Filters.parse(args.tempo, args.key, args.minutes, args.kind, args.solo_only)
     except ValueError as error:
@@ -122,7 +121,7 @@ def run(args) -> int:
 
 
 def _answer(found: Found, args) -> int:
-    """Prints what was found; the exit status."""
+    """Prints the hits; returns the exit status."""
     sys.stdout.write(FORMATS[args.shape](found.hits))
     sys.stdout.flush()
     for note in found.notes:
@@ -159,7 +158,7 @@ def _prompt(finder: Finder, args, taste: Taste | None) -> int:
 
 
 def _check_order(path: str, query: list[str]) -> None:
-    """Says so where PATH and QUERY were swapped."""
+    """Refuses swapped PATH and QUERY with a hint."""
     if query and not os.path.exists(path) and os.path.isdir(query[-1]):
         raise UserError(f"{path}: does not exist; the folder comes first: pianobind search {query[-1]} {path!r}")
     if query and len(query) == 1 and os.path.isfile(query[0]) and query[0].lower().endswith(tuple(EXTENSIONS)):

@@ -1,6 +1,6 @@
 """Alignment of the windows of two pieces: identifies the same piece among pieces of the same kind.
 
-The mean of a piece's windows says what kind of music it is. The windows, in their order, identify the piece.
+The mean of a piece's windows describes the kind of music; the sequence of its windows identifies the piece.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-MIN_OVERLAP = 0.8  # share of the shorter piece; an overlap below it is no match
+MIN_OVERLAP = 0.8  # share of the shorter piece; an overlap below it is not a match
 # Score of an unmatched window, as a fraction of the pair's mean cosine. Chosen on the `valid` split: with 1, missing
 # parts cost nothing and recordings of other pieces match; with 0, an excerpt never finds its piece.
 UNMATCHED_SHARE = 0.8

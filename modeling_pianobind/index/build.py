@@ -49,13 +49,13 @@ class FolderContent:
 
 
 class Watch:
-    """Is told how far the work has come; this one says nothing."""
+    """Progress callbacks; this base class ignores them."""
 
     def begin(self, doing: str, files: int) -> None:
-        """`files` are going to be worked on."""
+        """Called before `files` files are processed; `doing` is "read" or "embedded"."""
 
     def step(self) -> None:
-        """One of them is done."""
+        """Called after each file."""
 
 
 def embed_folder(
@@ -77,7 +77,7 @@ def embed_folder(
         save (*optional*): called with what is done, every minute and when Ctrl-C stops the work.
         shard (`tuple[int, int]`, *optional*): number, from 1, and count: embed only this share of the pieces.
         solo_only (`bool`): whether `embed` refuses MIDI of several instruments.
-        watch (`Watch`, *optional*): is told how far the work has come.
+        watch (`Watch`, *optional*): is called with the progress.
     Returns:
         `FolderContent`, sorted by path.
     Raises:
@@ -110,7 +110,7 @@ def embed_folder(
 
 @dataclass
 class _State:
-    """What is known of a folder's files.
+    """State of an update: finished rows, failures, and files that are still to be embedded.
 
     Attributes:
         rows: by path.
@@ -153,18 +153,18 @@ class _State:
             self.rows[path] = row._replace(stamp=self.settled(path), facts=facts, names=names)
 
     def settled(self, path: str) -> tuple[int, int, int]:
-        """The stamp of a file if it can be relied on the next time."""
+        """The stamp of a file; NO_STAMP if the file may have changed within the clock's resolution."""
         stamp = self.stamps[path]
         return stamp if max(stamp[1:]) / 1e9 < self.begun - SETTLED_SECONDS else NO_STAMP
 
 
 def _refused_as(content_hash: str, solo_only: bool) -> str:
-    """What a failure is kept under: what `--solo-only` refuses is no failure without it."""
+    """Key of a stored failure: a refusal by `--solo-only` does not count without that option."""
     return f"solo-only:{content_hash}" if content_hash and solo_only else content_hash
 
 
 def _scan(paths: list[str], previous: FolderContent, solo_only: bool, watch: Watch) -> _State:
-    """Takes what `previous` knows of the files, by size and times where they stayed, by their content's hash else."""
+    """Reuses rows of `previous`: by size and times where these are unchanged, else by the content's hash."""
     known = {(row.content_hash, gives_notes(row.path)): row for row in previous.rows}
     failed = {(failure.path, failure.content_hash): failure for failure in previous.failures}
     stamped = {row.path: (tuple(row.stamp), row.content_hash) for row in previous.rows}
@@ -198,7 +198,7 @@ def _scan(paths: list[str], previous: FolderContent, solo_only: bool, watch: Wat
 
 
 def _brought_up(row: FileRow, path: str) -> FileRow:
-    """A row with what an index of an older version did not know of its file: facts, names, notes."""
+    """Completes a row of an older index with facts, names and notes."""
     if np.isnan(row.facts[0]):
         facts, names = read_facts(path, row.spans)
         row = row._replace(facts=facts, names=names)

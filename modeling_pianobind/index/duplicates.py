@@ -14,8 +14,8 @@ from .table import IndexShard
 
 DEFAULT_CONFIDENCE = 0.5
 CANDIDATES = 200  # pieces of the closest kind, with which each is compared
-# Where a recording's notes are not known, its windows have to be this like the other's, and are never quite sure.
-WINDOWS_FROM, WINDOWS_SURE, MOST_BY_WINDOWS = 0.88, 0.98, 0.9
+# Similarity of windows where a recording's notes are unknown; such a match never has full confidence.
+WINDOWS_FROM, WINDOWS_SURE, MAX_BY_WINDOWS = 0.88, 0.98, 0.9
 SAME_NOTES, STEADY = 0.985, 0.02  # of one performance in two encodings: likeness, and how far its tempo may wander
 
 
@@ -125,7 +125,7 @@ def _by_windows(first: Example, second: Example) -> float:
         return 0.0
     likeness = min(alignment(first, second), alignment(second, first))
     share = (likeness - WINDOWS_FROM) / (WINDOWS_SURE - WINDOWS_FROM)
-    return MOST_BY_WINDOWS * float(np.clip(share, 0.0, 1.0))
+    return MAX_BY_WINDOWS * float(np.clip(share, 0.0, 1.0))
 
 
 def _kind(names: list[str], found: Match | None) -> str:

@@ -59,7 +59,7 @@ class EmbeddingIndex:
         fingerprint (`str`): of the checkpoint that made the embeddings; "" if unknown.
         transcribed (`bool`): whether recordings were also transcribed; see `embed_audio`.
         failures (`list[Failure]`): the files that `build` could not read.
-        complete (`bool`): False of an index that was saved in the midst of the work, and has to be finished.
+        complete (`bool`): False if it was saved before its folder was done.
     """
 
     def __init__(
@@ -334,7 +334,9 @@ class EmbeddingIndex:
         count = max(top_k, RERANKED_PIECES)
         ranked = rerank_by_alignment(shards, query, np.linalg.norm(steered), count, example, words, weight)
         if not all(abs(score) <= MAX_COSINE for score, *_ in ranked):
-            raise ValueError(f"{shards[0].source}: the index is damaged (windows of no length 1); build it again.")
+            raise ValueError(
+                f"{shards[0].source}: the index is damaged (windows that are not of length 1); build it again."
+            )
         return [_hit(shard, piece, path, -score, query[0]) for score, path, shard, piece in ranked[:top_k]]
 
     def _hits(self, query, top_k, candidates) -> list[Hit]:
@@ -343,7 +345,8 @@ class EmbeddingIndex:
         # Candidates of an int8 index were chosen by their codes: the float32 rows may be damaged.
         if len(scores) < top_k or np.abs(scores).max() > MAX_COSINE:
             raise ValueError(
-                f"{candidates[0][0].source}: the index is damaged (embeddings of no length 1); build it again."
+                f"{candidates[0][0].source}: the index is damaged (embeddings that are not of length 1); "
+                "build it again."
             )
         last = np.partition(scores, -top_k)[-top_k]
         best = [
@@ -378,7 +381,7 @@ class EmbeddingIndex:
             table = index.file_table
             about = [None if one is None else one.tolist() for one in (table.stamps, table.facts, table.note_bounds)]
             stamps = [tuple(failure.stamp) for failure in index.failures]
-            return repr((list(table.paths), list(table.hashes), about, index.failures, stamps))  # nan equals itself so
+            return repr((list(table.paths), list(table.hashes), about, index.failures, stamps))  # where nan equals nan
 
         mine, others = ((index.fingerprint, index.complete, known(index)) for index in (self, other))
         return mine == others

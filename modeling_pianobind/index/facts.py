@@ -1,4 +1,4 @@
-"""What a file itself tells beside its sound: length, tempo, key, the names in it; what filters and names search by."""
+"""Facts of a file for filters and name search: length, tempo, key, and the names in its metadata."""
 
 import math
 import warnings
@@ -15,7 +15,7 @@ from ..standard_midi_pianobind import tick_clock
 KEY_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 SAME_TONICS = {"d flat": 1, "d sharp": 3, "g flat": 6, "g sharp": 8, "a sharp": 10, "c flat": 11, "e sharp": 5}
 MODES = ("major", "minor")
-LONGEST_WEIGHT_SECONDS = 2.0  # of a note in the histogram of keys: a held bass says no more than a struck one
+MAX_WEIGHT_SECONDS = 2.0  # longest duration that weighs a note in the key histogram
 # A piece lies on the grid of its file's beats where most onsets do: of notes at random times, not even half do.
 GRID_STEPS, GRID_TOLERANCE_BEATS, GRID_SHARE = (4, 3), 0.02, 0.8
 FRAME_SECONDS, BEAT_SECONDS, BEAT_OCTAVES = 0.01, 0.5, 0.9
@@ -25,7 +25,7 @@ MAX_NAME_CHARACTERS = 300
 
 
 class FileFacts(NamedTuple):
-    """What is known of a file, as numbers; nan where it is not known.
+    """Facts of a file as numbers; nan where unknown.
 
     Attributes:
         seconds (`float`): its length.
@@ -54,7 +54,7 @@ def read_facts(path, spans: np.ndarray) -> tuple[FileFacts, str]:
             warnings.simplefilter("ignore")  # said when the file was embedded
             score = score_from(path, str(path))
             notes = notes_from_score(score, str(path))
-    except (OSError, ValueError):  # what cannot be told of a file is no reason to lose its embedding
+    except (OSError, ValueError):  # a file without readable facts keeps its embedding
         return FileFacts(float(spans.max())), ""
     names = " ".join(dict.fromkeys(track.name for track in score.tracks if len(track.notes)))
     facts = FileFacts(notes.seconds, tempo_of(notes, score), key_of(notes), len(other_instruments(score)))
@@ -77,13 +77,13 @@ def _line(text: str) -> str:
 
 def key_of(notes: PianoNotes) -> int:
     """The key whose profile fits a piece's notes best, as in `FileFacts`."""
-    weights = np.minimum(np.maximum(notes.duration, 0.03), LONGEST_WEIGHT_SECONDS)
+    weights = np.minimum(np.maximum(notes.duration, 0.03), MAX_WEIGHT_SECONDS)
     histogram = np.bincount(notes.pitch % 12, weights=weights, minlength=12)
-    return int(np.argmax([(profile @ (histogram - histogram.mean())) for profile in _transposed_profiles()]))
+    return int(np.argmax([(profile @ (histogram - histogram.mean())) for profile in transposed_profiles()]))
 
 
 @cache
-def _transposed_profiles() -> np.ndarray:
+def transposed_profiles() -> np.ndarray:
     """Krumhansl and Kessler's profiles on all tonics, centred and of unit length: `(24, 12)`."""
     from ..note_statistics_pianobind import KEY_PROFILES  # needs torch, which has embedded the file
 
@@ -95,7 +95,7 @@ def _transposed_profiles() -> np.ndarray:
 def tempo_of(notes: PianoNotes, score) -> float:
     """Beats a minute: as the file states them where its notes lie on its beats, else as the onsets repeat.
 
-    A performance that was recorded freely often states 120 without meaning it.
+    A free performance often states 120, the default of MIDI.
 
     Args:
         notes (`PianoNotes`), score (`symusic.Score`): of the same file.
@@ -110,7 +110,7 @@ def tempo_of(notes: PianoNotes, score) -> float:
 
 
 def measured_tempo(onset: np.ndarray) -> float:
-    """Beats a minute by the autocorrelation of onsets, weighted towards beats that people feel; nan of few notes.
+    """Beats a minute by the autocorrelation of onsets, weighted towards beats that people feel; nan for too few notes.
 
     Source: Ellis, Beat Tracking by Dynamic Programming, 2007, for the weight of each lag.
     """
@@ -144,7 +144,7 @@ def parse_key(text: str) -> int:
         tonic = tonic[0] + {"#": " sharp", "b": " flat"}.get(tonic[1:], tonic[1:].replace("-", " "))
     tonics = {name.lower(): place for place, name in enumerate(KEY_NAMES)} | SAME_TONICS
     if tonic.lower() not in tonics:
-        raise ValueError(f'{text!r} is no key; write it as "D minor", "F# major" or "Bb"')
+        raise ValueError(f'{text!r} is not a key; write it as "D minor", "F# major" or "Bb"')
     return tonics[tonic.lower()] + 12 * MODES.index(mode)
 
 
@@ -153,4 +153,14 @@ def key_name(key: float) -> str:
     return "" if math.isnan(key) else f"{KEY_NAMES[int(key) % 12]} {MODES[int(key) // 12]}"
 
 
-__all__ = ["FileFacts", "key_name", "key_of", "measured_tempo", "parse_key", "read_facts", "tempo_of"]
+__all__ = [
+    "KEY_NAMES",
+    "FileFacts",
+    "key_name",
+    "key_of",
+    "measured_tempo",
+    "parse_key",
+    "read_facts",
+    "tempo_of",
+    "transposed_profiles",
+]

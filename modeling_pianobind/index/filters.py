@@ -15,7 +15,7 @@ EVERY = (-math.inf, math.inf)
 
 @dataclass(frozen=True)
 class Filters:
-    """What a piece must be like; by default anything.
+    """Conditions on pieces; none by default.
 
     Attributes:
         tempo (`tuple[float, float]`): beats a minute, lowest and highest.
@@ -33,7 +33,7 @@ class Filters:
 
     @classmethod
     def parse(cls, tempo=None, key=None, minutes=None, kind=None, solo_only=False) -> "Filters":
-        """Reads filters as people write them: "110-130", "-5", "3-", "D minor", "midi"; empty ones are none.
+        """Reads filters as users write them: "110-130", "-5", "3-", "D minor", "midi"; empty ones are none.
 
         Raises:
             ValueError: one cannot be read.

@@ -1,4 +1,4 @@
-"""A search as people mean it: words, negations, names and filters together, with scores that mean something."""
+"""Search by words, negations, names and filters together, with calibrated scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +16,8 @@ from .filters import Filters
 from .names import NameIndex, names_of
 from .taste import Taste, blend
 
-# Of a name that holds all words of a query, in standard deviations of the query's scores: no piece is that much closer
-# to words than others. The square leaves little to names that hold one word of several.
+# Bonus of a name with all words of a query, in standard deviations of the query's scores: no piece is that much closer
+# to a text than others. The square gives little to names that hold one word of several.
 NAME_WEIGHT, NAME_POWER = 8.0, 2.0
 NAMED = 0.6  # share of a query's words in a name, from which the piece fits by its name
 TASTE_CANDIDATES = 500  # hits that a taste chooses from
@@ -26,11 +26,11 @@ CORPUS_SAMPLE = 2_000  # pieces of an index that serve as background where a che
 
 @dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
         hits (`list[Hit]`): best first, each with its `fit`.
-        notes (`list[str]`): what a person should know about them, a line each.
+        notes (`list[str]`): remarks for the user, a line each.
     """
 
     hits: list[Hit]
@@ -94,7 +94,7 @@ class Finder:
             hits = self.index.search_like(example, count, words, text_weight)
             hits = self._by_taste(hits, self._scores(example.embedding, hits), taste, top_k)
             return Found(_with_fit(hits, percentile(self._scores(example.embedding, hits))), notes)
-        # A denied word in a name says nothing of the music, so such a query goes by the sound alone.
+        # An unwanted word in a name says nothing about the music: such a query is searched by embeddings alone.
         coverage = self._coverage(text) if query is not None and not query.unwanted else np.zeros(0)
         if coverage.any():
             hits, values = self._fused(words, coverage, count)
@@ -118,7 +118,7 @@ class Finder:
         return Background.of(self.index.embeddings[:: max(1, len(self.index) // CORPUS_SAMPLE)])
 
     def _understood(self, query) -> float:
-        """How far a query reads as a description of music: as far as its least musical part."""
+        """Similarity of a query to descriptions of music: the lowest one of its parts."""
         parts = [*([query.wanted] if query.wanted else []), *query.unwanted]
         return float(self.checkpoint.calibration.understood(self.checkpoint.embed_text(parts)).min())
 
@@ -173,7 +173,7 @@ class Finder:
 
 
 def _bonus(coverage):
-    """What a name adds to a score, in standard deviations."""
+    """Bonus of a name on a score, in standard deviations."""
     return NAME_WEIGHT * coverage**NAME_POWER
 
 

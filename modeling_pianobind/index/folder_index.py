@@ -1,4 +1,4 @@
-"""The index of a folder's present content: cached, and updated before each search."""
+"""The cached index of a folder, updated before each search."""
 
 import hashlib
 import os
@@ -25,12 +25,12 @@ class Collection:
         checkpoint (`Checkpoint`): embeds queries, and the folder's files.
         by_words (`bool`): the query is text alone; it may search a saved index with or without transcription.
     Raises:
-        UserError: the index is damaged or belongs to another checkpoint.
+        UserError: the path is neither, or the index is damaged or belongs to another checkpoint.
     """
 
     def __init__(self, path, checkpoint: Checkpoint, by_words: bool = False):
         self.path, self.checkpoint = path, checkpoint
-        self.saved = self._load(by_words) if is_index(path) else None
+        self.saved = self._load(by_words) if check_searchable(path) else None
 
     def _load(self, by_words: bool) -> EmbeddingIndex:
         with user_errors(self.path):
@@ -61,16 +61,18 @@ class Collection:
         return index, [failure.message for failure in index.failures]
 
 
-def check_searchable(path) -> None:
-    """Refuses a path that is neither a folder nor an index, before slow work starts."""
+def check_searchable(path) -> bool:
+    """Whether a path is a saved index and not a folder of music; refuses all else, before slow work starts."""
     if not os.path.exists(path):
         raise UserError(f"{path}: does not exist; check the path")
     if not os.path.isdir(path):
         raise UserError(f"{path}: is a file; give a folder or a saved index (and the file with --like)")
-    if not is_index(path):
-        with user_errors(path):
-            if not list_files(path):
-                raise ValueError(f"{path}: there is no {' '.join(EXTENSIONS)} file in it; give a folder with music.")
+    if is_index(path):
+        return True
+    with user_errors(path):
+        if not list_files(path):
+            raise ValueError(f"{path}: there is no {' '.join(EXTENSIONS)} file in it; give a folder with music.")
+    return False
 
 
 def update_index(
@@ -107,7 +109,7 @@ def update_index(
             )
         except KeyboardInterrupt:
             if kept:
-                complain(f"stopped; the embeddings of {kept} pieces are kept, the same command goes on from there")
+                complain(f"stopped; the embeddings of {kept} pieces are kept; the same command continues from there")
             raise
 
 

@@ -10,12 +10,12 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def folder_lock(folder, wait: bool = True) -> Iterator[bool]:
-    """Holds the lock of a folder, which the system lets go of when the process ends, however it ends.
+    """Holds the lock of a folder; the system releases it when the process ends, for any reason.
 
     The lock file lies beside the folder, since a folder's content is published, moved and compared as it is.
 
     Args:
-        wait (`bool`): until another process lets go of it.
+        wait (`bool`): until another process releases it.
     Yields:
         Whether it is held: False where no lock file can be made, or the file system knows no locks.
     Raises:
@@ -34,7 +34,7 @@ def folder_lock(folder, wait: bool = True) -> Iterator[bool]:
     try:
         yield True
     finally:
-        # Removed while it is held: whoever waits notices that its file is another one, and opens the new one.
+        # Removed while it is held: a waiting process sees that the file has changed, and opens the new one.
         with suppress(OSError):  # Windows removes it by itself, and not while it is open
             file.unlink()
         lock.release()

@@ -14,8 +14,8 @@ from ..inputs_pianobind import EXTENSIONS
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv", "examples.jsonl")
 FILE_COLUMNS = ("file_name", "file", "path")  # `file_name` as in the data sets of Hugging Face
-MAX_COLUMN_CHARACTERS = 300  # longer ones are texts about a piece rather than names of it
-# Said of most pieces or of none in particular; a name is not found by them alone.
+MAX_COLUMN_CHARACTERS = 300  # longer values are texts about a piece, not names
+# Words of many names or queries; a name is not found by them alone.
 COMMON = frozenset(
     re.findall(
         r"\w+",
@@ -58,7 +58,7 @@ def read_metadata(folder) -> dict[str, dict[str, str]]:
                 )
             return dict(_by_file(rows))
         except (ValueError, csv.Error, AttributeError) as error:
-            raise ValueError(f"{path}: is damaged ({' '.join(str(error).split())}); mend or remove it.") from error
+            raise ValueError(f"{path}: is damaged ({' '.join(str(error).split())}); repair or remove it.") from error
     return {}
 
 
@@ -98,7 +98,7 @@ class NameIndex:
         self._pieces = len(words)
 
     def coverage(self, query: str) -> np.ndarray:
-        """What share of a query's words stands in each name, rare words counting more: `(pieces,)`, 0 to 1."""
+        """Share of a query's words in each name, weighted by rarity: `(pieces,)`, 0 to 1."""
         words = list(dict.fromkeys(words_of(query)))
         known = [word for word in words if word in self._counts]
         if not known:

@@ -1,7 +1,7 @@
-"""Whether two pieces have the same notes in the same order, at whatever tempo: by notes where both are known.
+"""Alignment of the notes of two pieces: finds the same notes in the same order, at any tempo.
 
-A piece is cut by count of notes rather than by seconds, so that tempo, rubato, touch and pedal have no part in it. A
-segment is the histogram of its keys; segments of two pieces are laid beside each other by dynamic time warping in
+A piece is cut by count of notes and not by seconds, so tempo, rubato, touch and pedal have no influence. A
+segment is the histogram of its keys; segments of two pieces are aligned by dynamic time warping in
 which either piece may run up to twice as many notes as the other, as with ornaments and notes left out.
 """
 
@@ -13,7 +13,7 @@ KEYS, LOWEST_KEY = 88, 21
 HOP_NOTES, SHORTEST_HOP = 32, 8  # a segment is two hops long
 SEGMENTS_WANTED = 12  # of a short example, which is cut finer
 CHORD_SECONDS = 0.035  # notes struck within this time may stand in any order
-MIN_NOTES = 32  # fewer say too little
+MIN_NOTES = 32  # fewer notes are not distinctive
 # Measured on the `train` scores among 992 pieces: another piece reaches 0.87 at most where the shorter one has many
 # segments, the same piece 0.89 to 0.99; a few segments are found by chance in more pieces.
 SAME_FROM, SURE_FROM, CHANCE = 0.875, 0.945, 0.35
@@ -22,7 +22,7 @@ FAR = np.float32(-1e6)
 
 @dataclass(frozen=True)
 class NoteLine:
-    """The notes of a piece as far as an alignment needs them.
+    """The notes of a piece that an alignment reads.
 
     Attributes:
         pitch (`np.ndarray` of shape `(notes,)`): uint8, MIDI pitch; those of a chord from low to high.
@@ -49,12 +49,12 @@ class NoteLine:
 
 @dataclass(frozen=True)
 class Match:
-    """How two pieces lie beside each other.
+    """Alignment of two pieces.
 
     Attributes:
-        likeness (`float`): mean cosine of segments that lie beside each other; at most 1.
+        likeness (`float`): mean cosine of aligned segments; at most 1.
         confidence (`float`): 0 to 1, that they are the same piece.
-        first_span, second_span (`tuple[float, float]`): what lies beside each other, in seconds.
+        first_span, second_span (`tuple[float, float]`): the aligned parts, in seconds.
         path (`np.ndarray` of shape `(steps, 2)`): seconds in both pieces, in order.
     """
 
@@ -66,7 +66,7 @@ class Match:
 
 
 def confidences(example: NoteLine, pieces: list[NoteLine]) -> np.ndarray:
-    """How sure it is that each piece is the example's, whole or in part, or the example a part of it.
+    """Confidence that each piece and the example are the same music, or one a part of the other.
 
     Returns:
         `np.ndarray` of shape `(len(pieces),)`: 0 to 1; 0 where too few notes are known.
@@ -91,7 +91,7 @@ def confidences(example: NoteLine, pieces: list[NoteLine]) -> np.ndarray:
 
 
 def match(first: NoteLine, second: NoteLine) -> Match | None:
-    """Lays two pieces beside each other; None where one has too few notes."""
+    """Aligns two pieces; None where one has too few notes."""
     if min(len(first), len(second)) < MIN_NOTES:
         return None
     hop = _hop(min(len(first), len(second)))
@@ -104,7 +104,7 @@ def match(first: NoteLine, second: NoteLine) -> Match | None:
     seconds = [
         line.onset[np.minimum(steps[:, side] * hop, len(line) - 1)] for side, line in enumerate((first, second))
     ]
-    # The last segments last until their last notes.
+    # The last segments end with their last notes.
     ends = [
         float(line.onset[min((steps[-1, side] + 2) * hop, len(line)) - 1]) for side, line in enumerate((first, second))
     ]

@@ -21,7 +21,7 @@ from ..service.errors import UserError, complain, user_errors
 from .shards import PARQUET_COLUMNS, write_parquet_header
 from .storage import IndexMetadata, check_target
 
-PIECES_PER_BATCH = 64  # lost and repeated when a worker is killed
+PIECES_PER_BATCH = 64  # repeated when a worker is killed
 
 
 class EmbedPieces:

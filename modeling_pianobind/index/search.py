@@ -15,10 +15,10 @@ from .table import INT8_MAX, IndexShard
 
 SCORE_DECIMALS = 6  # cosines closer than this are ties: two copies of a file must not be ordered by rounding
 BLOCK_ROWS = 32_768  # the product of 64 queries with them fits the processor's cache
-FLOAT_MARGIN = np.float32(5e-5)  # above what float32 products in another order, and rounding, can differ by
+FLOAT_MARGIN = np.float32(5e-5)  # above the differences of float32 products in another order, and of rounding
 INT8_CANDIDATES = 4  # int8 lets this many times `top_k` rows through, so that its rounding loses none
 INT8_MAX_QUERIES = 8  # up to here usearch, which reads int8, beats a matrix product with the rows as float32
-# Of the distance to 1 that notes fill: the example itself stays before its other performances.
+# Share of the distance to 1 that a sure alignment of notes adds: the example itself stays before its performances.
 SURE_SHARE = 0.9
 MAX_COSINE = 1.1  # larger values and NaN come from damaged files
 INT8_TIE = 1e-6  # distances closer than this are of equal codes
@@ -35,7 +35,7 @@ def top_pieces(shard: IndexShard, queries: np.ndarray, top_k: int) -> list[tuple
     Returns:
         For each query the numbers of its pieces and their cosines (float64, rounded), in no order.
     Raises:
-        ValueError: the embeddings are no unit vectors.
+        ValueError: the embeddings are not unit vectors.
     """
     int8 = shard.codes is not None
     candidates = _int8_candidates(shard, queries, top_k) if int8 and len(queries) <= INT8_MAX_QUERIES else None
@@ -48,7 +48,9 @@ def top_pieces(shard: IndexShard, queries: np.ndarray, top_k: int) -> list[tuple
     for start, scores in _fast_scores(shard, queries):
         best = scores.max(axis=1)
         if not (best <= MAX_COSINE).all():
-            raise ValueError(f"{shard.source}: the index is damaged (embeddings of no length 1); build it again.")
+            raise ValueError(
+                f"{shard.source}: the index is damaged (embeddings that are not of length 1); build it again."
+            )
         for query in np.flatnonzero(best >= floors):
             new = np.flatnonzero(scores[query] >= floors[query])
             rows = np.concatenate([kept[query][0], start + new])
@@ -70,8 +72,8 @@ def rerank_by_alignment(
     Args:
         shards (`list[IndexShard]`): each of at least one piece.
         query (`np.ndarray` of shape `(1, dim)`): unit length; `1 - text_weight` of the example and `text_weight` of
-            the words, a sum whose length was `length`.
-        example (`Example`), words (`np.ndarray` of shape `(dim,)` or None): what the query is made of.
+            the words, a sum of length `length` before it was normalised.
+        example (`Example`), words (`np.ndarray` of shape `(dim,)` or None): the parts of the query.
     Returns:
         `list[tuple]`: `(-score, path, shard, number of the piece)`, best first. A score is the query's cosine, with
         the `alignment` of the windows in place of the example's cosine where both sides have windows.

@@ -42,7 +42,7 @@ def shards_of(folder) -> dict[int, list[int]]:
 
 
 def _is_complete(shard) -> bool:
-    """Whether a shard is not one that was saved in the midst of the work; a damaged one is found out when opened."""
+    """Whether a shard is finished; a damaged one counts as finished, and opening it raises the error."""
     try:
         return read_header(shard).get("complete", True) is not False
     except (OSError, ValueError):
@@ -85,7 +85,7 @@ def merge(folder, shards: list) -> int:
     Returns:
         Number of pieces.
     Raises:
-        ValueError: one is no index, or they do not belong together.
+        ValueError: one is not an index, or they do not belong together.
         OSError: one cannot be read, or the list cannot be written.
     """
     folder = Path(folder)
@@ -157,7 +157,7 @@ def _together(path, shards, opened) -> IndexMetadata:
 
 
 def _refuse_doubles(shards, contents) -> None:
-    """A file in two indices would be found twice."""
+    """Refuses a file in two indices, which would be two hits."""
     holder = {}
     for shard, content in zip(shards, contents, strict=True):
         for name in content.table.paths:

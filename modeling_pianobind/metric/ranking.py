@@ -1,7 +1,7 @@
 """Ranking figures of PianoBind: the single definition of each retrieval and tagging number in the project.
 
 Ties: every figure is its expected value over all orders of the items with equal scores; see `tie_groups.py`, which
-holds the figures per query. Here they are averaged over queries, in both directions, with intervals. Needs numpy only.
+holds the figures per query. Here they are averaged over queries, in both directions, with intervals, by numpy alone.
 """
 
 from __future__ import annotations

@@ -105,8 +105,8 @@ class RelevantGroups:
         density = (self.relevant - 1) / np.maximum(self.size - 1, 1)
         total = np.zeros(len(self.query))
         for place, rows in _places(self.size):
-            found = relevant_above[rows] + 1 + place * density[rows]
-            total[rows] += share[rows] * found / (self.above[rows] + place + 1)
+            relevant_before = relevant_above[rows] + 1 + place * density[rows]
+            total[rows] += share[rows] * relevant_before / (self.above[rows] + place + 1)
         return np.add.reduceat(total, self.first) / self.relevant_total
 
     def ndcg(self, k: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where the package keeps what it can make again."""
+"""Cache folder of the package."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""What a score means: a query is compared with background texts, a cosine with that of background pieces.
+"""Calibration of scores: queries are compared with background texts, cosines with those of background pieces.
 
-Nothing here is chosen for one checkpoint. `Calibration.measure` computes everything from the texts of
+No constant here depends on a checkpoint. `Calibration.measure` computes everything from the texts of
 `background_texts` and from pieces, by default the example corpus; `pianobind calibrate` keeps the result beside a
 checkpoint, and without such a file it is measured once and cached.
 """
@@ -15,14 +15,15 @@ from statistics import NormalDist
 import numpy as np
 
 from .background_texts import music_texts, other_texts
+from .beside import load_beside, save_beside
 from .cache import cache_root
 from .examples import EXAMPLES
 
 FILE = "calibration.safetensors"
 FORMAT = "1"
-RIDGE = 1.0  # of the mean variance: keeps the direction that parts the texts from bending to each of them
+RIDGE = 1.0  # of the mean variance: regularises the direction that separates the two kinds of texts
 FOLDS = 5
-POOR_FIT = 0.5  # below it a hit is no better than what nonsense may reach
+POOR_FIT = 0.5  # nonsense queries reach fits below it
 MIN_SPREAD = 1e-3
 
 
@@ -32,7 +33,7 @@ class Calibration:
 
     Attributes:
         pieces (`np.ndarray` of shape `(pieces, dim)`): unit rows; empty for a checkpoint that cannot embed MIDI.
-        direction (`np.ndarray` of shape `(dim,)`): texts about music lie far along it, others do not.
+        direction (`np.ndarray` of shape `(dim,)`): texts about music have large projections on it, others small ones.
         music, other (`np.ndarray` of shape `(texts,)`): sorted places along it of both kinds of background texts, each
             measured by a direction that was made without that text.
     """
@@ -58,13 +59,13 @@ class Calibration:
         for number in range(FOLDS):
             kept = fold != number
             places[~kept] = embeds[~kept] @ _direction(embeds[kept], is_music[kept])
-        found = _direction(embeds, is_music), np.sort(places[is_music]), np.sort(places[~is_music])
-        return cls(np.asarray(pieces, np.float32), *(values.astype(np.float32) for values in found))
+        parts = _direction(embeds, is_music), np.sort(places[is_music]), np.sort(places[~is_music])
+        return cls(np.asarray(pieces, np.float32), *(values.astype(np.float32) for values in parts))
 
     def understood(self, text_embeds: np.ndarray) -> np.ndarray:
-        """How far texts read as descriptions of music, `(texts,)`: their percentile among the background texts.
+        """Similarity of texts to descriptions of music, `(texts,)`: their percentile among the background texts.
 
-        Both kinds of texts count half, so a text that is like none of music reaches 0.5 at most.
+        Both kinds of texts count half, so a text below all descriptions of music reaches 0.5 at most.
         """
         places = np.asarray(text_embeds) @ self.direction
         shares = [np.searchsorted(kind, places) / len(kind) for kind in (self.music, self.other)]
@@ -90,42 +91,20 @@ class Calibration:
 
     def save(self, path, fingerprint: str) -> None:
         """Writes a file for the checkpoint of a fingerprint, in one step."""
-        from safetensors.numpy import save_file
-
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            arrays = {field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)}
-            save_file(
-                arrays | {"pieces": arrays["pieces"].astype(np.float16)},
-                temporary,
-                {"checkpoint_fingerprint": fingerprint, "format_version": FORMAT},
-            )
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        save_beside(path, arrays | {"pieces": self.pieces.astype(np.float16)}, fingerprint, FORMAT)
 
     @classmethod
     def load(cls, path, fingerprint: str) -> "Calibration | None":
         """Reads such a file; None if there is none, it is damaged, or it belongs to other weights."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, "numpy") as file:
-                expected = {"checkpoint_fingerprint": fingerprint, "format_version": FORMAT}
-                if file.metadata() != expected:
-                    return None
-                arrays = {field.name: file.get_tensor(field.name).astype(np.float32) for field in fields(cls)}
-        except (OSError, SafetensorError):
-            return None
-        return cls(**arrays)
+        arrays = load_beside(path, [field.name for field in fields(cls)], fingerprint, FORMAT)
+        return None if arrays is None else cls(**arrays)
 
 
-def percentile(standard) -> np.ndarray:
+def percentile(standard: np.ndarray) -> np.ndarray:
     """Standard scores as the share of a normal distribution below them: 0 to 1."""
     cumulative = NormalDist().cdf
-    return np.array([cumulative(float(one)) for one in np.ravel(standard)])
+    return np.array([cumulative(float(value)) for value in np.ravel(standard)])
 
 
 def _direction(embeds: np.ndarray, is_music: np.ndarray) -> np.ndarray:
@@ -138,7 +117,7 @@ def _direction(embeds: np.ndarray, is_music: np.ndarray) -> np.ndarray:
 
 
 def load_calibration(
-    checkpoint,
+    checkpoint: str | os.PathLike,
     fingerprint: str,
     embed_text: Callable[[list[str]], np.ndarray],
     embed_pieces: Callable[[list[str]], np.ndarray],
@@ -152,8 +131,8 @@ def load_calibration(
     """
     cached = cache_root() / f"calibration-{fingerprint[:24]}.safetensors"
     for path in (Path(checkpoint) / FILE, cached):
-        if (found := Calibration.load(path, fingerprint)) is not None:
-            return found
+        if (stored := Calibration.load(path, fingerprint)) is not None:
+            return stored
     made = Calibration.measure(embed_text, embed_pieces(example_files()))
     with suppress(OSError):  # it is measured again the next time
         made.save(cached, fingerprint)

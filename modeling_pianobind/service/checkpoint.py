@@ -116,7 +116,7 @@ class Checkpoint:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """What this checkpoint's scores mean; measured once where it is stored nowhere, which takes seconds."""
+        """Score calibration of this checkpoint; measured in some seconds if it is not stored."""
         return load_calibration(self.name, self.weights_fingerprint, self.embed_text, self.embed_background)
 
     def embed_background(self, paths) -> np.ndarray:
@@ -167,8 +167,8 @@ class Checkpoint:
         )
 
 
-def check_readable(path, solo_only: bool = False) -> None:
-    """Refuses what no model has to be loaded for: a folder, another kind of file, no note of a piano.
+def check_readable(path: str | os.PathLike, solo_only: bool = False) -> None:
+    """Refuses unreadable files before the model is loaded: folders, other kinds of files, MIDI without piano notes.
 
     Raises:
         ValueError, OSError: as embedding it would.
@@ -216,7 +216,7 @@ def _check_folder(folder: Path):
     if (folder / "adapter_config.json").is_file():
         return  # its base model is checked when it is loaded
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder}: is no checkpoint (it has no config.json); check --checkpoint")
+        raise UserError(f"{folder}: is not a checkpoint (it has no config.json); check --checkpoint")
     with user_errors(folder / CONFIG):
         model_type = read_json(folder / CONFIG).get("model_type")
     if model_type != "pianobind":

@@ -1,6 +1,7 @@
 """User errors: one line on stderr each."""
 
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..inputs_pianobind import explain
@@ -11,7 +12,7 @@ class UserError(Exception):
 
 
 @contextmanager
-def user_errors(path, writing=False):
+def user_errors(path: object, writing: bool = False) -> Iterator[None]:
     """Turns errors about a file into a `UserError` that names it."""
     try:
         yield
@@ -24,7 +25,7 @@ def user_errors(path, writing=False):
         raise UserError(explain(path, error)) from error
 
 
-def complain(message) -> None:
+def complain(message: object) -> None:
     """Prints one line on stderr."""
     print(f"pianobind: {' '.join(str(message).split())}", file=sys.stderr)
 

@@ -13,7 +13,7 @@ DEMO_QUERIES = (
 )
 
 
-def titles(folder) -> dict[str, tuple[str, str]]:
+def titles(folder: str | Path) -> dict[str, tuple[str, str]]:
     """Title and creator by file name; a row of `examples.jsonl` has `file` and may have `title` and `creator`.
 
     Args:

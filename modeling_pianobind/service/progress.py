@@ -1,4 +1,4 @@
-"""How far long work has come, said on stderr now and then where no bar shows it."""
+"""Progress lines on stderr, for work without a progress bar."""
 
 import sys
 import threading

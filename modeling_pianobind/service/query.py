@@ -1,4 +1,4 @@
-"""A query's words: what is asked for, and what is asked not to be."""
+"""Parses a query into wanted and unwanted words, and embeds it."""
 
 import re
 from collections.abc import Callable
@@ -20,7 +20,7 @@ EDGES = " ,;.!?"
 
 @dataclass(frozen=True)
 class Query:
-    """What a query asks for.
+    """A parsed query.
 
     Attributes:
         wanted (`str`): the words outside any negation; "" where there are none.
@@ -32,7 +32,7 @@ class Query:
 
 
 def parse_query(text: str) -> Query:
-    """Splits a query into what is wanted and what is not; one without a negation stays as it is."""
+    """Splits a query into wanted and unwanted words; a query without negation stays unchanged."""
     wanted, unwanted, at = [], [], 0
     while (found := NEGATION.search(text, at)) is not None:
         end = END.search(text, found.end())
@@ -50,9 +50,9 @@ def parse_query(text: str) -> Query:
 
 
 def embed_query(embed_text: Callable[[list[str]], np.ndarray], query: Query) -> np.ndarray:
-    """The direction that a query searches along: `(dim,)`, unit length.
+    """Embedding of a query: `(dim,)`, unit length.
 
-    What is unwanted counts as much as what is wanted, against it.
+    Unwanted words are subtracted with the weight of the wanted ones.
     """
     texts = [*([query.wanted] if query.wanted else []), *query.unwanted]
     embeds = np.asarray(embed_text(texts))
@@ -65,7 +65,7 @@ def embed_query(embed_text: Callable[[list[str]], np.ndarray], query: Query) -> 
 
 
 def unknown_words(query: Query, count_tokens: Callable[[str], int]) -> list[str]:
-    """Words that a text tower knows in pieces only, or whose letters are not English.
+    """Words that the tokenizer splits into pieces, or that have letters other than English ones.
 
     Args:
         count_tokens: gives the number of tokens of a word, without special ones.

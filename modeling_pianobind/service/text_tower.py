@@ -90,7 +90,7 @@ class TextTower:
         """`(len(texts), dim)` float32, unit length.
 
         Raises:
-            ValueError: a text holds no word, or half characters, see `readable_text`; or a weight is no number.
+            ValueError: a text holds no word, or half characters, see `readable_text`; or a weight is not a number.
         """
         by_length = {}
         for row, encoding in enumerate(self.tokenizer.encode_batch([readable_text(text) for text in texts])):

@@ -2,7 +2,6 @@
 
 import shutil
 
-import numpy as np
 import pytest
 import soundfile
 import yaml
@@ -11,7 +10,7 @@ from datasets import load_from_disk
 from training import build_dataset
 from training.data.dataset_rows import inspect
 
-from ..corpus_files import RATE, make_notes, noise, write_notes, write_table
+from ..corpus_files import RATE, make_notes, noise, write_notes, write_samples, write_table
 from .killing import Killer
 
 KILLS, SONGS = 50, 6
@@ -20,11 +19,7 @@ KILLS, SONGS = 50, 6
 @pytest.fixture
 def music(tmp_path):
     """Songs as MIDI, one of them with a recording; a folder of samples renders the others."""
-    samples = tmp_path / "samples"
-    samples.mkdir()
-    for pitch in (36, 60, 84):
-        tone = np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * np.arange(RATE // 2) / RATE)
-        soundfile.write(samples / f"{pitch}-v0.ogg", (0.5 * tone * np.linspace(1, 0, len(tone))).astype("f4"), RATE)
+    write_samples(tmp_path / "samples")
     return add_songs(tmp_path / "music", range(SONGS))
 
 

@@ -159,13 +159,13 @@ def test_a_thousand_channels_are_decoded_a_little_at_a_time(monkeypatch):
 
 @pytest.mark.parametrize("text", ["\ud800", "calm \udfff piano", "\udc80"])
 def test_half_characters_are_refused(tiny_model, tiny_processor, text):
-    with pytest.raises(ValueError, match=r"a text holds '\\ud...', which is no character"):
+    with pytest.raises(ValueError, match=r"a text holds '\\ud...', which is not a character"):
         embed_text(tiny_model, tiny_processor, text)
 
 
 def test_a_query_of_half_characters_is_a_mistake_of_the_user(tiny_checkpoint, corpus, capsys):
     assert main(["search", str(corpus), "calm \udc80", "--checkpoint", str(tiny_checkpoint), "--device", "cpu"]) == 2
-    assert "which is no character; write it in plain Unicode" in capsys.readouterr().err
+    assert "which is not a character; write it in plain Unicode" in capsys.readouterr().err
 
 
 def test_ten_megabytes_of_text_are_cut_before_they_are_tokenized():
@@ -194,7 +194,7 @@ def test_int8_rows_whose_own_numbers_are_damaged_are_noticed(tmp_path):
     index.add("abc", np.random.default_rng(0).normal(size=(3, 32)))
     index.shards[0].quantize()
     index.embeddings[1, 5] = np.nan
-    with pytest.raises(ValueError, match="embeddings of no length 1"):
+    with pytest.raises(ValueError, match="embeddings that are not of length 1"):
         index.search(np.eye(1, 32), 3)
 
 
@@ -284,7 +284,7 @@ def test_a_model_and_a_processor_that_do_not_fit_are_refused(tiny_checkpoint, tm
         tensors["text_projection.weight"][0, 0] = np.nan
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     model, processor = PianoBindModel.from_pretrained(folder), PianoBindProcessor.from_pretrained(folder)
-    message = "note rows" if part == "midi_config" else "embeddings that are no unit vectors"
+    message = "note rows" if part == "midi_config" else "embeddings that are not unit vectors"
     with pytest.raises(ValueError, match=f"^{folder}: .*{message}"):
         check_fit(folder, model, processor)
     if part == "text_config":

@@ -53,14 +53,14 @@ def read_yaml(cls, path):
     """Reads a YAML file of a dataclass's fields.
 
     Raises:
-        ValueError: it is no YAML, or a key is unknown, missing or of another type; the message names file and key.
+        ValueError: it is not YAML, or a key is unknown, missing or of another type; the message names file and key.
         OSError: the file cannot be read.
     """
     with open(path) as stream:
         try:
             values = yaml.safe_load(stream)
         except yaml.YAMLError as error:
-            raise ValueError(f"{path}: this is no YAML ({' '.join(str(error).split())}); correct it.") from error
+            raise ValueError(f"{path}: this is not YAML ({' '.join(str(error).split())}); correct it.") from error
     return parse(cls, values, str(path))
 
 
@@ -71,9 +71,9 @@ def parse(cls, values, place: str):
         ValueError: a key is unknown, missing or of another type.
     """
     nested = list(_dataclasses(cls))
-    for one in nested:  # strict: the text "3" is no number
-        one.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)
-    known = {item.name for one in nested for item in fields(one)}
+    for nested_class in nested:  # strict: the text "3" is not a number
+        nested_class.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+    known = {item.name for nested_class in nested for item in fields(nested_class)}
     values = _with_new_names(values, known, place)
     try:
         # By JSON, where pydantic's strict mode takes the keys and values of a dataclass.
@@ -93,7 +93,7 @@ def _dataclasses(kind):
 
 
 def _with_new_names(values, known: set[str], place: str):
-    """Keys of earlier versions under their present names, with one line for each."""
+    """Renames keys of earlier versions, with one warning line each."""
     if isinstance(values, list):
         return [_with_new_names(value, known, place) for value in values]
     if not isinstance(values, dict):
@@ -109,7 +109,7 @@ def _with_new_names(values, known: set[str], place: str):
 
 
 def _in_words(error: ValidationError, known: set[str]) -> str:
-    """The first problem of pydantic's list; a key with a wrong name explains the missing one beside it.
+    """The first of pydantic's problems; a misspelt key comes before the missing key that it causes.
 
     pydantic names the branch of a union among the keys: `str` or `list[...]`.
     """
@@ -130,16 +130,18 @@ def describe(cls) -> str:
     """Every key of a dataclass's YAML file with its type, default and meaning, nested ones below their own heading."""
     lines, nested = [f"{cls.__name__}: {cls.__doc__.splitlines()[0]}"], []
     for item in fields(cls):
-        inner = [one for one in (item.type, *get_args(item.type)) if is_dataclass(one)]
-        inner += [one for kind in get_args(item.type) for one in get_args(kind) if is_dataclass(one)]
-        nested += [one for one in inner if one not in nested]
+        inner = [inner_class for inner_class in (item.type, *get_args(item.type)) if is_dataclass(inner_class)]
+        inner += [
+            inner_class for kind in get_args(item.type) for inner_class in get_args(kind) if is_dataclass(inner_class)
+        ]
+        nested += [inner_class for inner_class in inner if inner_class not in nested]
         default = "required" if item.default is MISSING else f"default {item.default!r}"
         if item.default_factory is not MISSING:
             default = "default empty" if not inner or get_origin(item.type) else "default as below"
         kind = item.type.__name__ if isinstance(item.type, type) and not get_args(item.type) else str(item.type)
         kind = kind.replace("training.data.arguments.", "").replace("training.data.augmentation.", "")
         lines.append(f"  {item.name} ({kind}, {default}): {item.metadata['help']}")
-    return "\n".join([*lines, *(f"\n{describe(one)}" for one in nested)])
+    return "\n".join([*lines, *(f"\n{describe(inner_class)}" for inner_class in nested)])
 
 
 __all__ = ["YamlArguments", "describe", "parse", "read_yaml"]

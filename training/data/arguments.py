@@ -1,4 +1,4 @@
-"""Everything that a training run can be told, as dataclass fields; one YAML file holds them."""
+"""Arguments of a training run, as dataclass fields; one YAML file holds them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ class StageArguments:
     learning_rate: float = field(default=5e-4, metadata={"help": "peak, of all but the text tower"})
     text_learning_rate: float = field(default=1e-4, metadata={"help": "peak, of the text tower and its projection"})
     warmup_steps: int = field(default=100, metadata={"help": "steps to the peak; the cosine ends at a fiftieth"})
-    caption_share: float = field(default=1.0, metadata={"help": "share of examples that bring a caption"})
+    caption_share: float = field(default=1.0, metadata={"help": "share of examples with a caption"})
     audio_share: float = field(default=0.0, metadata={"help": "share of examples that are rendered as audio"})
     bank: str = field(default="", metadata={"help": "folder of rendered windows to train on (data.audio_bank)"})
     frozen: list[str] = field(
@@ -29,14 +29,14 @@ class StageArguments:
         default_factory=dict, metadata={"help": "of a tower, how many of its lowest layers stay as they are"}
     )
     label_weight: float = field(
-        default=0.0, metadata={"help": "weight of comparing each piece with every single fact, beside its caption"}
+        default=0.0, metadata={"help": "weight of the loss between pieces and short texts of single facts"}
     )
     fact_weight: float = field(
         default=0.0,
-        metadata={"help": "weight of telling, for every fact of the vocabulary, whether it holds (a sigmoid each)"},
+        metadata={"help": "weight of the sigmoid loss of every fact of the vocabulary"},
     )
     work_weight: float = field(
-        default=0.0, metadata={"help": "weight of finding a piece by generated captions of its work, and back"}
+        default=0.0, metadata={"help": "weight of the loss between pieces and generated captions of their works"}
     )
     windows_per_piece: int = field(
         default=1, metadata={"help": "successive examples that are windows of one piece; facts also see their mean"}
@@ -47,45 +47,46 @@ class StageArguments:
     distillation_weight: float = field(
         default=0.0, metadata={"help": "weight of the distance between a window's audio and MIDI embeddings"}
     )
-    onset_weight: float = field(
-        default=0.0, metadata={"help": "weight of hearing which keys are struck and held, and when, in audio"}
+    fact_score_weight: float = field(
+        default=0.0, metadata={"help": "weight of the difference between audio and MIDI in their scores for each fact"}
     )
+    onset_weight: float = field(default=0.0, metadata={"help": "weight of predicting onsets and held keys from audio"})
     audio_midi_queue: int = field(
-        default=0, metadata={"help": "windows of earlier batches whose MIDI audio is told from; with `midi` frozen"}
+        default=0, metadata={"help": "MIDI windows of earlier batches that are negatives of audio; with `midi` frozen"}
     )
     view_weight: float = field(
-        default=0.0, metadata={"help": "weight of finding a window by the same notes played in another way"}
+        default=0.0, metadata={"help": "weight of the loss between a window and the same notes played in another way"}
     )
-    view_share: float = field(default=0.5, metadata={"help": "share of examples that bring such a second view"})
-    view_queue: int = field(
-        default=0, metadata={"help": "windows of earlier batches that views are told from as well"}
-    )
+    view_share: float = field(default=0.5, metadata={"help": "share of examples with such a second view"})
+    view_queue: int = field(default=0, metadata={"help": "windows of earlier batches that are negatives of views"})
     statistics_weight: float = field(
         default=0.0,
-        metadata={"help": "weight of reading a window's statistics (of its batch's spread) off its embedding"},
+        metadata={"help": "weight of predicting a window's statistics (in standard deviations) from its embedding"},
     )
     masked_note_weight: float = field(default=0.0, metadata={"help": "weight of predicting masked notes"})
 
     def weight(self, loss: str) -> float:
-        """How much a loss of `training.loop.losses` counts, by its name."""
+        """Weight of a loss of `training.loop.losses`, by its name."""
         return getattr(self, f"{loss}_weight")
 
     @property
     def compares_midi(self) -> bool:
         """Whether a loss needs the embeddings of the MIDI."""
         weights = self.midi_text_weight, self.audio_midi_weight, self.distillation_weight, self.view_weight
+        weights += (self.fact_score_weight,)
         labelled = self.label_weight > 0 or self.fact_weight > 0 or self.work_weight > 0
         return any(weights) or self.statistics_weight > 0 or (labelled and "midi" not in self.frozen)
 
     @property
     def compares_whole_bank(self) -> bool:
-        """Whether audio is told from the MIDI of every window of the bank, which a frozen tower embeds once."""
+        """Whether the MIDI of every window of the bank is a negative of audio; a frozen tower embeds it once."""
         return bool(self.bank) and "midi" in self.frozen and self.audio_midi_weight > 0
 
     @property
     def hears_audio(self) -> bool:
         """Whether a loss needs the embeddings of audio."""
         weights = self.audio_text_weight, self.audio_midi_weight, self.distillation_weight, self.onset_weight
+        weights += (self.fact_score_weight,)
         return any(weights)
 
 
@@ -102,7 +103,7 @@ class InstrumentArguments:
     """What plays the rendered audio: a soundfont's program, or a folder of samples."""
 
     path: str = field(metadata={"help": ".sf2 or .sf3 file, or folder of PITCH-vLAYER.ogg samples"})
-    program: int = field(default=0, metadata={"help": "General MIDI program, counted from 0"})
+    program: int = field(default=0, metadata={"help": "General MIDI program, from 0"})
     render_rate: int = field(default=32_000, metadata={"help": "rate at which a soundfont is played, in Hz"})
 
 
@@ -136,7 +137,7 @@ class TrainingArguments(YamlArguments):
         default=2, metadata={"help": "recordings, with their MIDI, play up to so much higher and faster, or lower"}
     )
     given_caption_share: float = field(
-        default=0.7, metadata={"help": "how often a row with captions of its own brings one, and not a written one"}
+        default=0.7, metadata={"help": "share of rows with own captions that use one of them, not a generated one"}
     )
     lora_rank: int = field(default=0, metadata={"help": "above 0: train a PEFT adapter of this rank, and no weights"})
     lora_alpha: float = field(default=0.0, metadata={"help": "scale of that adapter; 0 for twice its rank"})

@@ -1,4 +1,4 @@
-"""Rendered windows kept on disk: rendering costs more than training on them, so each is made once and used often.
+"""Rendered windows on disk: rendering costs more than training, so each window is rendered once and used often.
 
 `python -m training.data.audio_bank CONFIG.yaml --output FOLDER --windows 10000` renders with a run's instruments.
 """
@@ -19,13 +19,12 @@ from modeling_pianobind import PianoBindFeatureExtractor, PianoBindProcessor
 
 from .arguments import TrainingArguments
 from .captions import choose_facts, write_caption
-from .dataset import WindowSampler
+from .dataset import MAX_LATE_SECONDS, WindowSampler
 from .mel_rendering import DEEP_DB
 from .rendering import make_instruments
 from .sources import TrainingCorpus
 from .vocabulary import FactVocabulary
 
-LATEST_SECONDS = 0.5
 NEPERS = np.log(10) / 10  # of power, in a decibel
 
 
@@ -68,7 +67,7 @@ def render_bank(sampler: WindowSampler, extractor, output: Path, windows: int, s
 class AudioBank:
     """The windows of a folder in memory; example number `index` of a run, with a new caption each time.
 
-    The sound begins up to `LATEST_SECONDS` after the notes do: a recording is not cut where its MIDI is.
+    The sound begins up to `MAX_LATE_SECONDS` after the notes: a recording and its MIDI rarely start together.
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class AudioBank:
         true = {self.vocabulary.facts[number] for number in np.flatnonzero(self.arrays["true"][window])}
         chosen = choose_facts(true, self.vocabulary.creators, words)
         notes = slice(self.offsets[window], self.offsets[window + 1])
-        late = words.randrange(round(LATEST_SECONDS / self.frame_seconds) + 1)
+        late = words.randrange(round(MAX_LATE_SECONDS / self.frame_seconds) + 1)
         decibels = self.arrays["decibels"][window]
         return {
             "number": index,
@@ -160,7 +159,7 @@ def augment_log_mel(decibels: torch.Tensor, extractor: PianoBindFeatureExtractor
     def sometimes(probability):
         return (torch.rand(windows, 1, 1, device=device) < probability).float() * strength
 
-    # Matrix products, which processors do fast in bfloat16, do what indexing and loops would do slowly.
+    # Matrix products, fast in bfloat16, instead of slow indexing and loops.
     ratio = 2 ** (uniform(-0.4, 0.4) * strength / 12)
     place = (1127 * torch.log1p(hertz * ratio / 700) - mels[0]) / (mels[1] - mels[0])
     place = place.clamp(0, bands - 1)  # (windows, 1, bands): where each band comes from
@@ -178,7 +177,7 @@ def augment_log_mel(decibels: torch.Tensor, extractor: PianoBindFeatureExtractor
 
     decay = 10 ** (-6 * extractor.hop_length / extractor.sampling_rate / uniform(0.15, 2.0))
     wet = sometimes(0.75) * 10 ** (uniform(-20, -4) / 10) * (1 - decay)
-    ringing = decay[:, 0] ** torch.arange(frames - 1, -1, -1, device=device)  # the room: each band rings on and fades
+    ringing = decay[:, 0] ** torch.arange(frames - 1, -1, -1, device=device)  # the room: each band decays
     ringing = torch.cat([ringing, ringing.new_zeros(windows, frames - 1)], 1).bfloat16()
     echoes = torch.bmm(ringing.unfold(1, frames, 1), power.bfloat16()).flip(
         1

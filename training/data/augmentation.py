@@ -1,4 +1,4 @@
-"""Changes to notes and waveforms that leave the music what it is. Notes change first; audio is rendered from them."""
+"""Augmentation of notes and waveforms that keeps the piece. Notes change first; audio is rendered from them."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ PERFORMED_VELOCITIES = 12  # a file with fewer distinct velocities was not playe
 
 @dataclass
 class NoteAugmentation:
-    """How much notes may change. Probabilities are independent of each other."""
+    """Ranges and probabilities of changes to notes; the probabilities are independent."""
 
     transpose_semitones: int = field(default=6, metadata={"help": "largest transposition up or down"})
     tempo_ratio: float = field(default=1.2, metadata={"help": "largest factor by which tempo rises or falls"})

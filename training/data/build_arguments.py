@@ -1,4 +1,4 @@
-"""Everything that `training.build_dataset` can be told, as dataclass fields; one YAML file holds them."""
+"""Arguments of `training.build_dataset`, as dataclass fields; one YAML file holds them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +87,7 @@ class BuildArguments(YamlArguments):
             if source.tier and source.tier not in ("human", "provenance", "weak", "generated"):
                 refuse("tier", f"is {source.tier!r}; it must be human, provenance, weak or generated.")
             if not Path(source.path).is_dir():
-                refuse("path", f"is {source.path!r}, which is no folder; correct it.")
+                refuse("path", f"is {source.path!r}, which is not a folder; correct it.")
         for instrument in self.instruments:
             if not Path(instrument.path).exists():
                 refuse("instruments", f"names {instrument.path!r}, which does not exist; correct it.")

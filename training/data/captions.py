@@ -26,8 +26,8 @@ ADJECTIVES = {
     "legato": ("legato", "flowing", "smooth"),
     "pedalled": ("resonant", "pedalled", "blurred"),
     "dry": ("dry", "unpedalled"),
-    "major": ("major-key", "major"),
-    "minor": ("minor-key", "minor"),
+    "major": ("major-key", "major", "major mode"),
+    "minor": ("minor-key", "minor", "minor mode"),
     "even rhythm": ("steady", "regular"),
     "free rhythm": ("rubato", "free-flowing", "rhythmically free"),
     "dissonant": ("dissonant", "chromatic"),
@@ -83,8 +83,8 @@ PHRASES = {
     "legato": ("with long connected notes",),
     "pedalled": ("with sustain pedal", "with lots of pedal"),
     "dry": ("without pedal",),
-    "major": ("in a major key", "in major"),
-    "minor": ("in a minor key", "in minor"),
+    "major": ("in a major key", "in major", "in the major mode"),
+    "minor": ("in a minor key", "in minor", "in the minor mode"),
     "fast": ("at a fast tempo", "with many quick notes"),
     "slow": ("at a slow tempo",),
     "dense": ("with many notes",),
@@ -96,7 +96,6 @@ PHRASES = {
     "syncopated": ("with syncopated rhythm", "with gentle syncopation"),
     "swung": ("with a swing feel",),
 }
-KEYS_PREFIX = "in "
 NOUNS = ("piano music", "piano piece", "piano", "music", "piece", "solo piano")
 NOT_NOUNS = {"christmas", "blues", "wedding", "boogie"}
 NOT_ADJECTIVES = {"wide range", "narrow range"}
@@ -138,7 +137,7 @@ def choose_facts(true: set[str], creators: set[str], rng: random.Random) -> list
 
 
 def write_caption(facts: list[str], creators: set[str], rng: random.Random) -> str:
-    """Words a list of facts as a person might type them into a search box."""
+    """Writes facts in the style of a search query."""
     if not facts:
         return rng.choice(GENERIC)
     if rng.random() < 0.25:

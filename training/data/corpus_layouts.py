@@ -14,7 +14,7 @@ UNSTATED_LICENCE = "not stated"
 TRANSCRIBED_SOURCES = {"pop1k7", "emopia", "pianist8", "hidden_voices"}
 FILE_COLUMNS = ("file_name", "midi", "audio", "piece_id", "id")  # any of them may name the piece in a metadata file
 
-# layout -> its reader, the licence that the release states, and how far its labels can be trusted
+# layout -> its reader, the licence that the release states, and the tier of its labels
 PUBLISHED = {
     "pop909": (published_corpora.pop909, "MIT", "provenance"),
     "asap": (published_corpora.asap, "CC BY-NC-SA 4.0", "provenance"),
@@ -93,10 +93,10 @@ def _folder(folder: Path, name: str) -> Iterator[Piece]:
 
 
 def _metadata_rows(folder: Path) -> Iterator[dict]:
-    found = [path for ending in ("csv", "jsonl", "parquet") if (path := folder / f"metadata.{ending}").is_file()]
-    if len(found) > 1:
-        raise ValueError(f"{folder}: it has {', '.join(path.name for path in found)}; keep one of them.")
-    for path in found:
+    tables = [path for ending in ("csv", "jsonl", "parquet") if (path := folder / f"metadata.{ending}").is_file()]
+    if len(tables) > 1:
+        raise ValueError(f"{folder}: it has {', '.join(path.name for path in tables)}; keep one of them.")
+    for path in tables:
         yield from read_table(path)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import soundfile
 import symusic
 
+from modeling_pianobind.notes_pianobind import PianoNotes
 from modeling_pianobind.standard_midi_pianobind import tick_clock
 
 SUSTAIN = 64  # controller number of the sustain pedal; 64 and above is down
@@ -80,4 +81,10 @@ def encode_flac(samples: np.ndarray, sampling_rate: int) -> bytes:
     return stream.getvalue()
 
 
-__all__ = ["cut_midi", "encode_flac", "read_span"]
+def excerpt(notes: PianoNotes, seconds: float) -> PianoNotes:
+    """`seconds` of a piece around its middle note."""
+    start = max(0.0, float(notes.onset[len(notes) // 2]) - seconds / 2)
+    return notes.crop(start, start + seconds)
+
+
+__all__ = ["cut_midi", "encode_flac", "excerpt", "read_span"]

@@ -11,6 +11,7 @@ import soundfile
 import soxr
 
 from modeling_pianobind import PianoBindProcessor
+from modeling_pianobind.feature_extraction_pianobind import SILENCE_AMPLITUDE
 from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNotes
 
 from .augmentation import PERFORMED_VELOCITIES, NoteAugmentation
@@ -21,7 +22,7 @@ from .rendering import fit_length
 from .sources import TrainingCorpus, has_audio, has_midi
 from .vocabulary import FactVocabulary
 
-# the same music by another player, or heard by a transcriber: key and tempo stay (about)
+# the same music by another player or in a transcription: the key stays, the tempo nearly
 OTHER_TOUCH = NoteAugmentation(
     transpose_semitones=0,
     tempo_ratio=1.03,
@@ -34,11 +35,10 @@ OTHER_TOUCH = NoteAugmentation(
 )
 MAX_SHIFT_SECONDS = 1.0  # between the two views of a window
 MAX_LATE_SECONDS = 0.5  # between a window of notes and its sound
-LEAD_SECONDS = 2.0  # music before the window, so that its first notes find strings that still ring
+LEAD_SECONDS = 2.0  # music before the window, so that earlier notes still ring at its start
 MIN_NOTES = 6
-SILENT_PEAK = 1e-3
 MAX_TRIES = 1000
-FULL_FACTS = 8  # what the caption of a row that is measured says at most
+FULL_FACTS = 8  # facts in the caption of a validation row, at most
 
 
 @dataclass
@@ -113,7 +113,7 @@ class WindowSampler:
 
     @cached_property
     def window_seconds(self) -> float:
-        """What both towers see of a window at most."""
+        """Longest window that both towers read."""
         return min(self.processor.midi_processor.window_seconds, self.processor.feature_extractor.window_seconds)
 
     def __getitem__(self, index: int) -> dict:
@@ -167,7 +167,7 @@ class WindowSampler:
         return self._described(window, row, random_generator(row["id"]), plain=True)
 
     def _seconds(self, generator) -> float:
-        """How long a window is: the full length most of the time."""
+        """Length of a window: the full length most of the time."""
         return self.window_seconds * (1.0 if generator.random() < 0.85 else generator.uniform(0.4, 1.0))
 
     def _played_window(self, notes, row, generator, has_view) -> Window | None:
@@ -198,7 +198,7 @@ class WindowSampler:
         if not isinstance(instrument, MelInstrument):
             window.waveform = self._render(instrument, notes, lead, window.seconds)
             return
-        late = generator.uniform(-1, 1) * min(lead, MAX_LATE_SECONDS)  # a recording is not cut where its MIDI is
+        late = generator.uniform(-1, 1) * min(lead, MAX_LATE_SECONDS)  # a recording and its MIDI rarely start together
         frames = 1 + self.processor.feature_extractor.window_samples // self.processor.feature_extractor.hop_length
         window.late_seconds = late
         window.decibels = instrument.render(notes, lead + late, window.seconds, frames, generator)
@@ -242,7 +242,7 @@ class WindowSampler:
             rate = sound.samplerate
             sound.seek(min(round(start * rate), sound.frames))
             audio = sound.read(round(seconds * speed * rate), dtype="float32", always_2d=True).mean(1)
-        if not len(audio) or np.abs(audio).max() < SILENT_PEAK:
+        if not len(audio) or np.abs(audio).max() <= SILENCE_AMPLITUDE:
             return None
         return full_scale(soxr.resample(audio, rate * speed, self.sampling_rate)[: int(seconds * self.sampling_rate)])
 
@@ -290,7 +290,7 @@ class WindowSampler:
 
 
 def faster(notes: PianoNotes, speed: float, semitones: int) -> PianoNotes:
-    """Notes as a recording of them sounds that is played `speed` times as fast, `semitones` higher."""
+    """Notes of a recording that is played `speed` times as fast and `semitones` higher."""
     pitch = notes.pitch + semitones
     moved = PianoNotes(
         notes.onset / speed,

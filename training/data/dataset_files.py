@@ -62,7 +62,7 @@ class Report:
     @property
     def reasons(self) -> dict[str, int]:
         """Counts by reason of refusal, the most frequent first."""
-        return dict(Counter(one["reason"] for one in self.refused).most_common())
+        return dict(Counter(refusal["reason"] for refusal in self.refused).most_common())
 
     @property
     def licences(self) -> dict[str, int]:

@@ -182,7 +182,7 @@ def _note_digests(notes: PianoNotes) -> list[str]:
     """Two digests; files of the same performance share at least one, regardless of name and resolution.
 
     They are made of the pitches in their order and of the length on a logarithmic scale, in bins of a percent that
-    overlap by half; so another tempo or key, or another player, is no duplicate.
+    overlap by half; so another tempo or key, or another player, is not a duplicate.
     """
     pitches = hashlib.sha256(notes.pitch.astype(np.uint8).tobytes()).hexdigest()
     bins = np.log(max(float(notes.onset[-1] - notes.onset[0]), 0.01)) / np.log(1.01)
@@ -262,12 +262,12 @@ def _captions_of(piece, notes, seconds, arguments, words: random.Random) -> dict
     """The given captions, filled up with written ones to the required number, each with its origin."""
     captions = list(dict.fromkeys(piece.labels.get("captions", ())))
     origins = ["given"] * len(captions)
-    sure, heard, creators = _facts(piece, notes, seconds)
+    sure, from_notes, creators = _facts(piece, notes, seconds)
     level = "potentially" if piece.labels["tier"] in ("weak", "generated") else "definitely"
     for _ in range(CAPTION_TRIES):
-        if len(captions) >= arguments.captions or not sure | heard:
+        if len(captions) >= arguments.captions or not sure | from_notes:
             break
-        chosen = choose_facts(sure | heard, creators, words)
+        chosen = choose_facts(sure | from_notes, creators, words)
         caption = ""
         if words.choice(arguments.caption_styles) == "piast":
             caption = write_piast_caption([(level if fact in sure else "also", fact) for fact in chosen])
@@ -288,7 +288,7 @@ def _facts(piece, notes, seconds) -> tuple[set[str], set[str], set[str]]:
     creators = {name} if (name := creator_name(labels)) else set()
     sure, denied = label_facts(labels, creators)
     sure |= set(told) - {"neutral"}
-    heard = set()
+    from_notes = set()
     if notes is not None:
         starts = window_starts(seconds, DESCRIBED_SECONDS, DESCRIBED_SECONDS)
         windows = [notes.crop(start, start + DESCRIBED_SECONDS) for start in starts]
@@ -296,8 +296,8 @@ def _facts(piece, notes, seconds) -> tuple[set[str], set[str], set[str]]:
         votes = Counter()
         for window in windows:
             votes.update(descriptor_facts(measure(window, min(DESCRIBED_SECONDS, seconds)))[0])
-        heard = {fact for fact, count in votes.items() if count > len(windows) / 2}
-    return sure, heard - denied - sure, creators
+        from_notes = {fact for fact, count in votes.items() if count > len(windows) / 2}
+    return sure, from_notes - denied - sure, creators
 
 
 __all__ = ["Inspection", "RefusedError", "inspect", "rows_of"]

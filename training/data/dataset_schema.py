@@ -71,7 +71,7 @@ def clean_labels(labels: dict) -> dict:
                     raise ValueError(f"its {name} is {value:g}; it must be a whole number.")
                 value = int(value)
         elif isinstance(feature, List):
-            value = [str(one) for one in value] if isinstance(value, (list, tuple)) else [str(value)]
+            value = [str(item) for item in value] if isinstance(value, (list, tuple)) else [str(value)]
         else:
             value = value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         if name == "split":

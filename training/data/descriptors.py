@@ -1,14 +1,13 @@
-"""What the notes themselves say of tempo, density, register, dynamics, mode, touch and texture, as facts."""
+"""Facts measured from notes: tempo, density, register, dynamics, mode, touch and texture."""
 
 import numpy as np
 
-from modeling_pianobind.note_statistics_pianobind import KEY_PROFILES
+from modeling_pianobind.index.facts import KEY_NAMES, transposed_profiles
 from modeling_pianobind.notes_pianobind import PianoNotes
 
-KEY_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 CHORD_SECONDS = 0.035  # onsets closer than this are one chord
 
-# fact -> (measure, low, high): true at or above `high`, false at or below `low`, in between nobody can say. The other
+# fact -> (measure, low, high): true at or above `high`, false at or below `low`, unknown in between. The other
 # way round where low > high. The numbers are quantiles (about 0.5 and 0.75) of 20 s windows of the open piano corpus.
 THRESHOLDS = {
     "fast": ("onset_rate", 3.4, 4.4),
@@ -54,7 +53,7 @@ def measure(notes: PianoNotes, seconds: float) -> dict[str, float]:
     gaps = np.diff(onset[starts])
     weights = np.minimum(duration, 2.0)
     histogram = np.bincount(notes.pitch % 12, weights=weights, minlength=12)
-    major, minor = (_key_scores(histogram, profile) for profile in TRANSPOSED_PROFILES)
+    major, minor = (_key_scores(histogram, profile) for profile in transposed_profiles().reshape(2, 12, 12))
     low, high = np.quantile(notes.pitch, (0.02, 0.98))
     shares = histogram / histogram.sum()
     intervals = np.array([(shares * np.roll(shares, -step)).sum() for step in (1, 6)])
@@ -76,16 +75,6 @@ def measure(notes: PianoNotes, seconds: float) -> dict[str, float]:
         "minor_key": int(minor.argmax()),
         "key_score": float(max(major.max(), minor.max())),
     }
-
-
-def _transpositions(profile):
-    """A key profile on its twelve tonics, centred and of unit length: `(12, 12)`."""
-    profiles = np.stack([np.roll(profile, tonic) for tonic in range(12)])
-    profiles = profiles - profiles.mean(1, keepdims=True)
-    return profiles / np.linalg.norm(profiles, axis=1, keepdims=True)
-
-
-TRANSPOSED_PROFILES = tuple(map(_transpositions, KEY_PROFILES))
 
 
 def _key_scores(histogram, profiles):

@@ -1,4 +1,4 @@
-"""What is known of a piece from its labels: facts that hold, facts that do not, and, for all others, no claim."""
+"""Facts of a piece from its labels: facts that hold, facts that do not, and unknown ones."""
 
 import re
 
@@ -11,7 +11,7 @@ MOOD_QUADRANT = {
     "sad": 3, "dark": 3, "lonely": 3, "melancholic": 3, "gloomy": 3,
     "calm": 4, "relaxing": 4, "gentle": 4, "healing": 4, "warm": 4, "peaceful": 4, "dreamy": 4, "laid-back": 4,
 }  # fmt: skip
-# moods that a person of that quadrant may also feel: no claim is made
+# moods that may hold together with those of a quadrant: unknown
 OPEN_MOODS = {"romantic", "lyrical", "nostalgic", "mysterious", "emotional", "epic", "passionate", "neutral"}
 QUADRANT_ALSO = {
     1: ("bright", "cheerful", "upbeat"),
@@ -19,6 +19,23 @@ QUADRANT_ALSO = {
     3: ("melancholic", "gloomy", "emotional"),
     4: ("peaceful", "gentle", "laid-back"),
 }
+# moods that rule each other out; without these, a mood that no quadrant rules out would have no negatives at all
+_LIVELY_MOODS = {"happy", "energetic", "cheerful", "playful", "cute", "bright", "upbeat", "uplifting"}
+_RESTING_MOODS = {"calm", "relaxing", "gentle", "healing", "peaceful", "laid-back"}
+_UNEASY_MOODS = {"tense", "angry", "eerie"}
+_MOODS_RULED_OUT = {
+    "romantic": _UNEASY_MOODS | {"playful", "cute", "epic", "powerful"},
+    "lyrical": _UNEASY_MOODS | {"energetic", "intense", "playful", "cute", "epic", "powerful"},
+    "nostalgic": _UNEASY_MOODS | {"energetic", "playful", "cute", "epic", "powerful", "upbeat"},
+    "mysterious": _LIVELY_MOODS | {"warm", "healing", "romantic", "lyrical", "passionate"},
+    "emotional": {"playful", "cute", "eerie", "laid-back", "relaxing"},
+    "epic": _RESTING_MOODS | {"playful", "cute", "cheerful", "warm", "lonely", "dreamy"},
+    "passionate": _RESTING_MOODS | {"playful", "cute", "lonely", "warm", "dreamy"},
+}
+OPPOSITE_MOODS = {mood: set(others) for mood, others in _MOODS_RULED_OUT.items()}
+for _mood, _others in _MOODS_RULED_OUT.items():
+    for _other in _others:
+        OPPOSITE_MOODS.setdefault(_other, set()).add(_mood)
 
 GENRES = (
     "classical", "ragtime", "jazz", "pop-piano cover", "new-age", "anime", "film", "game", "etude", "chinese folk",
@@ -110,6 +127,8 @@ _PERIODS = {
 }
 PERIOD_OF = {name: period for period, names in _PERIODS.items() for name in names.split()}
 DIFFICULTY = {1: "easy", 2: "easy", 5: "difficult", 6: "difficult", 7: "difficult"}
+_PROFESSIONAL_SOURCES = ("asap", "jazz", "pianolatron")  # competitions, jazz pianists, artists' piano rolls
+_PLAYED_BY_HAND = ("asap", "jazz", "emopia", "pop1k7", "pop909", "pianist8", "everyonepiano")  # no piano rolls
 _PERFORMER_SOURCES = ("pop1k7", "jazz")  # the one who arranged it is also the one who plays
 
 
@@ -153,9 +172,14 @@ def label_facts(row: dict, creators: set[str]) -> tuple[set[str], set[str]]:
         true |= {DIFFICULTY[row["difficulty"]]} if row["difficulty"] in DIFFICULTY else set()
     if "easy" in row.get("style", ()) or true & {"children"}:
         true.add("easy")
+    if row.get("source") in _PROFESSIONAL_SOURCES or "difficult" in true:
+        false.add("easy")
+    if "easy" in true:
         false.add("difficult")
     if row.get("text") and "piano roll" in row["text"]:
         true.add("piano roll")
+    elif row.get("source") in _PLAYED_BY_HAND:
+        false.add("piano roll")
     return true, false - true
 
 
@@ -197,3 +221,4 @@ def _mood_facts(row, true, false):
     elif len(quadrants) == 1:  # of weak labels only the opposite is ruled out
         opposite = {1: 3, 2: 4, 3: 1, 4: 2}[quadrants.pop()]
         false |= {mood for mood, q in MOOD_QUADRANT.items() if q == opposite and mood not in OPEN_MOODS}
+    false |= set().union(*(OPPOSITE_MOODS.get(mood, ()) for mood in moods))

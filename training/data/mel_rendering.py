@@ -1,8 +1,8 @@
 """Notes -> log-mel spectrograms without a waveform: those of single notes, recorded once, are added up.
 
 Rendering a waveform and its spectrogram costs 20 ms for a window of 20 s; this costs about 5, so every example of a
-run can be played anew. Powers of different notes add on average, which leaves out the beats between close partials; a
-run ends on truly rendered windows (`audio_bank`).
+run can be rendered again. Powers of different notes add on average, which leaves out the beats between close partials;
+a run ends on truly rendered windows (`audio_bank`).
 """
 
 from functools import cached_property
@@ -18,7 +18,7 @@ from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNot
 DEEP_DB = 100.0  # kept below the loudest bin: noise added later needs to reach under the model's own floor
 VELOCITIES = (18, 40, 60, 80, 100, 122)
 NOTE_SECONDS = 6.0
-LEAD_FRAMES = 3  # of a spectrum's window, which hears a note before it is struck
+LEAD_FRAMES = 3  # of the transform's window, which reaches a note before its onset
 QUIETEST_DB = 85.0  # frames so far below an instrument's loudest are left out
 RELEASE_SECONDS = 0.25
 FLUCTUATION_DB = 1.5
@@ -52,8 +52,8 @@ class MelInstrument:
         loudest = max(spectrum.max() for spectrum in powers.values())
         kept = {}
         for place, spectrum in powers.items():
-            heard = np.flatnonzero(spectrum.max(1) > loudest * 10 ** (-QUIETEST_DB / 10))
-            kept[place] = (spectrum[: heard[-1] + 1 if len(heard) else 1] / loudest).astype(np.float32)
+            audible = np.flatnonzero(spectrum.max(1) > loudest * 10 ** (-QUIETEST_DB / 10))
+            kept[place] = (spectrum[: audible[-1] + 1 if len(audible) else 1] / loudest).astype(np.float32)
         if self.cache:
             self.cache.parent.mkdir(parents=True, exist_ok=True)
             partial = self.cache.with_suffix(".partial")
@@ -62,7 +62,7 @@ class MelInstrument:
         return kept
 
     def _note(self, key: int, velocity: int) -> np.ndarray:
-        one = PianoNotes(
+        note = PianoNotes(
             np.zeros(1),
             np.full(1, NOTE_SECONDS, np.float32),
             np.full(1, key, np.int64),
@@ -70,7 +70,7 @@ class MelInstrument:
             np.zeros(1, np.float32),
         )
         rate = self.extractor.sampling_rate
-        audio = self.instrument.render(one, rate)[: int(NOTE_SECONDS * rate)]
+        audio = self.instrument.render(note, rate)[: int(NOTE_SECONDS * rate)]
         lead = LEAD_FRAMES * self.extractor.hop_length
         return np.pad(audio, (lead, int(NOTE_SECONDS * rate) - len(audio))).astype(np.float32)
 
@@ -115,7 +115,7 @@ _PATTERN = np.random.default_rng(0).normal(0, FLUCTUATION_DB, (2048, 256)).astyp
 
 
 def _fluctuation(frames: int, bands: int, random) -> np.ndarray:
-    """What beats between partials do to single bins, as one stretch of a fixed pattern."""
+    """Fluctuation of single bins by beats between partials: a stretch of a fixed pattern."""
     row, column = random.integers(2048 - frames), random.integers(256 - bands)
     return _PATTERN[row : row + frames, column : column + bands]
 

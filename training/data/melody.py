@@ -79,7 +79,7 @@ def similarity(first: np.ndarray, second: np.ndarray) -> float:
 
     An excerpt that is a quarter of a piece has 0.5 with it. The share of the shorter melody alone would not do: among
     the n-grams of half an hour of music, those of any short exercise are found. Fewer than `MIN_SHARED_NGRAMS` common
-    n-grams count as none: a figure of accompaniment is no melody.
+    n-grams count as none: a figure of accompaniment is not a melody.
     """
     shared = len(np.intersect1d(first, second, assume_unique=True))
     return shared / (len(first) * len(second)) ** 0.5 if shared >= MIN_SHARED_NGRAMS else 0.0
@@ -88,10 +88,10 @@ def similarity(first: np.ndarray, second: np.ndarray) -> float:
 def similar_pairs(fingerprints: list[np.ndarray], threshold: float = SAME_SONG) -> list[tuple[float, int, int]]:
     """Pairs of pieces whose similarity reaches `threshold`, the most similar first: `(similarity, first, second)`."""
     grams = np.concatenate([np.zeros(0, np.uint64), *fingerprints])
-    pieces = np.repeat(np.arange(len(fingerprints)), [len(one) for one in fingerprints])
+    pieces = np.repeat(np.arange(len(fingerprints)), [len(hashes) for hashes in fingerprints])
     order = np.argsort(grams, kind="stable")
     grams, pieces = grams[order], pieces[order]
-    found = []
+    pairs = []
     for piece, own in enumerate(fingerprints):
         first, last = np.searchsorted(grams, own), np.searchsorted(grams, own, side="right")
         # n-grams that many pieces have (scales, arpeggios) say nothing, and would make the work quadratic
@@ -100,8 +100,8 @@ def similar_pairs(fingerprints: list[np.ndarray], threshold: float = SAME_SONG) 
             continue
         others, shared = np.unique(np.concatenate(rare), return_counts=True)
         for other in others[(shared >= MIN_SHARED_NGRAMS) & (others > piece)]:
-            found.append((similarity(own, fingerprints[other]), piece, int(other)))
-    return sorted((pair for pair in found if pair[0] >= threshold), key=lambda pair: (-pair[0], *pair[1:]))
+            pairs.append((similarity(own, fingerprints[other]), piece, int(other)))
+    return sorted((pair for pair in pairs if pair[0] >= threshold), key=lambda pair: (-pair[0], *pair[1:]))
 
 
 def group_songs(

@@ -84,7 +84,7 @@ def _raw_rows(path: Path) -> Iterator[dict]:
                 try:
                     yield dict(json.loads(line))
                 except (ValueError, TypeError) as error:
-                    raise ValueError(f"{path}: line {number} is no JSON object ({error}); correct it.") from error
+                    raise ValueError(f"{path}: line {number} is not a JSON object ({error}); correct it.") from error
 
 
 def read_json(path: Path):
@@ -96,7 +96,7 @@ def read_json(path: Path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: is no JSON ({error}); fetch it again.") from error
+        raise ValueError(f"{path}: is not JSON ({error}); fetch it again.") from error
 
 
 def _as_list(column: str, value) -> list[str]:
@@ -106,7 +106,7 @@ def _as_list(column: str, value) -> list[str]:
     if isinstance(value, str):
         value = re.split("[;,]", value) if column in TAG_COLUMNS else [value]
     values = value if isinstance(value, (list, tuple)) else [value]
-    return [str(one).strip() for one in values if str(one).strip()]
+    return [str(value).strip() for value in values if str(value).strip()]
 
 
 def path_inside(folder: Path, name: str) -> Path:
@@ -134,7 +134,7 @@ def unpack(archive: Path, names: set[str], folder: Path) -> None:
                     continue
                 target = path_inside(folder, member.name)
                 if not member.isfile() or member.size > MAX_MEMBER_BYTES:
-                    raise ValueError(f"{archive}: {member.name} is no plain file, or too large; pack it anew.")
+                    raise ValueError(f"{archive}: {member.name} is not a plain file, or is too large; pack it again.")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(members.extractfile(member).read())
     except (tarfile.TarError, EOFError, OSError) as error:

@@ -33,7 +33,7 @@ def asap(folder: Path, name: str) -> Iterator[Piece]:
     """ASAP: `metadata.csv` with composer, title, folder, midi_performance and, from version 1.1 on, audio_performance.
 
     A row is a performance; the recordings are there only after the release's own script has fetched them. The piece of
-    music (`folder`) is the song. Scores (`midi_score`) are no performances and are left out.
+    music (`folder`) is the song. Scores (`midi_score`) are not performances and are left out.
     """
     table = folder / "metadata.csv"
     if not table.is_file():
@@ -91,8 +91,8 @@ def pop1k7(folder: Path, name: str) -> Iterator[Piece]:
     `midi_analyzed`: never two of them, they hold the same music. `src_00N` names who played.
     """
     roots = ("midi_synchronized", "midi_transcribed", "midi_analyzed")
-    found = {path.name: path for path in sorted(folder.rglob("midi_*")) if path.is_dir()}
-    root = next((found[name] for name in roots if name in found), folder)
+    folders = {path.name: path for path in sorted(folder.rglob("midi_*")) if path.is_dir()}
+    root = next((folders[name] for name in roots if name in folders), folder)
     for path in _midi_files(root):
         labels = {"genre": ["pop-piano cover"], "player": path.parent.name}
         yield Piece(f"{name}/{path.parent.name}/{path.stem}", name, path, None, "transcribed", labels)
@@ -142,19 +142,19 @@ def piast(folder: Path, name: str) -> Iterator[Piece]:
     of {"track_id", "tag": ["A,B"]}, or its split files. Tracks are named by video, with its first seven letters alone
     in some `VIDEO_part_k`: all parts of a video, and its AT and YT cuts, are one song.
     """
-    found = False
+    has_part = False
     for part, tier in (("piast_at", "human"), ("piast_yt", "weak")):
         root = next((path for path in sorted(folder.iterdir()) if path.name.lower() == part and path.is_dir()), None)
         if root is None:
             continue
-        found = True
+        has_part = True
         texts = _piast_texts(root)
         recordings = _recordings(root)
         midis = {path.stem: path for path in _midi_files(root)}
         for track in sorted(set(midis) | set(recordings)):
             labels = {"song": f"{name}/{track[:7]}", "tier": tier, **texts.get(track, {})}
             yield Piece(f"{part}/{track}", part, midis.get(track), recordings.get(track), "transcribed", labels)
-    if not found:
+    if not has_part:
         raise ValueError(f"{folder}: neither piast_at nor piast_yt is there; give the folder that holds them.")
 
 
@@ -181,7 +181,7 @@ def _piast_texts(root: Path) -> dict[str, dict]:
 
 def _piast_row(entry: dict) -> dict:
     tags = entry.get("tag_list") or entry.get("tag") or []
-    tags = [tag.strip() for one in ([tags] if isinstance(tags, str) else tags) for tag in one.split(",")]
+    tags = [tag.strip() for text in ([tags] if isinstance(tags, str) else tags) for tag in text.split(",")]
     if not tags and entry.get("caption"):  # the grammar of the captions names every tag
         clauses = entry["caption"].removesuffix(" of piano music.").removeprefix("This is ").split(";")
         tags = [
@@ -201,14 +201,14 @@ def _below(folder: Path, name: str) -> Path:
 
 
 def _midi_files(folder: Path) -> list[Path]:
-    # archives made on a Mac bring `__MACOSX/._name.mid`, which is no MIDI
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in MIDI_EXTENSIONS)
-    return sorted(path for path in found if not path.name.startswith(".") and path.is_file())
+    # archives made on a Mac bring `__MACOSX/._name.mid`, which is not MIDI
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in MIDI_EXTENSIONS)
+    return sorted(path for path in paths if not path.name.startswith(".") and path.is_file())
 
 
 def _recordings(folder: Path) -> dict[str, Path]:
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_EXTENSIONS)
-    return {path.stem: path for path in sorted(found) if not path.name.startswith(".") and path.is_file()}
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_EXTENSIONS)
+    return {path.stem: path for path in sorted(paths) if not path.name.startswith(".") and path.is_file()}
 
 
 def _split_tables(folder: Path, column: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import soundfile
 import soxr
 import symusic
 
-from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNotes
+from modeling_pianobind.notes_pianobind import PianoNotes
 
 from .tuning import check_instruments
 
@@ -114,13 +114,6 @@ class SampledInstrument:
             self.bank[key] = soxr.resample(audio.mean(1), shifted, sampling_rate).astype(np.float32)
         return self.bank[key]
 
-    def warm_up(self, sampling_rate: int) -> None:
-        """Makes the sound of every key now, so that worker processes share it."""
-        _, layers = self.layout
-        for pitch in range(LOWEST_KEY, HIGHEST_KEY + 1):
-            for layer in range(layers):
-                self.sample(pitch, layer, sampling_rate)
-
     def render(self, notes: PianoNotes, sampling_rate: int) -> np.ndarray:
         """Mono float32 of shape `(samples,)`."""
         _, layers = self.layout
@@ -151,17 +144,17 @@ def make_instruments(arguments) -> list:
         ValueError: an instrument plays other keys than it is told to.
     """
     made = {}
-    for one in arguments:
-        key = (one.path, one.program, one.render_rate)
+    for instrument in arguments:
+        key = (instrument.path, instrument.program, instrument.render_rate)
         if key not in made:
-            if Path(one.path).is_dir():
-                made[key] = SampledInstrument(one.path)
-            elif Path(one.path).suffix.lower() == ".sf2":
-                made[key] = FluidInstrument(one.path, one.program)
+            if Path(instrument.path).is_dir():
+                made[key] = SampledInstrument(instrument.path)
+            elif Path(instrument.path).suffix.lower() == ".sf2":
+                made[key] = FluidInstrument(instrument.path, instrument.program)
             else:
-                made[key] = SoundfontInstrument(one.path, one.program, one.render_rate)
+                made[key] = SoundfontInstrument(instrument.path, instrument.program, instrument.render_rate)
     check_instruments(list(made.values()), [path for path, _, _ in made])
-    return [made[one.path, one.program, one.render_rate] for one in arguments]
+    return [made[instrument.path, instrument.program, instrument.render_rate] for instrument in arguments]
 
 
 def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
 
 from .corpus import PackedCorpus
 
-LEAST_CONFIDENCE = 0.5  # of the alignment; a performance of another edition or with a part missing is left out
+MIN_CONFIDENCE = 0.5  # of the alignment; a performance of another edition or with a part missing is left out
 MIN_NOTES = 8  # of a view
 
 
@@ -67,9 +67,9 @@ def score_pairs(folder: str | Path, corpus: PackedCorpus, split: str = "train") 
         score = read_midi(folder / Path(row["score"]).name)
         printed = NoteLine.of(score)
         for place in known:
-            found = match(printed, NoteLine.of(corpus.notes(place)))
-            if found is not None and found.confidence >= LEAST_CONFIDENCE:
-                pairs.append(ScorePair(place, score, found.path))
+            aligned = match(printed, NoteLine.of(corpus.notes(place)))
+            if aligned is not None and aligned.confidence >= MIN_CONFIDENCE:
+                pairs.append(ScorePair(place, score, aligned.path))
     return pairs
 
 

@@ -22,7 +22,9 @@ def assign_songs(
     names = list(given)
     if arguments.match_melodies:
         collections = [piece.collection for piece in pieces]
-        names = group_songs([one.fingerprint for one in seen], given, collections, arguments.melody_similarity)
+        names = group_songs(
+            [inspection.fingerprint for inspection in seen], given, collections, arguments.melody_similarity
+        )
         joined = (
             name != (position if song is None else song)
             for position, (song, name) in enumerate(zip(given, names, strict=True))
@@ -30,7 +32,7 @@ def assign_songs(
         report.pieces_joined_by_melody = sum(joined)
     for position, (piece, name) in enumerate(zip(pieces, names, strict=True)):
         if name is None or isinstance(name, int):
-            # the first piece of the group lends its name, so that the song stays the same when others are added
+            # the first piece of the group names the song, so that the name stays when pieces are added
             name = pieces[position if name is None else name].piece_id
         if given[position] and not _is_digits(given[position]):
             piece.labels["song_name"] = given[position]

@@ -81,8 +81,10 @@ def _row(row: dict) -> dict:
     row["genre"] = list(dict.fromkeys([*row.get("genre", ()), *(tag for tag in told if tag in GENRES)]))
     row["mood"] = list(dict.fromkeys([*row.get("mood", ()), *(tag for tag in told if tag in MOODS)]))
     origins = row.get("caption_origins") or ["given"] * len(row["captions"])
-    # written captions are made anew for each window, since augmentation may make stored ones false
-    row["captions"] = [one for one, origin in zip(row["captions"], origins, strict=True) if origin != "generated"]
+    # captions are generated again for each window, since augmentation may make stored ones false
+    row["captions"] = [
+        caption for caption, origin in zip(row["captions"], origins, strict=True) if origin != "generated"
+    ]
     return row
 
 
@@ -153,12 +155,12 @@ class TrainingCorpus:
         """
         if isinstance(corpora, str):
             corpora = [CorpusArguments(corpora)]
-        opened = [(one, open_corpus(one.path)) for one in corpora]
+        opened = [(arguments, open_corpus(arguments.path)) for arguments in corpora]
         for _, corpus in opened:
             if isinstance(corpus, PackedCorpus):
                 add_works(corpus.rows)
-        vocabulary = FactVocabulary([row for _, one in opened for row in one.rows if row["split"] == "train"])
-        parts = [_part(one, corpus, source_weights or {}, split) for one, corpus in opened]
+        vocabulary = FactVocabulary([row for _, corpus in opened for row in corpus.rows if row["split"] == "train"])
+        parts = [_part(arguments, corpus, source_weights or {}, split) for arguments, corpus in opened]
         if fact_share:
             for part in parts:
                 part.fact_share, part.pieces_of_fact = fact_share, _pieces_of_facts(part, vocabulary)

@@ -36,7 +36,7 @@ def in_tune_share(instrument) -> float:
 
 
 def check_instruments(instruments: list, names: list[str]) -> None:
-    """Refuses an instrument that is out of tune, before hours of music are rendered with it.
+    """Refuses an instrument that is out of tune, before music is rendered with it.
 
     symusic 0.5.8 plays the usual SF2 fonts (FluidR3, TimGM6mb) at the right times but on other keys; SF3 fonts with
     compressed samples (MuseScore General) and folders of samples are right.

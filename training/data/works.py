@@ -1,8 +1,8 @@
 """Captions and tags of known works, written from general knowledge of them and not from the files: tier `generated`.
 
 `texts/works.tsv.gz` has a line for each work: row id, tags, and two captions, separated by tabs. They were written by
-a language model that saw title, creator and genre alone; works of `valid` have none. Losses treat them apart from
-labels that people gave, and no figure is measured on them unless it says so.
+a language model that saw title, creator and genre alone; works of `valid` have none. Losses keep them apart from
+human labels, and a figure that is measured on them says so.
 """
 
 import gzip
@@ -61,8 +61,8 @@ def add_works(rows: list[dict]) -> None:
         song = row.get("song")
         if row["split"] != "train" or not song or song in measured or is_held_out(song):
             continue
-        if found := works.get(row["id"]) or of_song.get(song):
-            row["work"] = found
+        if work := works.get(row["id"]) or of_song.get(song):
+            row["work"] = work
 
 
 __all__ = ["add_works", "is_held_out", "known_works", "work_facts"]

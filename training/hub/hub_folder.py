@@ -13,6 +13,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 import modeling_pianobind
 from model_cards.hub_card import HUB_ID, HubOptions, base_of, write_card
+from modeling_pianobind.service.piece_heads import DifficultyHead, EmotionHead
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = Path(modeling_pianobind.__file__).parent
@@ -30,6 +31,12 @@ AUTO_MAP = {
     "AutoProcessor": "processing_pianobind.PianoBindProcessor",
     "AutoFeatureExtractor": "feature_extraction_pianobind.PianoBindFeatureExtractor",
 }
+BESIDE = (EmotionHead.file, DifficultyHead.file)  # small files for the same weights
+CLASSIFICATION_TASK = "piano-classification"
+CLASSIFIER = "PianoBindForSequenceClassification"
+CLASSIFIER_MAP = dict.fromkeys(
+    ("AutoModelForSequenceClassification", "AutoModelForAudioClassification"), f"classification_pianobind.{CLASSIFIER}"
+)
 OPTIONAL_MODULES = ("pipelines_pianobind", "sentence_transformers_pianobind")
 METRIC_MODULES = ("ranking.py", "tie_groups.py")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "*.pyc")
@@ -61,10 +68,14 @@ def write_checkpoint(checkpoint: Path, folder: Path, options: HubOptions) -> Non
                 f"{checkpoint / CONFIG}: it is of a {settings.get('model_type')!r} model, not of PianoBind."
             )
         settings["auto_map"] = _auto_map("AutoConfig", "AutoModel")
-        settings |= _custom_pipelines()
+        is_classifier = CLASSIFIER in (settings.get("architectures") or ())
+        if is_classifier:
+            settings["auto_map"] |= CLASSIFIER_MAP
+        settings |= _custom_pipelines(is_classifier)
         _write_json(folder / CONFIG, _without_local_paths(settings))
         if not _copy(checkpoint, folder, ("model*.safetensors", "model.safetensors.index.json")):
             raise ValueError(f"{checkpoint}: it has no model.safetensors; save it with `save_pretrained`.")
+        _copy(checkpoint, folder, BESIDE)
         shutil.copytree(HUB_FILES, folder, dirs_exist_ok=True, ignore=LEFT_OUT)
         if (checkpoint / "onnx").is_dir():
             shutil.copytree(checkpoint / "onnx", folder / "onnx")
@@ -104,13 +115,16 @@ def _auto_map(*classes: str) -> dict:
     return {name: AUTO_MAP[name] for name in classes}
 
 
-def _custom_pipelines() -> dict:
+def _custom_pipelines(is_classifier: bool) -> dict:
     """The pipelines that `pipeline(task, model=..., trust_remote_code=True)` finds in the config."""
     if not (PACKAGE / "pipelines_pianobind.py").is_file():
         return {}
     from modeling_pianobind.pipelines_pianobind import CUSTOM_PIPELINES
 
-    return {"custom_pipelines": CUSTOM_PIPELINES}
+    tasks = {name: task for name, task in CUSTOM_PIPELINES.items() if name != CLASSIFICATION_TASK}
+    if is_classifier:  # of recordings alone by transformers' own pipeline, which needs ffmpeg
+        tasks |= dict.fromkeys((CLASSIFICATION_TASK, "audio-classification"), CUSTOM_PIPELINES[CLASSIFICATION_TASK])
+    return {"custom_pipelines": tasks}
 
 
 def _without_local_paths(settings):
@@ -153,7 +167,7 @@ def write_demo(folder: Path, repo_id: str, checkpoint: str | None) -> None:
     Args:
         checkpoint (`str`, *optional*): Hub id that the Space loads; the package's own checkpoint by default.
     Raises:
-        ValueError: `checkpoint` is no Hub id.
+        ValueError: `checkpoint` is not a Hub id.
     """
     import jinja2
 
@@ -182,17 +196,17 @@ def _requirements(*sections: str) -> list[str]:
 
 
 def _copy(source: Path, folder: Path, patterns) -> list[Path]:
-    found = sorted({path for pattern in patterns for path in source.glob(pattern) if path.is_file()})
-    for path in found:
+    matches = sorted({path for pattern in patterns for path in source.glob(pattern) if path.is_file()})
+    for path in matches:
         shutil.copyfile(path, folder / path.name)
-    return found
+    return matches
 
 
 def _read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: this is no JSON ({error}); copy the file again.") from error
+        raise ValueError(f"{path}: this is not JSON ({error}); copy the file again.") from error
 
 
 def _write_json(path: Path, content: dict) -> None:

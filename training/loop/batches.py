@@ -1,4 +1,4 @@
-"""Examples -> batches: tensors of each modality for the towers, and what the losses need to know of the rows."""
+"""Examples -> batches: tensors of each modality for the towers, and the labels that the losses read."""
 
 import random
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ MASKED_STRETCH = 8  # notes
 
 @dataclass(kw_only=True)
 class BatchCollator:
-    """Examples -> one batch, as `TrainingModel` takes it; what a row gets depends on its example's number alone.
+    """Examples -> one batch for `TrainingModel`; a row depends on its example's number alone.
 
     Attributes:
         batch_size (`int`): over all processes.
@@ -55,18 +55,20 @@ class BatchCollator:
         }
         described = [row for row, example in enumerate(examples) if self._is_described(example["number"])]
         chosen = [examples[row] for row in described]
-        batch["claimed"] = _flags((one["claimed"] for one in chosen), batch["true"].shape[1])
-        batch["given"] = torch.tensor([one["given"] for one in chosen], dtype=torch.uint8)
+        batch["claimed"] = _flags((example["claimed"] for example in chosen), batch["true"].shape[1])
+        batch["given"] = torch.tensor([example["given"] for example in chosen], dtype=torch.uint8)
         if "window" in examples[0]:
             batch["window"] = torch.tensor([example["window"] for example in examples])
-        batch["words"] = torch.tensor([digits(one["caption"]) for one in chosen], dtype=torch.int64)
+        batch["words"] = torch.tensor([digits(example["caption"]) for example in chosen], dtype=torch.int64)
         if chosen:
-            self._add(batch, "text", described, self._tokens([one["caption"] for one in chosen]))
+            self._add(batch, "text", described, self._tokens([example["caption"] for example in chosen]))
         for name, key in (("midi", "rows"), ("view", "view")):
             rows = [row for row, example in enumerate(examples) if key in example]
             if rows:
                 self._add(batch, name, rows, self._notes([examples[row][key] for row in rows]))
-        masked = [one for one in examples if self.masked_notes and "rows" in one and one["number"] % 2 == 0]
+        masked = [
+            example for example in examples if self.masked_notes and "rows" in example and example["number"] % 2 == 0
+        ]
         if masked:
             block = self._notes([example["rows"] for example in masked])
             masks = [torch.from_numpy(mask_notes(len(example["rows"]), example["number"])) for example in masked]
@@ -120,7 +122,7 @@ class BatchCollator:
 
 
 def mask_notes(notes: int, number: int) -> np.ndarray:
-    """`(notes,)` bool: single notes, or in half of the examples stretches, so that copying neighbours is no help.
+    """`(notes,)` bool: single notes, or stretches in half of the examples, where copying neighbours does not help.
 
     Args:
         number (`int`): of the example.
@@ -213,7 +215,7 @@ def _features(block, extractor, strength):
             waveforms = augment_waveforms(waveforms, extractor.sampling_rate, strength)
         if extractor.encoder_extractor is not None:
             cut = zip(waveforms.cpu().numpy(), samples.tolist(), strict=True)
-            features, mask = extractor.batch([AudioWindow(one[:count], 0.0, 0.0) for one, count in cut])
+            features, mask = extractor.batch([AudioWindow(example[:count], 0.0, 0.0) for example, count in cut])
             return block | _moved({"input_features": features, "audio_attention_mask": mask}, waveforms.device)
         features = extractor.log_mel(waveforms)
     return block | {

@@ -16,7 +16,7 @@ class _Gather(torch.autograd.Function):
         count = torch.tensor([len(rows)], device=rows.device)
         counts = [torch.empty_like(count) for _ in range(process_count())]
         dist.all_gather(counts, count)
-        counts = [int(one) for one in counts]
+        counts = [int(count) for count in counts]
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in counts]
@@ -50,7 +50,7 @@ def gather_all(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return tensors
     kinds = [None] * process_count()
     dist.all_gather_object(kinds, {name: (value.shape[1:], value.dtype) for name, value in tensors.items()})
-    kinds = {name: kind for one in kinds for name, kind in one.items()}
+    kinds = {name: kind for of_process in kinds for name, kind in of_process.items()}
     device = next(iter(tensors.values())).device
     empty = {name: torch.zeros(0, *shape, dtype=dtype, device=device) for name, (shape, dtype) in kinds.items()}
     return {name: gather(tensors.get(name, empty[name])) for name in sorted(kinds)}

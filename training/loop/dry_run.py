@@ -1,4 +1,4 @@
-"""What a run would do, without doing it: shapes of the first batches, sizes of the towers, an estimate of time."""
+"""Describes a run without training: shapes of the first batches, sizes of the towers, an estimate of time."""
 
 import time
 

@@ -49,7 +49,10 @@ def step_gradients(
         with torch.no_grad(), autocast():
             made.append(training_model.outputs(name, part, stage))
     after = torch.get_rng_state(), *get_device_states(*(value for _, part in parts for value in part.values()))
-    leaves = {name: torch.cat([one[name] for one in made if name in one]) for name in {n for one in made for n in one}}
+    leaves = {
+        name: torch.cat([outputs[name] for outputs in made if name in outputs])
+        for name in {n for outputs in made for n in outputs}
+    }
     for leaf in leaves.values():
         leaf.requires_grad_()
     with autocast():

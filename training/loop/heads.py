@@ -1,4 +1,4 @@
-"""Layers that only training has: they read notes, statistics and facts off the towers, and are thrown away later."""
+"""Heads that only training uses: they predict notes, statistics and facts from the towers' outputs."""
 
 import math
 
@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-MEASURED_FACT_WEIGHT = 0.3  # of facts that the notes of a window state, which are many and easy
+MEASURED_FACT_WEIGHT = 0.3  # weight of facts that the notes of a window state: they are many and easy
 
 
 class FactHead(nn.Module):
-    """Which facts hold for an embedding: a sigmoid for each fact on the cosine with its text.
+    """Predicts the facts of an embedding: a sigmoid for each fact on the cosine with its text.
 
-    A softmax compares a fact with the others of a batch; here each fact is a question of its own, so facts that hold
+    A softmax compares a fact with the others of a batch; here each fact is judged by itself, so facts that hold
     together do not compete. Rare facts count as much as common ones, and their positives more than their negatives.
     Unknown labels are left out.
     """
@@ -79,10 +79,10 @@ class MaskedNoteHeads(nn.Module):
 
 
 class StatisticsHead(nn.Module):
-    """Reads a window's statistics off its embedding; used in training only.
+    """Predicts a window's statistics from its embedding; used in training only.
 
-    Contrastive losses keep of a window only what tells it from the others of a batch. What a linear layer can read off
-    an embedding is there for every later use, such as a probe for artists that nobody thought of.
+    Contrastive losses keep only what distinguishes a window from the others of a batch. Statistics that a linear layer
+    can predict from an embedding stay available for other tasks, such as a probe for artists.
     """
 
     groups = 8  # of each field's values
@@ -113,10 +113,10 @@ class StatisticsHead(nn.Module):
 
 
 class OnsetHead(nn.Module):
-    """Hears which keys are struck, and which sound, in each token of an audio window; used in training only.
+    """Predicts onsets and sounding keys in each token of an audio window; used in training only.
 
-    Contrastive losses say so little about a single window that an audio tower with random weights hardly starts to
-    learn from them; which keys are struck, and when, is told by the window's own notes.
+    A contrastive loss has one target for each window, which is too little for an audio tower with random weights to
+    start from; the onsets of the window's notes are many targets.
 
     Args:
         slots (`int`): equal parts of a token's time, each with its own struck keys.
@@ -155,12 +155,14 @@ class OnsetHead(nn.Module):
         """`(windows, places * keys)`: 1 where a key belongs to a place; places out of range are left out."""
         place = place.nan_to_num(-1.0).long()
         inside = (place >= 0) & (place < places)
-        index = torch.where(inside, place * self.keys + keys, places * self.keys)  # the last one is thrown away
+        index = torch.where(
+            inside, place * self.keys + keys, places * self.keys
+        )  # the last one collects what is out of range
         marked = torch.zeros(len(keys), places * self.keys + 1, device=keys.device)
         return marked.scatter_(1, index, 1.0)[:, :-1]
 
     def forward(self, hidden, targets, token_mask):
-        """Binary cross-entropy, summed over keys and heard tokens, and the count of these tokens: shape `(2,)`.
+        """Binary cross-entropy, summed over keys and unpadded tokens, and the count of these tokens: shape `(2,)`.
 
         Args:
             hidden (`torch.Tensor` of shape `(windows, tokens, hidden_size)`).
@@ -168,8 +170,8 @@ class OnsetHead(nn.Module):
         """
         losses = F.binary_cross_entropy_with_logits(self.head(hidden).float(), targets, reduction="none")
         struck, held = losses.split([self.slots * self.keys, self.keys], dim=2)
-        heard = (token_mask != 0).float()
-        return torch.stack([((struck.sum(-1) + self.held_weight * held.sum(-1)) * heard).sum(), heard.sum()])
+        present = (token_mask != 0).float()
+        return torch.stack([((struck.sum(-1) + self.held_weight * held.sum(-1)) * present).sum(), present.sum()])
 
 
 __all__ = ["FactHead", "MaskedNoteHeads", "OnsetHead", "StatisticsHead"]

@@ -18,15 +18,16 @@ from .heads import FactHead, MaskedNoteHeads, OnsetHead, StatisticsHead
 from .relations import caption_relations, mean_by_piece, same_song, text_relations
 
 ALIGNMENT_LOGIT_SCALE = math.log(1 / 0.05)
-SLOT_SECONDS = 0.05  # how exactly the audio tower has to hear onsets
-GENERATED_TRUTH = 0.5  # of what is known of a work from elsewhere, beside 1 for what a label says
-ALIKE_COSINE = 0.7  # of captions that say about the same, by the pretrained encoder
+SLOT_SECONDS = 0.05  # time resolution of the onsets that the audio tower predicts
+GENERATED_TRUTH = 0.5  # weight of facts generated for a work; facts of labels have 1
+ALIKE_COSINE = 0.7  # cosine of equivalent captions by the pretrained encoder
+MIN_SCORE_VARIANCE = 1e-4
 EMPTY = -1  # song of an empty place in a queue
 
 
 @dataclass
 class Comparison:
-    """What losses compare: the rows of all processes.
+    """Inputs of the losses: the rows of all processes.
 
     Attributes:
         embeds (`dict[str, torch.Tensor]`): unit rows of each block, `(rows, dim)`: midi, view, audio, text, label.
@@ -48,7 +49,7 @@ class Comparison:
 
 
 class Loss(nn.Module):
-    """A loss with whatever it learns or remembers.
+    """A loss with its parameters and its queue.
 
     Attributes:
         name (`str`): in the log; `StageArguments.NAME_weight` is its weight.
@@ -68,7 +69,7 @@ class Loss(nn.Module):
 
 
 class CaptionLoss(Loss):
-    """Pieces against captions, both ways, with every caption that holds as a positive."""
+    """Contrastive loss of pieces and captions; every caption that holds is a positive."""
 
     def __init__(self, tower: str):
         super().__init__()
@@ -84,7 +85,7 @@ class CaptionLoss(Loss):
 
 
 class LabelLoss(Loss):
-    """Pieces against a short text of every fact that holds for one of the batch."""
+    """Contrastive loss of pieces and a short text of every fact that holds for a piece of the batch."""
 
     name = "label"
 
@@ -104,7 +105,7 @@ class LabelLoss(Loss):
 
 
 class FactLoss(Loss):
-    """Every fact of the vocabulary against windows, their other views, and the mean of a piece's windows.
+    """Sigmoid loss of every fact of the vocabulary on windows, their other views, and the means of pieces.
 
     Attributes:
         texts (`torch.Tensor` of shape `(facts, wordings, width)`): what a frozen text tower makes of each wording.
@@ -121,21 +122,62 @@ class FactLoss(Loss):
         for name in [*compared.trained(), *(["view"] if "view" in compared.embeds else [])]:
             own, embeds, known = compared.rows[name], compared.embeds[name], compared.known
             true, false = known["true"][own] + GENERATED_TRUTH * known["generated"][own], known["false"][own]
-            if name == "view":  # it is played in another way: only labels hold for both
+            if name == "view":  # played in another way, so only facts of labels hold for both
                 true, false = true * self.head.is_label, false * self.head.is_label
             parts.append((embeds, true, false))
             if compared.stage.windows_per_piece > 1 and name != "view":
                 parts.append(mean_by_piece(embeds, known["piece"][own], true, false))
         if not parts:
             return None
-        wording = torch.randint(self.texts.shape[1], (len(self.texts), 1, 1), device=self.texts.device)
-        chosen = self.texts.gather(1, wording.expand(-1, 1, self.texts.shape[2]))[:, 0]
+        chosen = any_wording(self.texts)
         embeds, true, false = (torch.cat(part) for part in zip(*parts, strict=True))
         return self.head(embeds, compared.model._project("text", chosen), true, false)
 
 
+def any_wording(texts: torch.Tensor) -> torch.Tensor:
+    """A random wording of each fact, `(facts, wordings, width)` -> `(facts, width)`."""
+    wording = torch.randint(texts.shape[1], (len(texts), 1, 1), device=texts.device)
+    return texts.gather(1, wording.expand(-1, 1, texts.shape[2]))[:, 0]
+
+
+class FactScoreLoss(Loss):
+    """Audio has the same cosine with the text of each fact as the MIDI of its window.
+
+    The distance between two embeddings weighs all directions equally; this loss weighs those that separate texts. It
+    is the mean squared difference of the cosines, divided by the variance of those of the MIDI.
+
+    Attributes:
+        texts (`torch.Tensor` of shape `(facts, wordings, width)`): what a frozen text tower makes of each wording.
+    """
+
+    name = "fact_score"
+    decay = 0.99  # of the running variance
+
+    def __init__(self, facts: int):
+        super().__init__()
+        self.texts = None
+        self.register_buffer("variance", torch.full((facts,), torch.nan))
+
+    def forward(self, compared):
+        audio, midi = compared.embeds.get("audio"), compared.embeds.get("midi")
+        if audio is None or midi is None:
+            return None
+        both = (compared.rows["audio"][:, None] == compared.rows["midi"][None]).nonzero()
+        if not len(both):
+            return None
+        texts = compared.model._project("text", any_wording(self.texts))
+        expected = (midi @ texts.T).detach()
+        if self.training and len(expected) > 1:
+            variance = expected.float().var(0)
+            self.variance.copy_(
+                torch.where(self.variance.isnan(), variance, self.variance.lerp(variance, 1 - self.decay))
+            )
+        error = (audio[both[:, 0]] @ texts.T - expected[both[:, 1]]).float().square()
+        return (error / self.variance.clamp(min=MIN_SCORE_VARIANCE)).mean()
+
+
 class WorkLoss(Loss):
-    """Windows against generated captions of their works; captions that say about the same are no negatives.
+    """Contrastive loss of windows and generated captions of their works; equivalent captions are not negatives.
 
     Attributes:
         texts (`torch.Tensor` of shape `(rows, captions, width)`): what a frozen text tower makes of each caption.
@@ -190,13 +232,13 @@ class WindowQueue(nn.Module):
 
 
 def queued_loss(scale, embeds, midi, rows, midi_rows, song, queue: WindowQueue):
-    """Each embedding against the MIDI of its window, told from that of the batch and of earlier batches.
+    """Contrastive loss of embeddings and the MIDI of their windows; negatives are in the batch and in earlier batches.
 
     Other windows of its song do not count.
     """
     items, songs = torch.cat([midi, queue.embeds]), torch.cat([song[midi_rows], queue.song])
-    nobody = midi_rows.new_full((len(queue.embeds),), EMPTY)
-    own = rows[:, None] == torch.cat([midi_rows, nobody])[None]
+    queued = midi_rows.new_full((len(queue.embeds),), EMPTY)
+    own = rows[:, None] == torch.cat([midi_rows, queued])[None]
     ignored = same_song(song[rows], songs) | (songs == EMPTY)[None]
     loss = contrastive_loss(scale(embeds @ items.T), own, ignored)
     queue.put(midi, song[midi_rows])
@@ -204,7 +246,7 @@ def queued_loss(scale, embeds, midi, rows, midi_rows, song, queue: WindowQueue):
 
 
 class ViewLoss(Loss):
-    """The same notes played in another way find their window."""
+    """Contrastive loss of windows and the same notes played in another way."""
 
     name = "view"
 
@@ -221,7 +263,7 @@ class ViewLoss(Loss):
 
 
 class AudioMidiLoss(Loss):
-    """Audio finds the MIDI of its window, and back: in the batch and a queue, or among all windows of a bank.
+    """Contrastive loss of audio and the MIDI of its window: in the batch and a queue, or among all windows of a bank.
 
     Attributes:
         bank (`tuple[torch.Tensor, torch.Tensor]`, *optional*): embeddings and songs of a bank's MIDI.
@@ -245,14 +287,14 @@ class AudioMidiLoss(Loss):
         return (loss + self.among_bank(audio, compared.known["window"][rows["audio"]], song[rows["audio"]])) / 2
 
     def among_bank(self, audio, window, song):
-        """Each recording against the MIDI of all windows of the bank but the others of its song."""
+        """Negatives are the MIDI of all windows of the bank except those of the same song."""
         embeds, songs = self.bank
         other = same_song(song, songs).scatter(1, window[:, None], False)
         return F.cross_entropy(self.scale(audio @ embeds.T).masked_fill(other, float("-inf")), window)
 
 
 class DistillationLoss(Loss):
-    """Audio lies where the MIDI of its window lies."""
+    """Distance of audio to the MIDI of its window."""
 
     name = "distillation"
 
@@ -266,7 +308,7 @@ class DistillationLoss(Loss):
 
 
 class MaskedNoteLoss(Loss):
-    """Masked notes are told from those around them."""
+    """Prediction of masked notes from the notes around them."""
 
     name = block = "masked_note"
 
@@ -280,7 +322,7 @@ class MaskedNoteLoss(Loss):
 
 
 class StatisticsLoss(Loss):
-    """A window's statistics can be read off its embedding."""
+    """Prediction of a window's statistics from its embedding."""
 
     name, block = "statistics", "midi"
 
@@ -295,7 +337,7 @@ class StatisticsLoss(Loss):
 
 
 class OnsetLoss(Loss):
-    """Audio tells which keys are struck and held, and when."""
+    """Prediction of onsets and held keys from audio."""
 
     name, block = "onset", "audio"
 
@@ -323,7 +365,7 @@ def make_losses(model: PianoBindModel, is_label=None, view_queue: int = 0, audio
     losses = [CaptionLoss("midi"), CaptionLoss("audio"), LabelLoss(), WorkLoss(), DistillationLoss()]
     losses += [ViewLoss(view_queue, dim), AudioMidiLoss(audio_midi_queue, dim)]
     if is_label is not None:
-        losses.append(FactLoss(is_label))
+        losses += [FactLoss(is_label), FactScoreLoss(len(is_label))]
     if model.midi_model is not None:
         losses.append(MaskedNoteLoss(model.config.midi_config))
         if model.config.midi_config.note_statistics:

@@ -44,7 +44,7 @@ def table(scores: dict[str, dict[str, float]]) -> str:
     lines = [f"| {first['rows']} pieces | " + " | ".join(f"{figure}, {name}" for figure in FIGURES for name in names)]
     lines += ["|---" * (1 + len(FIGURES) * len(scores))]
     for direction in dict.fromkeys(key.split()[0] for key in first if "_to_" in key):
-        values = [one[f"{direction} {figure}"] for figure in FIGURES for one in scores.values()]
+        values = [figures[f"{direction} {figure}"] for figure in FIGURES for figures in scores.values()]
         lines.append(f"| {direction.replace('_', ' ')} | " + " | ".join(f"{value:g}" for value in values))
     return "\n".join(f"{line} |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""What a run minimises: the towers' outputs for a batch, and the losses between those of all processes."""
+"""Objective of a run: the towers' outputs for a batch, and the losses on the outputs of all processes."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from .distributed import gather, gather_all
 from .losses import Comparison, make_losses
 
 LENGTH_PARTS, LENGTH_STEP = 8, 32
-# what a batch says of its examples
+# entries of a batch about its examples
 KNOWN = ("song", "piece", "window", "work", "true", "false", "generated", "claimed", "given", "words", "label_facts")
 FLAGS = ("true", "false", "generated", "claimed")
 
@@ -32,7 +32,7 @@ class TrainingModel(nn.Module):
         return [loss for loss in self.all_losses.values() if stage.weight(loss.name)]
 
     def outputs(self, name: str, block: dict, stage: StageArguments) -> dict[str, torch.Tensor]:
-        """What the losses need of one block.
+        """Outputs of one block for the losses.
 
         Returns:
             Embeddings `(rows, dim)` by the block's name; sums and counts `(1, 2)` of losses that are made with it.

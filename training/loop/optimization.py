@@ -1,4 +1,4 @@
-"""Which weights move, how fast, and their moving average."""
+"""Trainable weights, learning rates, and the moving average of weights."""
 
 import contextlib
 import math
@@ -12,7 +12,7 @@ from .objective import TrainingModel
 
 
 def freeze(training_model: TrainingModel, arguments: TrainingArguments, stage: StageArguments | None = None) -> None:
-    """Lets train what a stage trains; without a stage, what any may train.
+    """Unfreezes the weights that a stage trains; without a stage, those that any stage trains.
 
     Frozen towers stay with their projections. Of the text tower the adapter trains, or its weights where the run says
     so; with `lora_rank`, nothing but the adapter and the modules that are saved with it.
@@ -28,7 +28,7 @@ def freeze(training_model: TrainingModel, arguments: TrainingArguments, stage: S
         lowest = tower in layers and _layer(name, tower) < layers[tower]
         parameter.requires_grad_(trains and tower not in frozen and not lowest)
     for name, loss in training_model.all_losses.items():
-        loss.requires_grad_(any(one.weight(name) > 0 for one in ([stage] if stage else arguments.stages)))
+        loss.requires_grad_(any(trained.weight(name) > 0 for trained in ([stage] if stage else arguments.stages)))
 
 
 def _layer(name: str, tower: str) -> float:
@@ -77,7 +77,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes in the weights that train now; the first updates count more, since the start is far off."""
+        """Adds the present weights; the first updates count more, since the initial weights are far off."""
         decay = min(self.decay, (self.updates + 10) / (self.updates + 100))
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
@@ -86,7 +86,7 @@ class MovingAverage:
 
     @contextlib.contextmanager
     def applied(self):
-        """The model has the averaged weights within."""
+        """Context in which the model has the averaged weights."""
         parameters = dict(self.model.named_parameters())
         own = {name: parameters[name].data for name in self.weights}
         for name, weight in self.weights.items():

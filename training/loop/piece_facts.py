@@ -1,4 +1,4 @@
-"""How likely each fact holds for each piece: labels where there are some, and otherwise a classifier on embeddings."""
+"""Probability of each fact for each piece: from labels where they exist, else from a classifier on embeddings."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from ..data.descriptors import descriptor_facts, measure
-from ..data.facts import FORMS, GENRES
+from ..data.facts import FORMS, GENRES, OPEN_MOODS
 from ..data.vocabulary import FactVocabulary
 
-GENERATED_PROBABILITY = 0.85  # that a fact holds which is known of the work from elsewhere
+GENERATED_PROBABILITY = 0.85  # probability of a fact that was generated for the work
 SURE = 0.98  # of a label
 UNLIKELY = 0.3  # how much it counts that labels do not name a fact that they would probably name
 FOLDS, EPOCHS, BATCH = 4, 12, 512
@@ -18,7 +18,7 @@ FOLDS, EPOCHS, BATCH = 4, 12, 512
 
 @dataclass
 class PieceFacts:
-    """What labels, notes and general knowledge say of pieces, `(pieces, facts)` each.
+    """Facts of pieces from labels, notes and generated texts, `(pieces, facts)` each.
 
     Attributes:
         true, false (`np.ndarray`): shares of a piece's windows for which a fact holds, or does not.
@@ -63,9 +63,12 @@ class PieceFacts:
 
 
 def unlikely_facts(row: dict, vocabulary) -> set[str]:
-    """Facts that a row's labels leave open, but would probably name: other genres, other dances and forms."""
+    """Facts that a row's labels leave open, but would probably name: other genres, dances, forms and moods."""
     holds, _ = vocabulary.labels(row)
     named = set(GENRES) if row.get("genre") else set()
+    if row.get("tier") == "weak":  # listed by people who also use these words
+        named |= OPEN_MOODS if row.get("mood") else set()
+        named |= {"easy"} if row.get("genre") else set()
     named |= set(FORMS) if row.get("title") else set()
     return (named - holds) & vocabulary.number.keys()
 

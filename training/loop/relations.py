@@ -1,18 +1,18 @@
-"""Which rows of a batch belong to which, and which pairs nobody can judge."""
+"""Positive pairs of a batch, and pairs that are ignored because a label is unknown."""
 
 import torch
 import torch.nn.functional as F
 
 
 def caption_relations(claimed: torch.Tensor, true: torch.Tensor, false: torch.Tensor):
-    """Which piece fits which caption.
+    """Positive and ignored pairs of pieces and captions.
 
     Args:
         claimed (`torch.Tensor` of shape `(captions, facts)`): 1 for each fact that a caption claims.
         true, false (`torch.Tensor` of shape `(pieces, facts)`): 1 for each fact that holds, or does not, for a piece.
     Returns:
-        Two bool tensors of shape `(pieces, captions)`: positives, where all claims hold; and ignored pairs, of which
-        nobody knows. What is neither is wrong: at least one claim is false.
+        Two bool tensors of shape `(pieces, captions)`: positives, where all claims hold; and ignored pairs, where
+        a claim is unknown. All other pairs are negatives: at least one claim is false.
     """
     positives = true @ claimed.T >= claimed.sum(1)[None] - 0.5
     wrong = false @ claimed.T > 0.5
@@ -20,10 +20,10 @@ def caption_relations(claimed: torch.Tensor, true: torch.Tensor, false: torch.Te
 
 
 def given_caption_relations(text_rows, words, claimed, true, song):
-    """Which piece fits which caption, where captions are free text that people wrote.
+    """Positive and ignored pairs, where captions are free text by people.
 
-    A caption is right for the piece that it was written for, and for one that has the very same caption. It is wrong
-    for all others, but for versions of its song and for pieces that share all tags of its own piece.
+    Positives are the piece that a caption was written for, and pieces with the same caption. Versions of its song, and
+    pieces that share all tags of its piece, are ignored. All other pairs are negatives.
 
     Args:
         text_rows (`torch.Tensor` of shape `(captions,)`): the piece of each caption.
@@ -43,7 +43,7 @@ def given_caption_relations(text_rows, words, claimed, true, song):
 
 
 def same_song(songs: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """`(songs, others)` bool: other windows and versions of one song are no negatives of each other."""
+    """`(songs, others)` bool: other windows and versions of one song are not negatives of each other."""
     return songs[:, None] == others[None]
 
 

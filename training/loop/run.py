@@ -1,4 +1,4 @@
-"""What a run is made of, opened and put together by its arguments: corpus, model, batches, gradients."""
+"""A run, made from its arguments: corpus, model, batches, gradients."""
 
 import random
 from functools import lru_cache
@@ -101,8 +101,8 @@ class Run:
                 losses["audio_midi"].bank = self.embedded_bank(stage.bank)
         else:
             source = self.sampler(stage, self.corpus)
-        if stage.fact_weight and losses["fact"].texts is None:
-            losses["fact"].texts = self._fact_texts()
+        if (stage.fact_weight or stage.fact_score_weight) and losses["fact"].texts is None:
+            losses["fact"].texts = losses["fact_score"].texts = self.fact_texts()
         if stage.work_weight and losses["work"].texts is None:
             losses["work"].texts = self._work_texts()
         if "midi" not in stage.frozen:
@@ -116,7 +116,7 @@ class Run:
             masked_notes=stage.masked_note_weight > 0,
         )
         numbers = StepNumbers(
-            first_example=sum(one.steps * one.batch_size for one in arguments.stages[:number]),
+            first_example=sum(earlier.steps * earlier.batch_size for earlier in arguments.stages[:number]),
             first_step=first_step,
             steps=stage.steps,
             batch_size=stage.batch_size,
@@ -138,7 +138,7 @@ class Run:
         return [made[instrument] for instrument in self.instruments]
 
     @torch.no_grad()
-    def _fact_texts(self) -> torch.Tensor:
+    def fact_texts(self) -> torch.Tensor:
         """What the text tower, which stays as it is, makes of each fact's wordings: `(facts, wordings, width)`."""
         wordings = fact_wordings(self.corpus.vocabulary)
         return self._pooled_texts([text for texts in wordings for text in texts]).unflatten(0, (len(wordings), -1))
@@ -151,7 +151,7 @@ class Run:
             tags, captions = row["work"]
             parts = [", ".join(rng.sample(tags, min(count, len(tags)))) for count in (len(tags), 3, 2)]
             texts.append([*captions, *parts])
-        flat = [text for one in texts for text in one]
+        flat = [text for wordings in texts for text in wordings]
         return self._pooled_texts(flat).unflatten(0, (len(texts), -1))
 
     def _pooled_texts(self, texts: list[str]) -> torch.Tensor:

@@ -43,7 +43,9 @@ class RunFolder:
                 raise ValueError(f"{self.path}: holds no run to resume; leave --resume out.")
             before = json.loads(kept.read_text())
             if changed := sorted(key for key in told if key not in MAY_CHANGE and told[key] != before.get(key)):
-                raise ValueError(f"{self.path}: that run had other {', '.join(changed)}; restore them, or start anew.")
+                raise ValueError(
+                    f"{self.path}: that run had other {', '.join(changed)}; restore them, or start a new run."
+                )
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             for previous in self.path.glob(f"*{PREVIOUS}"):

@@ -44,7 +44,7 @@ def keep_with_state(accelerator: Accelerator, model: nn.Module, average: MovingA
     def load(_, folder):
         folder = Path(folder)
         if not (folder / PROGRESS).exists():
-            raise ValueError(f"{folder}: was saved by an earlier version; delete it, and the run starts anew.")
+            raise ValueError(f"{folder}: was saved by an earlier version; delete it to start the run again.")
         numbers = json.loads((folder / PROGRESS).read_text())
         model.load_state_dict(load_file(folder / WEIGHTS))
         for name, weight in load_file(folder / AVERAGE).items():

@@ -1,4 +1,4 @@
-"""The project's own metric on rows that a run does not train on: every modality finds every other one."""
+"""Retrieval figures between all modalities on rows that a run does not train on."""
 
 from itertools import combinations
 
@@ -40,33 +40,33 @@ def embed_examples(training_model: TrainingModel, examples, collator: BatchColla
     Returns:
         For each of audio, midi and text: the examples' positions `(rows,)` and their embeddings `(rows, dim)`.
     """
-    found = {}
+    embeds_of = {}
     for first in range(0, len(examples), BATCH_ROWS):
         batch = collator(examples[first : first + BATCH_ROWS])
         blocks, known = on_device(batch, device, collator.processor.feature_extractor, strength=0.0)
         for name in ("audio", "midi", "text"):
             if name in blocks:
                 embeds = training_model.outputs(name, blocks[name], stage)[name]
-                rows, parts = found.setdefault(name, ([], []))
+                rows, parts = embeds_of.setdefault(name, ([], []))
                 rows.append(known["rows"][name].cpu().numpy() + first)
                 parts.append(embeds.float().cpu().numpy())
-    return {name: (np.concatenate(rows), np.concatenate(parts)) for name, (rows, parts) in found.items()}
+    return {name: (np.concatenate(rows), np.concatenate(parts)) for name, (rows, parts) in embeds_of.items()}
 
 
-def retrieval_scores(found: dict, examples: list[dict]) -> dict[str, float]:
-    """How well the modalities find each other.
+def retrieval_scores(embeds_of: dict, examples: list[dict]) -> dict[str, float]:
+    """Retrieval figures between the modalities.
 
     Relevant rows of a text: its own row, rows with the same text and, if it is written from facts, all rows for which
     these hold.
 
     Args:
-        found: from `embed_examples`.
+        embeds_of: from `embed_examples`.
     Returns:
         `dict`: "text_to_midi recall@10" and the like, and `score`, the mean reciprocal rank over all directions.
     """
     scores, ranks = {}, []
-    for first, second in combinations([name for name in ("text", "audio", "midi") if name in found], 2):
-        (first_rows, first_embeds), (second_rows, second_embeds) = found[first], found[second]
+    for first, second in combinations([name for name in ("text", "audio", "midi") if name in embeds_of], 2):
+        (first_rows, first_embeds), (second_rows, second_embeds) = embeds_of[first], embeds_of[second]
         shared = np.intersect1d(first_rows, second_rows)
         if len(shared) < 2:
             continue
@@ -91,7 +91,9 @@ def retrieval_scores(found: dict, examples: list[dict]) -> dict[str, float]:
 def _text_fits(examples) -> np.ndarray:
     """`(texts, rows)` bool: the relevant rows of each text, beside its own."""
     texts = np.array([example["caption"] for example in examples])
-    facts = [torch.from_numpy(np.stack([one[key] for one in examples])) for key in ("claimed", "true", "false")]
+    facts = [
+        torch.from_numpy(np.stack([example[key] for example in examples])) for key in ("claimed", "true", "false")
+    ]
     holds = caption_relations(*facts)[0].T.numpy()
     given = np.array([example["given"] for example in examples])
     return (texts[:, None] == texts[None]) | (holds & ~given[:, None])

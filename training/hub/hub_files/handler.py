@@ -21,7 +21,7 @@ MAX_TEXTS, MAX_LABELS = 64, 256
 
 
 class RequestError(ValueError):
-    """What is wrong with a request, in one line."""
+    """An invalid request; the message is one line."""
 
 
 class EndpointHandler:
@@ -105,7 +105,7 @@ class EndpointHandler:
         if notes.seconds > 60 * limits.minutes or len(notes) > limits.notes:
             raise RequestError(
                 f"the MIDI file has {len(notes)} notes in {notes.seconds:.0f} s; at most {limits.notes} in "
-                f"{60 * limits.minutes:g} s are taken: send a part of it."
+                f"{60 * limits.minutes:g} s are allowed: send a part of it."
             )
         return {"midi": notes}
 
@@ -119,7 +119,7 @@ class EndpointHandler:
             ) from error
         most = 60 * self._limits.minutes
         if seconds > most:
-            raise RequestError(f"the recording lasts {seconds:.0f} s; at most {most:g} s are taken: send a part.")
+            raise RequestError(f"the recording lasts {seconds:.0f} s; at most {most:g} s are allowed: send a part.")
         return {"audio": content}
 
     def _check_texts(self, texts, name: str, most: int) -> None:
@@ -151,4 +151,4 @@ class EndpointHandler:
 
 
 def _too_large(what: str, size: int, most_megabytes: float) -> str:
-    return f"the {what} has {size / 1e6:.1f} MB; at most {most_megabytes:g} MB are taken: send a shorter one."
+    return f"the {what} has {size / 1e6:.1f} MB; at most {most_megabytes:g} MB are allowed: send a shorter one."

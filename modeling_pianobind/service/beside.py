@@ -1,0 +1,57 @@
+"""Small files of arrays beside a checkpoint, each for one set of weights."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+def save_beside(path: str | os.PathLike, arrays: dict[str, np.ndarray], fingerprint: str, version: str) -> None:
+    """Writes arrays for the checkpoint of a fingerprint, in one step.
+
+    Args:
+        version (`str`): of the format.
+    """
+    from safetensors.numpy import save_file
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        save_file(arrays, temporary, {"checkpoint_fingerprint": fingerprint, "format_version": version})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_beside(
+    path: str | os.PathLike, names: list[str], fingerprint: str, version: str
+) -> dict[str, np.ndarray] | None:
+    """Reads such a file as float32; None if there is none, it is damaged, or it belongs to other weights."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            if file.metadata() != {"checkpoint_fingerprint": fingerprint, "format_version": version}:
+                return None
+            return {name: file.get_tensor(name).astype(np.float32) for name in names}
+    except (OSError, SafetensorError):
+        return None
+
+
+def path_beside(checkpoint: str | os.PathLike, name: str) -> Path:
+    """Where a file of a checkpoint is: in its folder, or in the Hub's cache; fetched if it is not there yet.
+
+    A file that the Hub does not have has a path that does not exist.
+    """
+    if not os.path.isdir(checkpoint):
+        from transformers.utils import cached_file
+
+        found = cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False,
+                            _raise_exceptions_for_connection_errors=False)  # fmt: skip
+        return Path(found or name)
+    return Path(checkpoint) / name
+
+
+__all__ = ["load_beside", "path_beside", "save_beside"]

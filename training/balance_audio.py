@@ -1,0 +1,111 @@
+"""Audio and MIDI get like scores for texts: `python -m training.balance_audio CHECKPOINT CONFIG.yaml --output FOLDER`.
+
+An audio tower that was distilled from a MIDI tower gives embeddings closer to their common mean. In one ranking by
+text, recordings then come after MIDI files of the same music. This command embeds windows of `train` as audio and as
+MIDI, with the data and instruments of the audio run, and changes the audio projection, a linear map without bias: the
+mean of the audio embeddings becomes that of the MIDI, and so does the spread of their scores for the facts' texts.
+"""
+
+import argparse
+import json
+import sys
+from itertools import islice
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from .common.atomic_folder import atomic_folder
+from .data.arguments import TrainingArguments
+from .loop.adapters import merged_state
+from .loop.batches import on_device
+from .loop.run import Run, make_accelerator
+
+ROUNDS = 30
+
+
+def correction(audio: torch.Tensor, midi: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    """The linear map after which audio has the mean of the MIDI and the spread of its scores.
+
+    Args:
+        audio, midi (`torch.Tensor` of shape `(windows, dim)`): unit rows of the same windows.
+        texts (`torch.Tensor` of shape `(texts, dim)`): unit rows.
+    Returns:
+        `torch.Tensor` of shape `(dim, dim)`, to be applied to column vectors. All embeddings have nearly the same
+        component along their mean; this component carries the shift, as a map without bias has no constant.
+    """
+    center = audio.mean(0)
+    along = center / center.square().sum()  # its product with an embedding is 1 on average
+    target, spread = midi.mean(0), (midi @ texts.T).std(0).mean()
+    gain, shift = 1.0, target.clone()
+    for _ in range(ROUNDS):
+        matrix = gain * torch.eye(len(center)) + torch.outer(shift - gain * center, along)
+        mapped = F.normalize(audio @ matrix.T, dim=-1)
+        shift = shift + target - mapped.mean(0)
+        gain = gain * float(spread / (mapped @ texts.T).std(0).mean())
+    return matrix
+
+
+def offsets(audio: torch.Tensor, midi: torch.Tensor, texts: torch.Tensor) -> dict[str, float]:
+    """Mean difference of the scores, and their spread over windows."""
+    heard, played = audio @ texts.T, midi @ texts.T
+    spreads = {"audio_spread": heard.std(0).mean(), "midi_spread": played.std(0).mean()}
+    return {name: round(float(value), 4) for name, value in ({"offset": (heard - played).mean()} | spreads).items()}
+
+
+@torch.no_grad()
+def embedded_windows(run: Run, batches: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The windows of the first batches of a run's last stage as audio and as MIDI."""
+    model, extractor = run.model.model.eval(), run.processor.feature_extractor
+    audio, midi = [], []
+    for batch in islice(run.loader(len(run.arguments.stages) - 1), batches):
+        blocks, known = on_device(batch, run.accelerator.device, extractor, run.arguments.audio_augmentation)
+        sound, notes = blocks["audio"], blocks["midi"]
+        with run.accelerator.autocast():
+            heard = model.get_audio_features(sound["input_features"], sound["audio_attention_mask"])
+            played = run.model.embed_midi_by_length(**notes)
+        both = (known["rows"]["audio"][:, None] == known["rows"]["midi"][None]).nonzero()
+        audio.append(heard[both[:, 0]].float().cpu())
+        midi.append(played[both[:, 1]].float().cpu())
+    return torch.cat(audio), torch.cat(midi)
+
+
+def balance(checkpoint: str, config: str, output: str | Path, batches: int) -> dict[str, dict[str, float]]:
+    """Writes the corrected checkpoint; returns the offsets `before` and `after`, on windows that fitted nothing."""
+    arguments = TrainingArguments.from_yaml(config)
+    arguments.checkpoint, arguments.ema_decay = checkpoint, 0.0
+    run = Run(arguments, make_accelerator(arguments))
+    audio, midi = embedded_windows(run, batches)
+    model = run.model.model
+    with torch.no_grad():
+        texts = model._project("text", run.fact_texts()[:, 0]).float().cpu()
+        half = len(audio) // 2
+        matrix = correction(audio[:half], midi[:half], texts)
+        told = {"before": offsets(audio[half:], midi[half:], texts)}
+        told["after"] = offsets(F.normalize(audio[half:] @ matrix.T, dim=-1), midi[half:], texts)
+        weight = model.audio_projection.weight
+        weight.copy_(matrix.to(weight) @ weight)
+    with atomic_folder(output) as partial:
+        model.save_pretrained(partial, state_dict=merged_state(model))
+        run.processor.save_pretrained(partial)
+    return told
+
+
+def main(command_line: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.balance_audio", description=__doc__.split("\n")[0])
+    parser.add_argument("checkpoint", help="folder with all three towers")
+    parser.add_argument("config", help="YAML file of the audio run: its corpus, instruments and batches")
+    parser.add_argument("--output", required=True, help="folder to write")
+    parser.add_argument("--batches", type=int, default=40, help="half of them fit, half measure (default: 40)")
+    given = parser.parse_args(command_line)
+    try:
+        told = balance(given.checkpoint, given.config, given.output, given.batches)
+    except (ValueError, OSError) as error:
+        print(f"balance_audio: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    print(f"wrote {given.output}: {json.dumps(told)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
