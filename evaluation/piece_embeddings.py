@@ -11,8 +11,8 @@ import numpy as np
 from modeling_pianobind import embed_midi
 from modeling_pianobind.service.checkpoint import Checkpoint
 from training.data.corpus import PackedCorpus
+from training.data.cutting import excerpt
 
-from .changes import excerpt
 
 SECONDS = 50.0  # of a piece, around its middle note: four windows of 20 s
 BATCH_WINDOWS = 64
