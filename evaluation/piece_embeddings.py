@@ -13,7 +13,6 @@ from modeling_pianobind.service.checkpoint import Checkpoint
 from training.data.corpus import PackedCorpus
 from training.data.cutting import excerpt
 
-
 SECONDS = 50.0  # of a piece, around its middle note: four windows of 20 s
 BATCH_WINDOWS = 64
 
