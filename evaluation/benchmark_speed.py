@@ -183,7 +183,8 @@ def exact_search(rows) -> list[Figure]:
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
     names = [f"{row:08}" for row in range(rows)]
     windows, spans = np.zeros((0, SEARCH_DIM), np.float16), np.zeros((0, 2))
-    table = FileTable(names, names, [""] * rows, embeds, windows, spans, np.zeros(rows + 1, np.int64))
+    none = np.zeros(rows + 1, np.int64)
+    table = FileTable(names, names, [""] * rows, embeds, windows, spans, none, note_bounds=none)
     index = EmbeddingIndex(table=table)
     with tempfile.TemporaryDirectory() as folder:
         for dtype in ("float32", "int8"):

@@ -222,7 +222,7 @@ def main(arguments=None) -> int:
         help="instrument outside the training data; repeat it for more, against which robustness is measured",
     )  # fmt: skip
     parser.add_argument("--recordings", type=Path, help="folder below which the corpus's recordings lie")
-    parser.add_argument("--scores", type=Path, help="folder of printed scores with scores.jsonl")
+    parser.add_argument("--scores", type=Path, help="folder with scores.jsonl, or of score_readers --keep")
     parser.add_argument("--transcribe", action="store_true", help="measure audio with transcription too; takes hours")
     parser.add_argument("--transcribed-pieces", type=int, default=200, help="of the rendered ones (default: 200)")
     parser.add_argument("--audio-pieces", type=int, default=1000, help="pieces that are rendered (default: 1000)")

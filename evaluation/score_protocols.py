@@ -1,6 +1,7 @@
 """Protocols on printed scores: retrieval between scores and performances, and detection of duplicates."""
 
 import json
+import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from modeling_pianobind.index.note_alignment import NoteLine
 from modeling_pianobind.index.table import FileTable
 from modeling_pianobind.metric.ranking import retrieval_metrics
 from modeling_pianobind.notes_pianobind import read_midi
+from training.data.corpus import PackedCorpus
 
 from .bench import Bench, UnsuitableError, means
 
@@ -28,7 +30,7 @@ def score_performance(bench: Bench) -> dict:
     A piece's song decides what is relevant. Where a performance seeks its score, the other files of its song are left
     out, and the scores of other splits are in the pool; where it seeks another performance, itself is.
     """
-    listed, scores, failures = _read_scores(bench)
+    listed, scores, unread = _read_scores(bench)
     pieces = bench.piece_examples
     songs = np.array(bench.songs_at(bench.places))
     asked = [place for place, row in enumerate(listed) if row["split"] == bench.split and row["song"] in set(songs)]
@@ -59,13 +61,13 @@ def score_performance(bench: Bench) -> dict:
         ranked.append(values)
     relevant = [len(names) + of_song[songs[number]] for number in played]
     figures["performance_to_score_by_like"] = retrieval_metrics(_finite(ranked), relevant, **options)
-    figures["performance_to_performance_by_like"] = _other_performances(bench, index, pieces, names, songs, options)
+    figures |= _other_performances(bench, index, pieces, names, songs, options)
     return {
         "scores": figures,
         "baselines": {},
         "settings": {
             "scores": len(scores),
-            "unread_scores": len(failures),
+            "unread_scores": unread,
             "queried_scores": len(asked),
             "queried_performances": len(played),
             "pieces": len(pieces),
@@ -103,19 +105,27 @@ def duplicates(bench: Bench) -> dict:
     }
 
 
-def _read_scores(bench: Bench) -> tuple[list[dict], list[Example], list[str]]:
-    """Rows of `scores.jsonl` that can be read, these scores embedded, and a line for each other one."""
+def _read_scores(bench: Bench) -> tuple[list[dict], list[Example], int]:
+    """Rows of `scores.jsonl` that can be read, these scores embedded, and how many others there are.
+
+    What `score_readers --keep` read before is not read again.
+    """
     if bench.printed_scores is None:
         raise UnsuitableError("needs the folder of `scores.jsonl`: name it with --scores.")
-    folder, listed, notes, failures = Path(bench.printed_scores), [], [], []
+    folder, listed, notes, failed = Path(bench.printed_scores), [], [], 0
+    if (folder / "rows.jsonl.gz").exists():
+        kept = PackedCorpus.load(folder)
+        examples = bench.note_examples([kept.notes(place) for place in range(len(kept))])
+        return kept.rows, examples, kept.rows[0]["listed"] - len(kept)
     for line in (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         try:
             notes.append(read_midi(folder / Path(row["score"]).name))
             listed.append(row)
         except ValueError as error:
-            failures.append(str(error))
-    return listed, bench.note_examples(notes), failures
+            failed += 1
+            print(error, file=sys.stderr)
+    return listed, bench.note_examples(notes), failed
 
 
 def _index(examples: dict[str, Example]) -> EmbeddingIndex:
@@ -149,7 +159,10 @@ def _searched(index: EmbeddingIndex, example: Example, names: list[str]) -> np.n
 
 
 def _other_performances(bench, index, pieces, names, songs, options) -> dict:
-    """Retrieval between real performances of one song and one source; other sources' files are left out."""
+    """Retrieval between real performances of one song and one source; other sources' files are left out.
+
+    A song may hold a prelude and its fugue; a second figure is of files with one title alone.
+    """
     sources = np.array([row.get("source") for row in bench.rows])
     kin = [
         np.flatnonzero((songs == song) & (sources == source) & (np.arange(len(songs)) != number))
@@ -158,13 +171,25 @@ def _other_performances(bench, index, pieces, names, songs, options) -> dict:
     asked = [number for number in range(len(songs)) if len(kin[number]) and sources[number] in PERFORMANCES]
     if not asked:
         return {}
-    ranked = []
+    ranked = {}
     for number in asked:
         values = _searched(index, pieces[number], names)
         values[(songs == songs[number]) & (sources != sources[number])] = -np.inf
         values[number] = -np.inf
-        ranked.append(values)
-    return retrieval_metrics(_finite(ranked), [kin[number].tolist() for number in asked], **options)
+        ranked[number] = values
+    titles = np.array([" ".join(str(row.get("title", "")).casefold().split()) for row in bench.rows])
+    of_title = {number: kin[number][titles[kin[number]] == titles[number]] for number in asked}
+    told = {"": {number: kin[number] for number in asked}, "_of_one_title": of_title}
+    found = {}
+    for name, relevant in told.items():
+        numbers = [number for number in asked if len(relevant[number])]
+        if numbers:
+            found[f"performance_to_performance_by_like{name}"] = retrieval_metrics(
+                _finite([ranked[number] for number in numbers]),
+                [relevant[number].tolist() for number in numbers],
+                **options,
+            )
+    return found
 
 
 def _finite(rows: list[np.ndarray]) -> np.ndarray:

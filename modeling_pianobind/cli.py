@@ -25,6 +25,7 @@ from .commands.output import span
 from .index.embedding_index import EmbeddingIndex
 from .index.finder import Finder
 from .index.folder_index import Collection, check_searchable, update_index
+from .index.names import titles
 from .index.shards import check_shard_target, is_index, list_shards, merge, shard_folder
 from .index.storage import check_target, write_embeddings
 from .inputs_pianobind import explain, list_files
@@ -33,7 +34,7 @@ from .service.calibration import FILE as CALIBRATION
 from .service.calibration import Calibration, example_files
 from .service.checkpoint import Checkpoint
 from .service.errors import UserError, complain, user_errors
-from .service.examples import DEMO_QUERIES, EXAMPLES, titles
+from .service.examples import DEMO_QUERIES, EXAMPLES
 
 EPILOG = (
     "exit status: 0 if all went well; 2 if the arguments or a file were wrong: each is one line on stderr that names "
@@ -88,8 +89,8 @@ def _parse(argv):
     if rest:
         known = [option for option in _options(parser, args.command) if option.startswith("--")]
         near = difflib.get_close_matches(rest[0].partition("=")[0], known, 1, 0.7)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        parser.error(f"unknown arguments: {' '.join(rest)}{hint}")
+        hint = f"did you mean {near[0]}?" if near else f"see `{parser.prog} {args.command} --help`"
+        raise UserError(f"unknown arguments: {' '.join(rest)}; {hint}")
     return args
 
 
@@ -137,7 +138,7 @@ def _parser() -> Parser:
         subparser.add_argument(
             "--solo-only",
             action="store_true",
-            help="refuse MIDI files of several instruments; by default their piano tracks are taken",
+            help="refuse MIDI of several instruments and scores with voices; by default their piano part is taken",
         )
 
     search = command(
@@ -331,12 +332,13 @@ def run_embed(args: argparse.Namespace) -> int:
         raise UserError(f"{output}: its folder does not exist; make it first")
     if not os.path.exists(args.path):
         raise UserError(f"{args.path}: does not exist; check the path")
+    refused: list[OSError] = []
     with user_errors(args.path):
-        paths = list_files(args.path) if os.path.isdir(args.path) else [args.path]
+        paths = list_files(args.path, refused) if os.path.isdir(args.path) else [args.path]
     if not paths:
         raise UserError(f"{args.path}: there is no MIDI file or recording in it; give a folder with music")
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
-    embeds, failures = {}, []
+    embeds, failures = {}, [explain(error.filename, error) for error in refused]
     with user_errors(args.path):
         for position, file in checkpoint.embed_files(paths):
             if file.error is None:

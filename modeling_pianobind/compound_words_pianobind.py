@@ -58,7 +58,7 @@ def read_compound_notes(source: Any, solo_only: bool = False) -> CompoundNotes:
             "these PianoNotes do not know their bars; pass the MIDI file, or this processor's `read` of it."
         )
     name = name_of(source)
-    score = score_from(source, name)
+    score = score_from(source, name, solo_only)
     arrays = [track.notes.numpy() for track in piano_tracks(score, name, solo_only)]
     start, length, pitch, velocity = (
         np.concatenate([array[field] for array in arrays]).astype(np.int64)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .modeling_pianobind import PianoBindModel
     from .notes_pianobind import PianoNotes
     from .processing_pianobind import PianoBindProcessor
+    from .score_pianobind import ScoreReading
 
 # Bounds the memory of reading ahead: windows of audio of about 1 MB each, or whole MIDI files.
 QUEUE_CHUNKS = 16
@@ -72,6 +73,7 @@ class EmbeddedFile:
         error (`ValueError`, `OSError` or None): why the file could not be read; its windows are then empty.
         notes (`PianoNotes`, *optional*): of MIDI, a score, or a recording that was transcribed.
         measures (`np.ndarray` of shape `(windows, 2)`, *optional*): numbers of a score's first and last measures.
+        reading (`ScoreReading`, *optional*): what was read of a score, so that it need not be read again.
     """
 
     windows: np.ndarray
@@ -80,6 +82,7 @@ class EmbeddedFile:
     error: Exception | None = None
     notes: "PianoNotes | None" = None
     measures: np.ndarray | None = None
+    reading: "ScoreReading | None" = None
 
     @property
     def embedding(self) -> np.ndarray:
@@ -152,9 +155,10 @@ def embed_files(
                 yield position
         waiting[tower].clear()
 
-    def take(position, tower, windows, spans, notes=None, measures=None):
+    def take(position, tower, windows, spans, notes=None, reading=None):
         file = files[position]
-        file.notes, file.measures = notes, measures
+        file.notes, file.reading = notes, reading
+        file.measures = reading.measures_of(spans) if reading is not None else None
         waiting[tower].extend((position, len(file.spans) + row, window) for row, window in enumerate(windows))
         file.spans.extend(spans)
         file.towers.extend([tower] * len(windows))
@@ -194,7 +198,7 @@ class _Progress:
         self.spans, self.towers = [], []
         self.windows, self.embedded = np.empty((0, 0), np.float32), 0  # has spare rows for further windows
         self.read, self.error = False, None
-        self.notes = self.measures = None
+        self.notes = self.measures = self.reading = None
 
     @property
     def complete(self):
@@ -216,7 +220,7 @@ class _Progress:
             return EmbeddedFile(np.zeros((0, dim), np.float32), np.zeros((0, 2)), np.zeros(0, str), self.error)
         windows = self.windows[: self.embedded].copy()
         spans, towers = np.asarray(self.spans, np.float64), np.array(self.towers)
-        return EmbeddedFile(windows, spans, towers, None, self.notes, self.measures)
+        return EmbeddedFile(windows, spans, towers, None, self.notes, self.measures, self.reading)
 
 
 def _hidden(progress):

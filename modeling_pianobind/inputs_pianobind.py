@@ -21,13 +21,12 @@ def _midi_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list,
 
 
 def _score_windows(processor, source, sampling_rate=None) -> Iterator[tuple]:
-    """As `_midi_windows`, with the first and last measure of each window."""
+    """As `_midi_windows`, with what was read, which knows the measures."""
     from .score_pianobind import read_score
 
     reading = read_score(source)
     notes = processor.midi_processor.read(reading)
-    windows, spans = processor.midi_processor.windows(notes)
-    yield windows, spans, notes, reading.measures_of(spans)
+    yield *processor.midi_processor.windows(notes), notes, reading
 
 
 def _audio_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list, list]]:
@@ -82,7 +81,7 @@ SIGNATURES = {
     **dict.fromkeys(((first, b"") for first in MP3_STARTS), ("an MP3 file", "audio")),
     (b"PK\x03\x04", b""): ("a ZIP archive", "score"),  # as compressed MusicXML is
     **dict.fromkeys(((first, b"") for first in (b"<?xml", b"<score-", b"<!DOCTYPE", b"<mei")), ("XML", "score")),
-    **dict.fromkeys(((first, b"") for first in (b"!!!", b"**kern", b"**dynam")), ("Humdrum", "score")),
+    **dict.fromkeys(((first, b"") for first in (b"!!", b"**kern", b"**dynam")), ("Humdrum", "score")),
     **dict.fromkeys(((first, b"") for first in (b"X:", b"%abc")), ("ABC", "score")),
 }
 TEXT_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # that begin a text in UTF-8 or UTF-16
@@ -181,15 +180,18 @@ def check_numbers(settings: object, lowest: dict[str, float]) -> None:
             raise ValueError(f"`{name}` is {reprlib.repr(value)}; it must be {kind} of at least {least:g}.")
 
 
-def list_files(folder: str | os.PathLike) -> list[str]:
+def list_files(folder: str | os.PathLike, refused: list[OSError] | None = None) -> list[str]:
     """Paths of the MIDI files, scores and recordings below a folder, sorted; hidden files and folders are left out.
 
+    Args:
+        refused (`list[OSError]`, *optional*): is given the errors of folders below that cannot be listed, which name
+            them; without it they are passed over.
     Raises:
         NotADirectoryError, FileNotFoundError, PermissionError: the folder itself cannot be listed.
     """
     os.listdir(folder)  # `os.walk` would pass over the error
     paths = []
-    for parent, folders, names in os.walk(folder, followlinks=False):
+    for parent, folders, names in os.walk(folder, onerror=None if refused is None else refused.append):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS:

@@ -41,7 +41,8 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         onset_gap_bins, duration_bins, pedal_bins, velocity_bins (`int`): vocabulary of a field without PAD and MASK.
         onset_gap_range, duration_range, pedal_range (`tuple[float, float]`): shortest and longest time in seconds that
             a field distinguishes; shorter ones are in bin 0, longer ones in the last bin.
-        solo_only (`bool`): refuse MIDI files with other instruments; by default only their piano tracks are read.
+        solo_only (`bool`): refuse MIDI files with other instruments and scores with voices; by default only their
+            piano part is read.
     """
 
     model_input_names = ["midi_ids", "midi_attention_mask"]

@@ -64,7 +64,7 @@ def read_midi(source: Any, solo_only: bool = False) -> PianoNotes:
     Args:
         source (`str`, `Path`, `bytes`, `symusic.Score` or `PianoNotes`): a file, its content, or what was read of it;
             what is a score (MusicXML, MEI, Humdrum, ABC) is known by its content.
-        solo_only (`bool`): refuse a file with other instruments; by default only its piano tracks are read.
+        solo_only (`bool`): refuse a file with other instruments or voices; by default only its piano part is read.
     Returns:
         `PianoNotes`, all the piano's tracks and channels together.
     Raises:
@@ -76,7 +76,7 @@ def read_midi(source: Any, solo_only: bool = False) -> PianoNotes:
             raise ValueError("the given PianoNotes hold no note; leave the piece out.")
         return source
     name = name_of(source)
-    return notes_from_score(score_from(source, name), name, solo_only)
+    return notes_from_score(score_from(source, name, solo_only), name, solo_only)
 
 
 def name_of(source: Any) -> str:
@@ -86,19 +86,26 @@ def name_of(source: Any) -> str:
     return str(source) if isinstance(source, (str, Path)) else "the given MIDI"
 
 
-def score_from(source: Any, name: str) -> symusic.Score:
-    """Parses MIDI or a score into a symusic score in ticks; `name` is used in error messages."""
+def score_from(source: Any, name: str, solo_only: bool = False) -> symusic.Score:
+    """Parses MIDI or a score into a symusic score in ticks; of a score with voices its piano part, with a warning.
+
+    Args:
+        source, solo_only: as in `read_midi`.
+        name (`str`): of the file, for messages.
+    Raises:
+        OSError, ValueError: as `read_midi`.
+    """
     if isinstance(source, symusic.core.ScoreTick):
         return source
     if isinstance(source, ScoreReading):
-        return source.midi
+        return _piano_part(source, solo_only)
     if isinstance(source, (str, Path)):
         if str(source).lower().endswith(SCORE_EXTENSIONS):
-            return read_score(source, name).midi
+            return _piano_part(read_score(source, name), solo_only)
         with open(source, "rb") as handle:
             source = handle.read()
     elif content_modality(bytes(source[:12])) == "score":
-        return read_score(source, name).midi
+        return _piano_part(read_score(source, name), solo_only)
     content = bytes(source)
     _check_header(content, name)
     _check_chunks(content, name)
@@ -107,6 +114,18 @@ def score_from(source: Any, name: str) -> symusic.Score:
         return symusic.Score.from_midi(content + bytes(8))
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"{name}: the MIDI data is damaged ({error}); export the file again.") from error
+
+
+def _piano_part(reading: ScoreReading, solo_only: bool) -> symusic.Score:
+    voices = ", ".join(reading.voices)
+    if voices and solo_only:
+        raise ValueError(f"{reading.name}: not for a piano alone, it has a part for {voices}; leave it out.")
+    if voices:
+        warnings.warn(
+            f"{reading.name}: its piano part is taken, without {voices} (--solo-only refuses such files).",
+            stacklevel=3,
+        )
+    return reading.midi
 
 
 def _check_header(content: bytes, name: str) -> None:

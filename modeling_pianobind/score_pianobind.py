@@ -17,10 +17,9 @@ import struct
 import subprocess
 import sys
 import threading
-import warnings
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from xml.parsers.expat import ExpatError, ParserCreate
@@ -37,6 +36,7 @@ MAX_SCORE_BYTES = 24 << 20  # six times the longest piano score of the corpus
 MAX_CONTAINER_BYTES = 1 << 16
 MAX_SECONDS = 300.0  # of the clock for one score; the worker allows itself far fewer of CPU
 MAX_STAVES = 12
+SLOWEST, FASTEST = 5.0, 1500.0  # quarters a minute
 TICKS = 960  # of a quarter, or the next multiple of verovio's
 ENCODINGS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 DECLARED = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
@@ -52,7 +52,7 @@ DAMAGED_ZIP = (
     RuntimeError,
     ValueError,
 )
-ROOTS = {"score-partwise": "xml", "score-timewise": "xml", "mei": "mei"}
+ROOTS = {"score-partwise": "xml", "score-timewise": "timewise", "mei": "mei"}
 VOICES = re.compile(
     r"\b(voice|voices|vocal|vocals|soprano|mezzo|alto|contralto|tenor|baritone|bariton|choir|chorus|chor|singer|gesang|"
     r"singstimme|stimme|canto|voce|chant|voix|solo voice|melody|lyrics)\b"
@@ -75,11 +75,13 @@ class ScoreReading:
         midi (`symusic.Score`): its piano part, in ticks.
         measures (`list[Measure]`): as they are played, repeats and all.
         name (`str`): what error messages call it.
+        voices (`list[str]`): the sung parts that were left out.
     """
 
     midi: symusic.Score
     measures: list[Measure]
     name: str
+    voices: list[str] = field(default_factory=list)
 
     def measure_starts(self) -> tuple[np.ndarray, list[str]]:
         """When each measure begins, in seconds, and its name."""
@@ -120,7 +122,7 @@ def read_score(source, name: str | None = None) -> ScoreReading:
         Measure(float(start), label, tuple(meter) if meter else None, marks)
         for start, label, meter, marks in answer["measures"]
     ]
-    kept = _piano_staves(answer["staves"], name)
+    kept, voices = _piano_staves(answer["staves"], name)
     try:
         content = base64.b64decode(answer["midi"], validate=True)
         if len(kept) < len(answer["staves"]):
@@ -128,7 +130,7 @@ def read_score(source, name: str | None = None) -> ScoreReading:
         midi = symusic.Score.from_midi(content)
     except (binascii.Error, RuntimeError, IndexError) as error:
         raise ValueError(f"{name}: verovio made no music of this score; export it again.") from error
-    return ScoreReading(_played(midi, measures), measures, name)
+    return ScoreReading(_played(midi, measures), measures, name, voices)
 
 
 @dataclass
@@ -162,7 +164,7 @@ def draw_score(source, measure: int, name: str | None = None) -> DrawnPage:
 
 
 def _text_and_kind(source, name: str) -> tuple[str, str]:
-    """A score's text, and verovio's name of its format."""
+    """A score's text, and the worker's name of its format."""
     if isinstance(source, (str, Path)):
         with open(source, "rb") as handle:
             source = handle.read(MAX_SCORE_BYTES + 1)
@@ -184,7 +186,7 @@ def _text_and_kind(source, name: str) -> tuple[str, str]:
 
 
 def _xml_kind(text: str, name: str) -> str:
-    """What verovio calls a format of XML, by its first element; the XML has to be whole, and declare no entities."""
+    """What the worker calls a format of XML, by its first element; the XML is whole, and declares no entities."""
     tags = []
 
     def refuse(*_):
@@ -324,8 +326,8 @@ def _stop_workers() -> None:
         _idle.get().stop()
 
 
-def _piano_staves(staves: list, name: str) -> set[str]:
-    """The numbers of the staves that a pianist plays.
+def _piano_staves(staves: list, name: str) -> tuple[set[str], list[str]]:
+    """The numbers of the staves that a pianist plays, and the names of the voices beside them.
 
     Raises:
         ValueError: there are other instruments than voices beside them, or none, or too many staves.
@@ -343,9 +345,7 @@ def _piano_staves(staves: list, name: str) -> set[str]:
     voices = sorted({" ".join(names[:1]) or "a voice" for number, names, _ in staves if kinds[number] == "voice"})
     if not kept and voices:
         raise ValueError(f"{name}: not a piano score, it has voices alone ({', '.join(voices)}); leave it out.")
-    if voices:
-        warnings.warn(f"{name}: its piano part is taken, without {', '.join(voices)}.", stacklevel=5)
-    return kept
+    return kept, voices
 
 
 def _part(names: list[str], program: str | None) -> str:
@@ -385,9 +385,12 @@ def _played(midi: symusic.Score, measures: list[Measure]) -> symusic.Score:
         for mark in measure.marks
         if mark.keys() & {"midi.bpm", "mm"}
     }
+    # What nobody can play is a slip of the pen.
+    written = [(at, qpm) for at, qpm in written if SLOWEST <= qpm <= FASTEST]
     # verovio writes 120 where a score says nothing.
     written = [(at, qpm) for at, qpm in written if at > 0 or round(qpm) != 120 or 0.0 in numbered]
     for at, quarters in tempo_changes(measures, written):
+        quarters = min(max(quarters, SLOWEST), FASTEST)  # after many a "più mosso"
         out.tempos.append(symusic.Tempo(round(at * out.ticks_per_quarter), quarters))
     for track in midi.tracks:
         notes = track.notes.numpy()

@@ -13,7 +13,7 @@ import soxr
 
 from modeling_pianobind import cli
 from modeling_pianobind.app import cards
-from modeling_pianobind.app.library import Library
+from modeling_pianobind.app.library import Answer, Library
 from modeling_pianobind.app.music import EXCERPT_SECONDS, Excerpt, Midi, Recording, excerpt_around, flac, open_music
 from modeling_pianobind.app.piano_roll import WIDTH, draw_roll, key_strengths, png
 from modeling_pianobind.app.synthesis import SAMPLING_RATE, AdditivePiano, Soundfont
@@ -84,18 +84,38 @@ class TestSearching:
 
     def test_thumbs_move_a_search_and_stay_on_their_cards(self, library):
         first, *_, last = (view.key for view in library.search("calm"))
-        moved = library.search("calm", more=[last], less=[first])
-        keys = [view.key for view in moved]
+        moved = library.answer("calm", more=[last], less=[first])
+        keys = [view.key for view in moved.views]
         assert keys.index(last) < keys.index(first)
         page = cards.results(moved, {last: "more", first: "less"})
-        assert page.count('aria-pressed="true"') == 2 and page.count("pb-thumb") >= 2 * len(moved)
+        assert page.count('aria-pressed="true"') == 2 and page.count("pb-thumb") >= 2 * len(moved.views)
         assert f'data-ask="more" data-key="{last}" aria-pressed="true"' in page
-        assert "pb-thumb" not in cards.card(moved[0])
+        assert "pb-thumb" not in cards.card(moved.views[0])
 
     def test_thumbs_that_contradict_each_other_are_refused(self, library):
         key = key_of(library, "march.mid")
         with pytest.raises(UserError, match="contradicts itself"):
-            library.search("calm", more=[key], less=[key])
+            library.answer("calm", more=[key], less=[key])
+
+    def test_filters_leave_only_what_passes_and_a_bad_one_says_how_to_write_it(self, library):
+        kinds = {kind: {view.title for view in library.answer("calm", filters={"kind": kind}).views}
+                 for kind in ("midi", "audio")}  # fmt: skip
+        assert kinds == {"midi": {"march", NASTY, "gone"}, "audio": {"rain"}}
+        long = library.answer("", key_of(library, "rain.wav"), filters={"minutes": "0.5-", "tempo": "", "key": ""})
+        assert [view.title for view in long.views] == ["march"]
+        none = library.answer("calm", filters={"minutes": "90-"})
+        assert none.views == [] and "no piece passes the filters; widen them" in none.notes
+        assert "No piece passes the filters; widen them." in cards.results(none)
+        with pytest.raises(UserError, match="tempo is 'fast'; give a range"):
+            library.answer("calm", filters={"tempo": "fast"})
+
+    def test_a_card_says_how_well_a_piece_fits_and_the_page_that_nothing_does(self, library):
+        answer = library.answer("calm")
+        assert all(0 <= view.fit <= 1 for view in answer.views)
+        page = cards.results(Answer(answer.views, ["nothing fits well: <b>no</b>"]))
+        assert "Nothing fits well: &lt;b&gt;no&lt;/b&gt;." in page
+        first = answer.views[0]
+        assert f"{round(100 * first.fit)}%</span>" in page and f"cosine {first.score:.2f}" in page
 
     @pytest.mark.parametrize("words, said", [("  ", "nothing to search for"), ("x" * 501, "501 characters")])
     def test_a_request_that_says_nothing_or_too_much_is_refused(self, library, words, said):

@@ -1,5 +1,6 @@
 """The page of `pianobind app`, served on the loopback: its answers over HTTP, and what a real browser makes of it."""
 
+import os
 import re
 import shutil
 
@@ -12,6 +13,7 @@ import httpx
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
+from modeling_pianobind import cli
 from modeling_pianobind.app.library import Library
 from modeling_pianobind.app.page import Handlers, launch
 from modeling_pianobind.app.synthesis import AdditivePiano
@@ -69,6 +71,10 @@ class TestAnswers:
         client = Client(url, verbose=False)
         cards, chart = client.predict("calm", 0.5, api_name="/search")
         assert cards.count("pb-card") == 5 and chart.count('data-ask="show"') == 5
+        cards, _ = client.predict("calm", 0.5, "", "", "", "audio", api_name="/search")
+        assert cards.count("pb-card") == 1 and "rain" in cards
+        with pytest.raises(AppError, match="give a range such as 2-5"):
+            client.predict("calm", 0.5, "fast", "", "", "", api_name="/search")
         answer = client.predict(handle_file(write_midi(tmp_path / "mine.mid")), api_name="/upload")
         assert any("mine.mid" in str(part) for part in answer)
         (tmp_path / "bad.mid").write_bytes(b"MThd" + bytes(40))
@@ -81,6 +87,25 @@ class TestAnswers:
             with pytest.raises(gradio.Error, match="busy"):
                 handlers.search("calm", "", 0.5)
             assert handlers._audio("0", "").status_code == 503
+
+    def test_a_proxy_does_not_stop_the_page_and_a_page_that_cannot_be_reached_is_one_line(
+        self, library, tiny_checkpoint, monkeypatch, capsys
+    ):
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "")
+        with monkeypatch.context() as behind:
+            behind.setenv("http_proxy", "http://127.0.0.1:9")
+            launch(library, blocking=False).close()
+
+        def unreachable(*_, **__):
+            raise httpx.ConnectError("[Errno 111] Connection refused")
+
+        monkeypatch.setattr(gradio.Blocks, "launch", unreachable)
+        capsys.readouterr()
+        folder = os.path.dirname(library.paths[0])
+        assert cli.main(["app", folder, "--checkpoint", str(tiny_checkpoint)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "the page cannot be reached from here ([Errno 111] Connection refused); check proxies" in line
 
     def test_messages_with_names_in_them_are_escaped(self, library, tmp_path):
         path = tmp_path / "<b>x.txt"
@@ -130,6 +155,22 @@ class TestBrowser:
         page.wait_for_function("() => parseFloat(document.querySelector('#results .pb-head').style.left) > 0")
         page.locator("#results .pb-play").first.click()
         page.wait_for_selector('#results [data-state="paused"]')
+
+    def test_filters_are_chosen_on_the_page_and_stay_for_the_next_search(self, page):
+        page.locator("#filters button").first.click()
+        page.get_by_label("Kind").click()
+        page.get_by_role("option", name="audio").click()
+        page.wait_for_function("() => document.querySelectorAll('#results .pb-card').length === 1")
+        assert page.locator("#results h3").inner_text() == "rain"
+        page.locator("[data-ask=phrase]").nth(1).click()
+        page.wait_for_function(
+            "words => document.querySelector('#words textarea').value === words", arg=DEMO_QUERIES[1]
+        )
+        assert page.locator("#results .pb-card").count() == 1
+        page.get_by_label("Minutes").fill("90-")
+        page.get_by_label("Minutes").press("Enter")
+        page.get_by_text("No piece passes the filters; widen them.").wait_for()
+        assert page.locator("#results .pb-card").count() == 0
 
     def test_a_click_on_the_map_shows_a_piece_and_arrow_keys_reach_the_next(self, page):
         page.locator("#map .pb-point").first.click()

@@ -111,6 +111,33 @@ class TestSearch:
             assert len(lines) == 2 and all(line.startswith(f"pianobind: {corpus}") for line in lines)
             assert "empty.mid: the file is empty" in lines[0] and "noise.mp3: cannot be decoded" in lines[1]
 
+    def test_a_folder_that_cannot_be_listed_is_named(self, pianobind, corpus, tmp_path, monkeypatch):
+        (corpus / "locked").mkdir()
+        listed = {"scandir": os.scandir, "listdir": os.listdir}  # tests may run as root, whom no permission stops
+        for name, function in listed.items():
+
+            def refuse(path=".", function=function):
+                if str(path) == str(corpus / "locked"):
+                    raise PermissionError(13, "Permission denied", str(path))
+                return function(path)
+
+            monkeypatch.setattr(os, name, refuse)
+        refused = f"{corpus / 'locked'}: no permission to read it; change its permissions or leave it out."
+        for command in (["search", corpus, "calm"], ["embed", corpus, "--output", tmp_path / "all.npz"]):
+            status, out, err = pianobind(*command)
+            assert status == 2 and len(out.splitlines()) in (1, 4)
+            assert_one_line(err, refused)
+        status, out, err = pianobind("search", corpus / "locked", "calm")
+        assert (status, out) == (2, "")
+        assert_one_line(err, refused)
+
+    def test_kinds_of_files_that_are_left_out_are_named_up_to_five(self, pianobind, corpus):
+        for kind in "abcdefg":
+            (corpus / f"x.{kind}").touch()
+        status, _, err = pianobind("search", corpus, "calm")
+        assert status == 0
+        assert_one_line(err, "7 files of other kinds are left out (1 .a, 1 .b, 1 .c, 1 .d, 1 .e, ...)")
+
     def test_one_folder_in_two_checkpoints_has_two_caches(self, pianobind, corpus, tiny_checkpoint, tmp_path):
         other = shutil.copytree(tiny_checkpoint, tmp_path / "other")
         model = PianoBindModel.from_pretrained(other)
@@ -134,7 +161,7 @@ class TestSearch:
             (["{corpus}"], ["nothing to search for", "--like"]),
             (["{corpus}", "  "], ["the query is empty"]),
             (["{corpus}", "calm", "--top-k", "0"], ["'0' is not a whole number of at least 1"]),
-            (["{corpus}", "calm", "--loud"], ["unknown arguments: --loud"]),
+            (["{corpus}", "calm", "--loud"], ["unknown arguments: --loud; see `pianobind search --help`"]),
             (["{corpus}", "calm", "--topk", "3"], ["unknown arguments: --topk 3; did you mean --top-k?"]),
             (["calm", "{corpus}"], ["calm: does not exist; the folder comes first: pianobind search {corpus} 'calm'"]),
             (["{corpus}", "{corpus}/march.mid"], ["march.mid: is a file; search by its sound with --like"]),

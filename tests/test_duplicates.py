@@ -134,6 +134,8 @@ FILES = {
     "a/piece.mid": ("x", unit(0), music(7)),
     "a/performance.mid": ("y", unit(0, 1), played(music(7), 1, 0.6, 0.05)),
     "a/score.musicxml": ("z", unit(0, 3), played(music(7), 2, 1.5, 0.0, 0.05)),
+    "d/full.mid": ("p", unit(6), music(8)),
+    "d/easy.mid": ("q", unit(6, 7), played(music(8), 3, 0.9, 0.0, 0.25)),
     "b/other.mid": ("v", unit(0, 2), music(3)),
     "b/encoded.mid": ("w", unit(4), music(5)),
     "b/encoded again.mid": ("u", unit(4), music(5)),
@@ -149,12 +151,14 @@ def test_duplicates_by_kind():
         ["a/copy.mid", "a/performance.mid", "a/piece.mid", "a/score.musicxml"],
         ["b/encoded again.mid", "b/encoded.mid"],
         ["c/recording.flac", "c/recording.mp3"],
+        ["d/easy.mid", "d/full.mid"],
     ]
     kinds = {(pair.first, pair.second): pair for group in groups for pair in group.pairs}
     assert kinds["a/copy.mid", "a/piece.mid"].kind == "same file"
     assert kinds["a/performance.mid", "a/piece.mid"].kind == "other performance"
     assert kinds["a/piece.mid", "a/score.musicxml"].kind == "score and performance"
     assert kinds["b/encoded again.mid", "b/encoded.mid"].kind == "same performance"
+    assert kinds["d/easy.mid", "d/full.mid"].kind == "arrangement"
     assert kinds["a/performance.mid", "a/piece.mid"].second_span[1] > 60
     assert 0.5 <= kinds["c/recording.flac", "c/recording.mp3"].confidence <= 0.9
 
@@ -173,10 +177,10 @@ def test_the_command_prints_lines_json_and_csv(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(duplicates_command, "Collection", Known)
     (tmp_path / "piece.mid").touch()
     assert cli.main(["duplicates", str(tmp_path)]) == 0
-    assert "8 of 10 files in 3 groups" in capsys.readouterr().out
+    assert "10 of 12 files in 4 groups" in capsys.readouterr().out
     assert cli.main(["duplicates", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["pairs"][0]["first"] == "a/copy.mid"
     assert cli.main(["duplicates", str(tmp_path), "--csv"]) == 0
-    assert len(list(csv.DictReader(io.StringIO(capsys.readouterr().out)))) == 8
+    assert len(list(csv.DictReader(io.StringIO(capsys.readouterr().out)))) == 9
     assert cli.main(["duplicates", str(tmp_path), "--confidence", "2"]) == 2
     assert "from 0 to 1" in capsys.readouterr().err

@@ -11,9 +11,11 @@ from modeling_pianobind.checkpoint_pianobind import model_fingerprint
 from modeling_pianobind.index.facts import key_name, measured_tempo, parse_key, read_facts
 from modeling_pianobind.index.filters import Filters
 from modeling_pianobind.index.finder import Finder
-from modeling_pianobind.index.names import NameIndex, words_of
+from modeling_pianobind.index.names import NameIndex, titles, words_of
 from modeling_pianobind.index.table import FileRow, FileTable
+from modeling_pianobind.service.background_texts import music_texts
 from modeling_pianobind.service.calibration import FILE, Calibration
+from modeling_pianobind.service.examples import EXAMPLES
 from modeling_pianobind.service.query import Query, embed_query, parse_query, unknown_words
 
 PITCHES = {
@@ -131,12 +133,54 @@ def test_composers_of_a_metadata_file_are_searched(tmp_path, name):
             Finder(index, StandIn(), tmp_path).find("chopin")
 
 
+def test_filters_do_not_move_the_folder_in_which_metadata_is_sought(tmp_path):
+    rows = [
+        FileRow(str(tmp_path / name), name, "", np.eye(3, dtype=np.float32)[0], np.eye(3, dtype=np.float16)[:1],
+                np.array([[0.0, 20.0]]), facts=(seconds, 100.0, 0.0, 0.0))
+        for name, seconds in (("deep/a.mid", 60), ("deep/b.mid", 60), ("c.mid", 600))
+    ]  # fmt: skip
+    (tmp_path / "metadata.csv").write_text("file_name,Title,composer\ndeep/b.mid,Gymnopédie,Erik Satie\n")
+    short = Finder(EmbeddingIndex(table=FileTable.from_rows(rows)), StandIn(), filters=Filters.parse(minutes="-5"))
+    assert short.find("satie").hits[0].path.endswith("b.mid")
+    assert titles(tmp_path) == {"deep/b.mid": ("Gymnopédie", "Erik Satie")}
+
+
+def test_the_examples_titles_read_well():
+    found = titles(EXAMPLES)
+    assert len(found) == 50 and found["chopin-waltz-op-70-no-1.mid"] == ("Waltz, Op. 70 No. 1", "Frédéric Chopin")
+    for title, creator in found.values():
+        assert title and title[0].isupper() and "  " not in title and " = " not in title and "," not in creator
+
+
+def test_texts_are_parted_by_what_tells_them_apart_and_not_by_what_few_have():
+    random = np.random.default_rng(0)
+
+    def embed(texts):
+        rows = random.normal(0, 1, (len(texts), 40))
+        rows[:, 0] += np.where(np.arange(len(texts)) < len(music_texts()), 3.0, -3.0)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    found = Calibration.measure(embed, np.zeros((0, 40)))
+    assert abs(found.direction[0]) > 0.9 and (found.music[:, None] > found.other).mean() > 0.97
+    far = np.eye(40)[0]
+    assert found.understood(np.stack([far, -far])) == pytest.approx([1, 0], abs=0.01)
+
+
 def test_nonsense_fits_nothing_and_the_words_are_named(finder):
     found = finder.find("asdfgh")
     assert max(hit.fit for hit in found.hits) < 0.5
     (note,) = found.notes
     assert note == "nothing fits well: the model knows English descriptions of music, and not 'asdfgh'"
     assert not finder.find("sad").notes and finder.find("sad").hits[0].fit > 0.5
+
+
+def test_whatever_does_not_fit_is_told_what_the_model_knows(finder):
+    (note,) = finder.find("sausage").notes
+    assert "English descriptions of music, such as" in note and "does not read as one" in note
+    alike = EmbeddingIndex(table=FileTable.from_rows([row._replace(embedding=np.eye(3, dtype=np.float32)[2])
+                                                      for row in make_index(2).file_table.rows()]))  # fmt: skip
+    (note,) = Finder(alike, StandIn()).find("sad").notes
+    assert "no piece here stands out" in note and "English descriptions of music" in note
 
 
 def test_words_of_other_scripts_are_unknown():

@@ -54,6 +54,9 @@ def test_a_worker_killed_in_the_middle_loses_nothing(
     assert len(failures) == 1 and "bad.mid: the file ends within its header" in failures[0]
     whole, index = EmbeddingIndex.build(tiny_model, tiny_processor, large), EmbeddingIndex.load(tmp_path / "index")
     assert sorted(index.paths) == sorted(whole.paths) and len(index) == 30
+    assert dict(zip(index.file_table.paths, index.file_table.facts[:, 0].tolist(), strict=True)) == dict(
+        zip(whole.file_table.paths, whole.file_table.facts[:, 0].tolist(), strict=True)
+    )
     rows = [whole.paths.index(path) for path in index.paths]
     np.testing.assert_allclose(index.embeddings, whole.embeddings[rows], atol=1e-5)
     assert [failure.path for failure in index.failures] == [str(large / "bad.mid")]
@@ -75,7 +78,7 @@ def test_mistakes_are_one_line(tmp_path, capsys, corpus):
     (tmp_path / "empty").mkdir()
     for folder, output, reason in (
         (tmp_path / "missing", tmp_path / "x", "does not exist"),
-        (tmp_path / "empty", tmp_path / "x", "no MIDI file or recording"),
+        (tmp_path / "empty", tmp_path / "x", "there is no .mid"),
         (corpus, corpus, "something else than an index"),
     ):
         assert ray_job.main([str(folder), "--output", str(output)]) == 2

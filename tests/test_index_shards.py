@@ -8,10 +8,21 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from modeling_pianobind import EmbeddingIndex
-from modeling_pianobind.index.shards import in_shard, shard_folder
+from modeling_pianobind.index import ray_job
+from modeling_pianobind.index.shards import (
+    PARQUET_COLUMNS,
+    _row,
+    in_shard,
+    parquet_row,
+    shard_folder,
+    write_parquet_header,
+)
+from modeling_pianobind.index.storage import IndexMetadata
+from modeling_pianobind.index.table import FileTable
 
 
 @pytest.fixture(autouse=True)
@@ -178,3 +189,41 @@ class TestLaunchers:
         assert done.returncode == 0, done.stderr
         assert re.search(r"s: all 2 shards are there", done.stdout)
         assert hits(pianobind, tmp_path / "s") == hits(pianobind, whole)
+
+
+def test_the_parquet_files_of_a_job_hold_all_that_an_index_does_and_older_ones_less(
+    pianobind, corpus, tmp_path, whole
+):
+    made, output = EmbeddingIndex.load(whole), tmp_path / "job"
+    rows = [row._replace(names=f"Etude {number}") for number, row in enumerate(made.file_table.rows())]
+    index = EmbeddingIndex(made.fingerprint, FileTable.from_rows(rows))
+    rows = [parquet_row(row) for row in rows] + [parquet_row(rows[0], "bad")]
+    for columns in (PARQUET_COLUMNS, PARQUET_COLUMNS[:7]):
+        output.mkdir(exist_ok=True)
+        table = pyarrow.table({name: [row[name] for row in rows] for name in columns})
+        pyarrow.parquet.write_table(table, output / "0.parquet")
+        write_parquet_header(output, IndexMetadata(index.fingerprint, False, []))
+        loaded = EmbeddingIndex.load(output)
+        assert loaded.paths == index.paths and np.array_equal(loaded.embeddings, index.embeddings)
+        is_new = columns == PARQUET_COLUMNS
+        assert (loaded.names == index.names) == is_new
+        for name in ("facts", "pitches", "onsets", "measures"):
+            same = np.array_equal(getattr(loaded.file_table, name), getattr(index.file_table, name), equal_nan=True)
+            assert same == (is_new or name == "measures")
+        assert loaded.search(np.ones(24)) == index.search(np.ones(24))
+        status, _, err = pianobind("search", output, "calm", "--minutes", "0.1-")
+        assert status == 0 and ("an index of an older version has to be brought up to date" in err) != is_new
+
+
+def test_a_worker_of_a_job_gives_the_rows_of_an_index_and_a_line_for_a_bad_file(corpus, tiny_checkpoint, whole):
+    paths = list(EmbeddingIndex.load(whole).file_table.paths)
+    (corpus / "bad.mid").write_bytes(b"MThd")
+    batch = {"paths": [[os.fsencode(path)] for path in [*paths, corpus / "bad.mid"]]}
+    columns = ray_job.EmbedPieces(str(tiny_checkpoint), "cpu", solo_only=True)(batch)
+    assert tuple(columns) == PARQUET_COLUMNS and "bad.mid: the file ends within its header" in columns["error"][-1]
+    assert columns["error"][:-1] == [""] * len(paths)
+    rows = [_row({name: columns[name][row] for name in columns}) for row in range(len(paths))]
+    made, found = EmbeddingIndex.load(whole).file_table, FileTable.from_rows(rows)
+    assert found.hashes == list(made.hashes) and np.allclose(found.embeds, made.embeds, atol=1e-5)
+    for name in ("facts", "pitches", "onsets", "measures", "spans"):
+        assert np.array_equal(getattr(found, name), getattr(made, name), equal_nan=True)

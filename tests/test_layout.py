@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import modeling_pianobind
 from modeling_pianobind import embedding_pianobind as embedding
 from modeling_pianobind.index import folder_index
 
@@ -74,6 +75,15 @@ def test_arrows_go_one_way(folder, refused):
         if f"{imported}.".startswith(tuple(f"{name}." for name in refused))
     }
     assert found == set()
+
+
+def test_editors_see_the_names_that_are_loaded_when_they_are_used():
+    package = ROOT / "modeling_pianobind"
+    tree = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+    seen = {alias.asname: line.module for line in block.body for alias in line.names if alias.asname == alias.name}
+    assert seen == modeling_pianobind._HOMES
+    assert (package / "py.typed").is_file() and "py.typed" in (ROOT / "setup.cfg").read_text()
 
 
 def test_flat_modules_import_flat_modules_only():

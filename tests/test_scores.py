@@ -47,6 +47,14 @@ def two_measures(first: str = "", second: str = "", barline: str = "") -> str:
 
 REPEAT = '<barline location="right"><repeat direction="backward"/></barline>'
 SIMPLE = musicxml(two_measures(words("Andante") + dynamic("p"), dynamic("f"), REPEAT))
+TIMEWISE = (
+    SIMPLE.replace("score-partwise", "score-timewise")
+    .replace('<part id="P1">', "")
+    .replace("</part>", "")
+    .replace('number="1">', 'number="1"><part id="P1">')
+    .replace('number="2">', 'number="2"><part id="P1">')
+    .replace("</measure>", "</part></measure>")
+)
 KERN = "**kern\t**dynam\n*Ipiano\t*\n*M2/4\t*\n!!!OMD: Andante\n=1\t=1\n4c\tp\n4d\t.\n=2\t=2\n2ee\tf\n==\t==\n*-\t*-\n"
 ABC = "X:1\nT:Tune\nQ:1/4=76\nM:2/4\nL:1/4\nK:C\n!p!CD|!f!e2|\n"
 MEI = """<?xml version="1.0"?><mei xmlns="http://www.music-encoding.org/ns/mei" meiversion="5.0"><music><body><mdiv>
@@ -80,8 +88,8 @@ def test_a_score_is_read_with_tempo_words_dynamics_and_repeats():
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.musicxml", SIMPLE), ("a.xml", SIMPLE.encode("utf-16")), ("a.mxl", zipped(SIMPLE)), ("a.krn", KERN),
-     ("a.abc", ABC), ("a.mei", MEI)],
+    [("a.musicxml", SIMPLE), ("a.xml", SIMPLE.encode("utf-16")), ("b.xml", TIMEWISE), ("a.mxl", zipped(SIMPLE)),
+     ("a.krn", KERN), ("a.abc", ABC), ("a.mei", MEI)],
 )  # fmt: skip
 def test_every_format_gives_the_same_notes(name, content, tmp_path):
     path = tmp_path / name
@@ -107,6 +115,12 @@ def test_pedal_marks_become_pedal():
 )  # fmt: skip
 def test_tempo_words(text, beats):
     assert beats_of_words(text) == beats
+
+
+@pytest.mark.parametrize("tempo", ["0.0001", "0", "-60", "100000000"])
+def test_a_tempo_that_nobody_can_play_is_none(tempo):
+    notes = read_midi(musicxml(two_measures(f'<sound tempo="{tempo}"/>')).encode())
+    np.testing.assert_allclose(notes.onset, np.array([0, 1, 2]) * 0.6, atol=1e-3)
 
 
 def mark(text, at=0.0, what="dir", **more):
@@ -135,12 +149,23 @@ def test_a_hairpin_leads_to_the_next_dynamic():
     assert loud[6] == 100 and loud[7] == 84
 
 
+VOICE = '<score-part id="P2"><part-name>Voice</part-name></score-part>'
+SUNG = f'<part id="P2"><measure number="1">{ATTRIBUTES}{note("G", 5, 2)}</measure></part>'
+SONG = musicxml(two_measures(), parts=VOICE, more=SUNG)
+
+
 def test_piano_and_voice_give_the_piano_and_say_so():
-    voice = '<score-part id="P2"><part-name>Voice</part-name></score-part>'
-    sung = f'<part id="P2"><measure number="1">{ATTRIBUTES}{note("G", 5, 2)}</measure></part>'
-    with pytest.warns(UserWarning, match="its piano part is taken, without Voice"):
-        notes = read_midi(musicxml(two_measures(), parts=voice, more=sung).encode())
-    assert notes.pitch.tolist() == [60, 62, 76]
+    with pytest.warns(UserWarning, match="its piano part is taken, without Voice") as said:
+        notes = read_midi(SONG.encode())
+    assert notes.pitch.tolist() == [60, 62, 76] and len(said) == 1
+
+
+def test_solo_only_refuses_a_score_with_a_voice(tmp_path, recwarn):
+    (tmp_path / "song.musicxml").write_text(SONG)
+    for source in (SONG.encode(), tmp_path / "song.musicxml", read_score(SONG.encode())):
+        with pytest.raises(ValueError, match="not for a piano alone, it has a part for Voice; leave it out"):
+            read_midi(source, solo_only=True)
+    assert len(read_midi(SIMPLE.encode(), solo_only=True)) == 6 and not recwarn.list
 
 
 BOMB = zipped(SIMPLE[:-20] + " " * (30 << 20))
@@ -162,7 +187,7 @@ BAD = {
     "other.xml": ("<?xml version='1.0'?><!-- <mei> --><svg><note/></svg>", "this XML is not a score .it holds <svg>"),
     "cut.musicxml": (SIMPLE[: len(SIMPLE) // 2], "XML is damaged or cut off"),
     "empty.mei": ("", "the file is empty"),
-    "text.abc": ("no music here", "no MusicXML, MEI, Humdrum or ABC"),
+    "text.abc": ("no music here", "not MusicXML, MEI, Humdrum or ABC"),
     "silent.musicxml": (musicxml(""), "silent.musicxml: "),
     "violin.musicxml": (musicxml(two_measures(), "Violin I"), "parts for Violin I"),
     "song.musicxml": (musicxml(two_measures(), "Soprano"), "voices alone .Soprano"),

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from modeling_pianobind import EmbeddingIndex
+from modeling_pianobind import EmbeddingIndex, cli, score_pianobind
 from modeling_pianobind.commands.output import as_csv, as_json, as_table
 from modeling_pianobind.index import storage
 from modeling_pianobind.index.build import FolderContent, embed_folder
@@ -81,6 +81,41 @@ def test_bars_are_printed_of_scores_alone():
     assert (score["start_measure"], score["end_measure"], score["fit"]) == (1, 8, 0.9)
     assert "start_measure" not in midi
     assert as_csv(hits).splitlines()[1:] == ["1,0.5,a.xml,0.0,20.0,0.9,1,8", "2,0.4,b.mid,0.0,20.0,0.8,,"]
+
+
+def test_a_score_with_a_voice_is_in_an_index_unless_solo_only_refuses_it(tmp_path, tiny_checkpoint, capsys):
+    pytest.importorskip("verovio")
+    from .test_scores import SIMPLE, SONG
+
+    music, output = tmp_path / "music", tmp_path / "index"
+    music.mkdir()
+    (music / "solo.musicxml").write_text(SIMPLE)
+    (music / "song.musicxml").write_text(SONG)
+    command = ["index", str(music), "--output", str(output), "--checkpoint", str(tiny_checkpoint)]
+    for solo_only, pieces in ((False, 2), (True, 1), (False, 2)):
+        assert cli.main(command + ["--solo-only"] * solo_only) == (2 if solo_only else 0)
+        out, err = capsys.readouterr()
+        assert f"{pieces} pieces" in out and ("it has a part for Voice" in err) == solo_only
+    index = EmbeddingIndex.load(output)
+    chosen, _ = Filters.parse(solo_only=True).select(index)
+    assert [index.path(piece) for piece in chosen] == [str(music / "solo.musicxml")]
+
+
+def test_indexing_reads_a_score_once(tmp_path, tiny_model, tiny_processor, monkeypatch):
+    pytest.importorskip("verovio")
+    from .test_scores import ABC
+
+    (tmp_path / "tune.abc").write_text(ABC)
+    read, ask = [], score_pianobind._ask
+    monkeypatch.setattr(score_pianobind, "_ask", lambda *given: read.append(given) or ask(*given))
+    index = EmbeddingIndex.build(tiny_model, tiny_processor, tmp_path)
+    (row,) = index.file_table.rows()
+    assert len(read) == 1
+    assert (
+        row.facts[0] == pytest.approx(4 * 60 / 76, abs=0.3)
+        and row.measures.tolist() == [[1, 2]]
+        and len(row.notes) == 3
+    )
 
 
 def test_facts_of_a_score_are_those_of_its_notes(tmp_path):

@@ -30,7 +30,7 @@ from .loop.emotion_fit import LISTENERS, fit_emotion
 from .loop.linear_heads import LinearRegressor, scaled
 
 COVERED = 0.8  # share of graded pieces that an interval holds
-GRADE_RIDGE = 1.0  # of the line from levels to grades, which few pieces draw
+GRADE_RIDGE = 1.0  # pieces at the mean that count beside the graded ones
 
 
 def fit_difficulty(levels: HeadPieces, graded: HeadPieces) -> tuple[DifficultyHead, float]:
@@ -54,7 +54,7 @@ def fit_difficulty(levels: HeadPieces, graded: HeadPieces) -> tuple[DifficultyHe
 
 
 def _line(level, grades):
-    return Ridge(GRADE_RIDGE).fit(level, grades)
+    return Ridge(GRADE_RIDGE * level.var()).fit(level, grades)
 
 
 def fit(checkpoint: Path, corpus: PackedCorpus, output: Path, cache: Path | None, adversarial: float) -> None:

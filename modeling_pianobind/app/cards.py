@@ -4,7 +4,7 @@ import html
 
 import numpy as np
 
-from .library import Library, View
+from .library import Answer, Library, View
 
 MAP_WIDTH, MAP_HEIGHT, MAP_MARGIN = 400, 300, 26
 MAP_POINTS = 1_000  # more points overlap, and are slow to draw
@@ -23,17 +23,22 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
-def results(views: list[View], thumbs: dict[str, str] | None = None) -> str:
-    """The cards of a search, best first.
+def results(answer: Answer, thumbs: dict[str, str] | None = None) -> str:
+    """The cards of a search, best first, below what has to be said about them.
 
     Args:
         thumbs (`dict[str, str]`, *optional*): "more" or "less" for the keys of pieces that got a thumb.
     """
-    if not views:
-        return '<p class="pb-empty">Nothing else is in this corpus.</p>'
     thumbs = thumbs or {}
-    cards = "".join(card(view, rank, thumb=thumbs.get(view.key, "")) for rank, view in enumerate(views, 1))
-    return f'<section class="pb-results" aria-label="Pieces found">{cards}</section>'
+    notes = "".join(f'<p class="pb-note" role="status">{escaped(_sentence(note))}</p>' for note in answer.notes)
+    if not answer.views:
+        return notes or '<p class="pb-empty">Nothing else is in this corpus.</p>'
+    cards = "".join(card(view, rank, thumb=thumbs.get(view.key, "")) for rank, view in enumerate(answer.views, 1))
+    return f'{notes}<section class="pb-results" aria-label="Pieces found">{cards}</section>'
+
+
+def _sentence(note: str) -> str:
+    return f"{note[:1].upper()}{note[1:].removesuffix('.')}."
 
 
 def card(view: View, rank: int | None = None, action: bool = True, thumb: str | None = None) -> str:
@@ -46,8 +51,11 @@ def card(view: View, rank: int | None = None, action: bool = True, thumb: str | 
     """
     title, length = escaped(view.title), "" if view.seconds is None else f" · {clock(view.seconds)}"
     score = ""
-    if view.score is not None:
-        score = f'<span class="pb-score" title="cosine with what you asked for">{view.score:.2f}</span>'
+    if view.fit is not None:
+        score = (
+            f'<span class="pb-score" title="how well it fits what you asked for; cosine {view.score:.2f}">'
+            f"{round(100 * view.fit)}%</span>"
+        )
     like = (
         f'<button type="button" class="pb-button" data-ask="like" data-key="{escaped(view.key)}" '
         f'aria-label="More like {title}, but …">More like this, but …</button>'

@@ -3,22 +3,23 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from ..gate_pianobind import Limits
 from ..index.alignment import Example
 from ..index.duplicates import DEFAULT_CONFIDENCE
+from ..index.filters import Filters
 from ..index.finder import Finder
 from ..index.folder_index import Collection
-from ..index.names import display_names
+from ..index.names import common_folder, display_names, titles
 from ..index.note_alignment import NoteLine, confidences
 from ..inputs_pianobind import SCORE_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.beside import path_beside
 from ..service.checkpoint import Checkpoint
-from ..service.errors import UserError
-from ..service.examples import titles
+from ..service.errors import UserError, user_errors
 from ..service.piece_heads import EmotionHead
 from .music import Midi, Recording, excerpt_around, flac, open_music
 from .piano_roll import draw_moods, draw_roll
@@ -26,6 +27,7 @@ from .score_page import page_html, score_page
 from .uploads import Uploads
 
 TAGS_SHOWN = 5
+FILTERS_KEPT = 8  # finders of so many settings of the filters are kept
 AXIS_LABELS = 2  # words at each end of a map's axis
 
 
@@ -44,6 +46,7 @@ class View:
         tags (`list[tuple[str, float]]`): label, and how far it stands out: 1 for the label that fits best, 0 for the
             middle one of all labels.
         score (`float` or None): cosine with the query.
+        fit (`float` or None): 0 to 1, how well it fits; see `Hit`.
         problem (`str`): why there is no roll.
         has_score (`bool`): whether a score of it can be shown.
     """
@@ -59,8 +62,22 @@ class View:
     moods: str = ""
     tags: list | tuple = ()
     score: float | None = None
+    fit: float | None = None
     problem: str = ""
     has_score: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a search of the page found.
+
+    Attributes:
+        views (`list[View]`): best first.
+        notes (`list[str]`): what a person should know about them, such as that nothing fits well.
+    """
+
+    views: list[View]
+    notes: list[str]
 
 
 class Library:
@@ -77,16 +94,19 @@ class Library:
     """
 
     def __init__(self, path, checkpoint: Checkpoint, instrument, limits: Limits | None = None):
-        self.index, self.failures = Collection(path, checkpoint).open()
+        collection = Collection(path, checkpoint)
+        self.index, self.failures = collection.open()
         if not len(self.index):
             raise UserError(f"{path}: there is no piece in it that can be read; give another folder or index")
         self.checkpoint, self.instrument, self.limits = checkpoint, instrument, limits or Limits()
-        self.uploads, self.finder = Uploads(), Finder(self.index, checkpoint)
-        self.paths = self.index.paths
+        self.uploads, self.paths = Uploads(), self.index.paths
+        folder = common_folder(self.paths) if collection.saved is not None else path
+        self._finder = lru_cache(FILTERS_KEPT)(lambda filters: Finder(self.index, checkpoint, folder, filters=filters))
         self._scores = [number for number, path in enumerate(self.paths) if path.lower().endswith(SCORE_EXTENSIONS)]
         self._scores_of: dict[str, int | None] = {}
         self._number = {path: number for number, path in enumerate(self.paths)}
-        self._names = display_names(self.paths, titles(path))
+        with user_errors(path):
+            self._names = display_names(self.paths, folder, titles(folder) if folder else {})
         emotion_file = path_beside(checkpoint.name, EmotionHead.file)
         self._emotion = EmotionHead.load(emotion_file, checkpoint.weights_fingerprint)
         self.labels, self._label_embeds = label_embeddings(checkpoint.embed_text)
@@ -99,21 +119,27 @@ class Library:
         """Title and subtitle of a piece."""
         return self._names[number]
 
-    def search(
+    def search(self, words: str, example: str = "", text_weight: float = 0.5, top_k: int = 8) -> list[View]:
+        """The pieces that fit best among all; see `answer`."""
+        return self.answer(words, example, text_weight, top_k=top_k).views
+
+    def answer(
         self,
         words: str,
         example: str = "",
         text_weight: float = 0.5,
+        filters: dict[str, str] | None = None,
         top_k: int = 8,
         more: Sequence[str] = (),
         less: Sequence[str] = (),
-    ) -> list[View]:
+    ) -> Answer:
         """The pieces that fit best, best first; a piece that serves as the example is left out.
 
         Args:
             words (`str`): a description, or "".
             example (`str`): key of a piece or upload, or "".
             text_weight (`float`): 0 to 1, the weight of the words; the example has the rest.
+            filters (`dict[str, str]`, *optional*): what `Filters.parse` takes, as people write it.
             more, less (each `Sequence[str]`): keys of pieces that got a thumb up or down; see `refine`.
         Raises:
             UserError: there is neither, or one of them cannot be taken.
@@ -129,22 +155,24 @@ class Library:
             side: [self.example(key).embedding for key in keys] for side, keys in (("more", more), ("less", less))
         }
         try:
-            hits = self.finder.find(words or None, like, top_k + 1, weight, **thumbs).hits
-        except ValueError as error:  # thumbs up and down for the same music in two files
-            raise UserError(f"{error}") from error
-        wanted = [hit for hit in hits if str(self._number[hit.path]) != example][:top_k]
+            finder = self._finder(Filters.parse(**filters or {}))
+            found = finder.find(words or None, like, top_k + 1, weight, **thumbs)
+        except ValueError as error:  # a filter, or thumbs up and down for the same music
+            raise UserError(error) from error
         views = []
-        for hit in wanted:
+        for hit in [hit for hit in found.hits if str(self._number[hit.path]) != example][:top_k]:
             window = None if hit.start_seconds is None else (hit.start_seconds, hit.end_seconds)
-            views.append(self.view(str(self._number[hit.path]), window, hit.score))
-        return views
+            view = self.view(str(self._number[hit.path]), window)
+            view.score, view.fit = hit.score, hit.fit
+            views.append(view)
+        return Answer(views, found.notes)
 
     def example(self, key: str) -> Example:
         """A piece or upload, to search by."""
         number = self._piece(key)
         return self.uploads.get(key).example if number is None else self.index.example(number)
 
-    def view(self, key: str, window: tuple[float, float] | None = None, score: float | None = None) -> View:
+    def view(self, key: str, window: tuple[float, float] | None = None) -> View:
         """A piece or upload as the page shows it.
 
         Raises:
@@ -152,7 +180,7 @@ class Library:
         """
         number = self._piece(key)
         title, subtitle = (self.uploads.get(key).name, "your file") if number is None else self._names[number]
-        view = View(key, title, subtitle, window=window, score=score, tags=self._tags(self.example(key).embedding))
+        view = View(key, title, subtitle, window=window, tags=self._tags(self.example(key).embedding))
         try:
             music = self._music(key)
             excerpt = excerpt_around(music.seconds, window)
@@ -252,4 +280,4 @@ def _lay_out(embeds: np.ndarray, labels, label_embeds) -> tuple[np.ndarray, dict
     return 0.5 * ranks + 0.5 * scaled, words
 
 
-__all__ = ["Library", "View"]
+__all__ = ["Answer", "Library", "View"]

@@ -10,12 +10,15 @@ from pathlib import Path
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
 import gradio as gr
+import httpx
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ..gate_pianobind import BusyError, Gate
+from ..index.facts import KEYS
+from ..index.filters import KINDS
 from ..inputs_pianobind import EXTENSIONS
 from ..service.errors import UserError
 from ..service.examples import DEMO_QUERIES
@@ -25,6 +28,7 @@ from .uploads import read_upload
 
 UPLOADS_SWEPT_SECONDS = (60, 300)  # how often gradio's copies on disk are looked at, and the age that they may reach
 WORDS = {"label": "Describe the music", "placeholder": "slow, rainy, late at night"}
+FILTERS = ("tempo", "key", "minutes", "kind")  # in the order of their fields
 STEERING = {"label": "More like this, but …", "placeholder": "calmer, slower, as a waltz"}
 # What was clicked in the HTML goes to Python as an event with `ask` and `key`.
 ASKING = """element.addEventListener("click", (event) => {
@@ -35,7 +39,7 @@ ASKING = """element.addEventListener("click", (event) => {
 
 def build_page(library: Library, page: "Handlers") -> gr.Blocks:
     """Makes the page of a library; `launch` starts it."""
-    first, limits = library.search(DEMO_QUERIES[0]), library.limits
+    first, limits = library.answer(DEMO_QUERIES[0]), library.limits
 
     with gr.Blocks(title="PianoBind", analytics_enabled=False, delete_cache=UPLOADS_SWEPT_SECONDS) as blocks:
         example, thumbs = gr.State(""), gr.State({})
@@ -46,6 +50,14 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
                     DEMO_QUERIES[0], **WORDS, max_length=limits.characters, submit_btn="Search", elem_id="words"
                 )
                 phrases = gr.HTML(_phrases(), js_on_load=ASKING)
+                with gr.Accordion("Filters, measured from the notes", open=False, elem_id="filters"), gr.Row():
+                    any_key, any_kind = [("any", ""), *((key, key) for key in KEYS)], [("any", ""), *KINDS]
+                    filters = [
+                        gr.Textbox("", label="Beats a minute", placeholder="110-130", max_length=20, min_width=120),
+                        gr.Dropdown(any_key, value="", label="Key", min_width=120),
+                        gr.Textbox("", label="Minutes", placeholder="2-5", max_length=20, min_width=120),
+                        gr.Dropdown(any_kind, value="", label="Kind", min_width=120),
+                    ]
                 file = gr.File(
                     label=f"or MIDI, a score or a recording, up to {limits.minutes:g} min",
                     file_types=list(EXTENSIONS),
@@ -56,18 +68,20 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
                 share = gr.Slider(0, 1, 0.5, step=0.05, label="What the words weigh beside the example", visible=False)
                 found = gr.HTML(results(first), js_on_load=ASKING, elem_id="results")
             with gr.Column(scale=2, min_width=320, elem_classes="pb-side"):
-                chart = gr.HTML(corpus_map(library, first), js_on_load=ASKING, elem_id="map")
+                chart = gr.HTML(corpus_map(library, first.views), js_on_load=ASKING, elem_id="map")
                 shown = gr.HTML("", visible=False, js_on_load=ASKING, elem_id="shown")
 
-        request, hits = [words, example, share], [found, chart]
+        request, hits = [words, example, share, *filters], [found, chart]
         whole = [words, example, share, like, *hits]
         events = [
             (words.submit, page.search, request, hits, "search"),
-            (share.release, page.weigh, [*request, thumbs], hits, None),
-            (phrases.click, page.phrase, None, whole, None),
-            (file.upload, page.upload, file, whole, "upload"),
+            (share.release, page.search, [*request, thumbs], hits, None),
+            *((field.submit, page.search, [*request, thumbs], hits, None) for field in (filters[0], filters[2])),
+            *((field.input, page.search, [*request, thumbs], hits, None) for field in (filters[1], filters[3])),
+            (phrases.click, page.phrase, filters, whole, None),
+            (file.upload, page.upload, [file, *filters], whole, "upload"),
             (found.click, page.chosen, [*request, thumbs], [*whole, thumbs], None),
-            *((cards.click, page.like, None, whole, None) for cards in (shown, like)),
+            *((cards.click, page.like, filters, whole, None) for cards in (shown, like)),
             (chart.click, page.show, None, shown, None),
         ]
         for asks in (words.submit, phrases.click, file.upload, shown.click, like.click):  # thumbs are for one search
@@ -97,54 +111,53 @@ class Handlers:
         limits = library.limits
         self.library, self.gate = library, Gate(limits.running, limits.waiting, limits.patience_seconds)
 
-    def search(self, words, example, share):
-        return self._answer(lambda: self._found(words, example, share))
+    def search(self, words, example, share, tempo="", key="", minutes="", kind="", thumbs=None):
+        return self._answer(lambda: self._found(words, example, share, (tempo, key, minutes, kind), thumbs))
 
-    def phrase(self, event: gr.EventData):
+    def phrase(self, tempo, key, minutes, kind, event: gr.EventData):
         """One of the phrases was clicked."""
         number = str(getattr(event, "key", ""))
         words = DEMO_QUERIES[int(number)] if number in map(str, range(len(DEMO_QUERIES))) else DEMO_QUERIES[0]
-        return self._answer(lambda: self._whole(words, ""))
+        return self._answer(lambda: self._whole(words, "", (tempo, key, minutes, kind)))
 
-    def like(self, event: gr.EventData):
+    def like(self, tempo, key, minutes, kind, event: gr.EventData):
         """A card's button was clicked: the piece becomes the example, or goes."""
-        key = "" if getattr(event, "ask", "") == "clear" else str(getattr(event, "key", ""))
-        return self._answer(lambda: self._whole("" if key else DEMO_QUERIES[0], key))
+        piece = "" if getattr(event, "ask", "") == "clear" else str(getattr(event, "key", ""))
+        asked = tempo, key, minutes, kind
+        return self._answer(lambda: self._whole("" if piece else DEMO_QUERIES[0], piece, asked))
 
-    def weigh(self, words, example, share, thumbs):
-        """The slider was moved."""
-        return self._answer(lambda: self._found(words, example, share, thumbs))
-
-    def chosen(self, words, example, share, thumbs, event: gr.EventData):
+    def chosen(self, words, example, share, tempo, key, minutes, kind, thumbs, event: gr.EventData):
         """A button of a result was clicked: a thumb, which moves the search, or it becomes the example."""
-        ask, key = getattr(event, "ask", ""), str(getattr(event, "key", ""))
+        ask, piece = getattr(event, "ask", ""), str(getattr(event, "key", ""))
+        asked = tempo, key, minutes, kind
         if ask not in ("more", "less"):
-            return (*self.like(event), {})
-        given = {one: side for one, side in (thumbs or {}).items() if one != key}
-        if (thumbs or {}).get(key) != ask:  # a second click takes it back
-            given[key] = ask
-        found, chart = self._answer(lambda: self._found(words, example, share, given))
+            return (*self.like(*asked, event), {})
+        given = {one: side for one, side in (thumbs or {}).items() if one != piece}
+        if (thumbs or {}).get(piece) != ask:  # a second click takes it back
+            given[piece] = ask
+        found, chart = self._answer(lambda: self._found(words, example, share, asked, given))
         return (*[gr.skip()] * 4, found, chart, given)
 
     def show(self, event: gr.EventData):
         """A point of the map was clicked."""
         return self._answer(lambda: gr.HTML(card(self.library.view(str(getattr(event, "key", "")))), visible=True))
 
-    def upload(self, path):
+    def upload(self, path, tempo="", key="", minutes="", kind=""):
         def embed():
             upload = read_upload(path, self.library.checkpoint.embed_file, self.library.limits)
-            return self._whole("", self.library.uploads.keep(upload))
+            return self._whole("", self.library.uploads.keep(upload), (tempo, key, minutes, kind))
 
         return self._answer(embed)
 
-    def _found(self, words, example, share=0.5, thumbs=None):
+    def _found(self, words, example, share, asked, thumbs=None):
+        filters = {name: str(text or "") for name, text in zip(FILTERS, asked, strict=True)}
         given = thumbs or {}
         sides = {side: [key for key, one in given.items() if one == side] for side in ("more", "less")}
-        views = self.library.search(words, example, share, **sides)
-        return results(views, given), corpus_map(self.library, views, example)
+        answer = self.library.answer(words, example, share, filters, **sides)
+        return results(answer, given), corpus_map(self.library, answer.views, example)
 
-    def _whole(self, words, key):
-        found, chart = self._found(words, key)
+    def _whole(self, words, key, asked):
+        found, chart = self._found(words, key, 0.5, asked)
         like = gr.HTML(example_card(self.library.view(key)) if key else "", visible=bool(key))
         box = gr.Textbox(value=words, **(STEERING if key else WORDS))
         return box, key, gr.Slider(value=0.5, visible=bool(key)), like, found, chart
@@ -203,31 +216,38 @@ def launch(library: Library, host: str | None = None, port: int | None = None, b
         The page, whose `local_url` says where it is and whose `close()` stops it.
     Raises:
         OSError: the port is taken.
+        ValueError: gradio, which looks at its page first, cannot reach it.
     """
+    for name in ("no_proxy", "NO_PROXY"):  # gradio's look at its own page
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost")))
     if "GRADIO_TEMP_DIR" not in os.environ:  # uploads are in a temporary folder that is removed at exit
         os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="pianobind-")
         atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
     handlers, here = Handlers(library), Path(__file__).parent
     blocks = build_page(library, handlers)
-    blocks.launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        prevent_thread_lock=True,
-        show_error=False,  # unexpected errors, whose text may name folders
-        quiet=True,
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-        max_file_size=round(library.limits.file_megabytes * 2**20),
-        theme=_theme(),
-        css=(here / "page.css").read_text(encoding="utf-8"),
-        head=f"<script>{(here / 'page.js').read_text(encoding='utf-8')}</script>",
-        app_kwargs={"routes": [Route("/audio/{key}.flac", handlers.audio), Route("/score/{key}", handlers.score)]},
-    )
+    try:
+        blocks.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            prevent_thread_lock=True,
+            show_error=False,  # unexpected errors, whose text may name folders
+            quiet=True,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            mcp_server=False,
+            pwa=False,
+            max_file_size=round(library.limits.file_megabytes * 2**20),
+            theme=_theme(),
+            css=(here / "page.css").read_text(encoding="utf-8"),
+            head=f"<script>{(here / 'page.js').read_text(encoding='utf-8')}</script>",
+            app_kwargs={"routes": [Route("/audio/{key}.flac", handlers.audio), Route("/score/{key}", handlers.score)]},
+        )
+    except httpx.HTTPError as error:
+        blocks.close()
+        raise ValueError(str(error)) from error
     print(f"PianoBind: {blocks.local_url} ({len(library)} pieces; Ctrl-C stops it)", flush=True)
     if blocking:
         blocks.block_thread()

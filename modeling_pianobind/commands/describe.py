@@ -61,7 +61,7 @@ def run(args) -> int:
     if args.csv:
         from ..index.facts import read_facts
 
-        facts, _ = read_facts(args.path, file.spans)
+        facts, _ = read_facts(args.path, file.spans, file.reading)
         sys.stdout.write(csv_text(COLUMNS, [_row(args.path, ranked, facts)]))
     else:
         for label, score in ranked:

@@ -13,14 +13,13 @@ import numpy as np
 from ..index.embedding_index import EmbeddingIndex
 from ..index.folder_index import Collection
 from ..index.layout import Layout, lay_out
-from ..index.names import display_names
+from ..index.names import common_folder, display_names, titles
 from ..index.note_alignment import NoteLine
 from ..index.storage import replace_file
 from ..inputs_pianobind import gives_notes
 from ..labels_pianobind import label_embeddings
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
-from ..service.examples import titles
 
 SUFFIXES = (".html", ".png")
 MOST_PIECES = 10_000  # t-SNE of more takes very long, and a page of more is slow
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         if target.suffix.lower() == ".png":
             content = picture(layout)
         else:
-            content = page(index, chosen.tolist(), layout, target.parent, titles(args.path)).encode()
+            content = page(index, chosen.tolist(), layout, target.parent).encode()
     with user_errors(target, writing=True):
         replace_file(target, content)
     print(f"{target}: {len(chosen)} pieces in {len(layout.names)} clusters")
@@ -67,16 +66,16 @@ def run(args: argparse.Namespace) -> int:
     return 2 if failures else 0
 
 
-def page(index: EmbeddingIndex, pieces: list[int], layout: Layout, folder, known: dict) -> str:
+def page(index: EmbeddingIndex, pieces: list[int], layout: Layout, folder) -> str:
     """The map as one HTML page without any reference to a network.
 
     Args:
         pieces (`list[int]`): places in `index.paths`, one for each row of the layout.
         folder: where the page will lie; addresses of files are relative to it.
-        known (`dict`): titles and creators of files, as `titles` gives them.
     """
     paths = [index.path(piece) for piece in pieces]
-    names = display_names(paths, known)
+    common = common_folder(index.paths)
+    names = display_names(paths, common, titles(common) if common else {})
     rows = []
     for row, (piece, path) in enumerate(zip(pieces, paths, strict=True)):
         notes = NoteLine.of(index.example(piece).notes) if gives_notes(path) else None

@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..index.embedding_index import Hit
 
@@ -41,11 +42,12 @@ def m3u8_text(entries: Sequence[tuple[str, float | None, float | None]]) -> str:
     """A playlist of paths, each with its length and where it begins, in seconds; None where that is not known."""
     lines = ["#EXTM3U"]
     for path, seconds, start_seconds in entries:
-        length = -1 if seconds is None else round(seconds)
-        lines.append(f"#EXTINF:{length},{os.path.splitext(os.path.basename(path))[0]}")
+        path = os.path.abspath(path)
+        name = " ".join(os.path.splitext(os.path.basename(path))[0].split())
+        lines.append(f"#EXTINF:{-1 if seconds is None else round(seconds)},{name}")
         if start_seconds:
             lines.append(f"#EXTVLCOPT:start-time={start_seconds:g}")
-        lines.append(os.path.abspath(path))
+        lines.append(Path(path).as_uri() if set(path) & {"\n", "\r"} else path)  # an entry is one line
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -1,7 +1,7 @@
 """The files below a folder -> their embeddings: scan, hash, embed what changed, keep what succeeded.
 
-Nothing is lost: a file that cannot be read stops no other, and what is done is handed over to be saved every minute,
-and when Ctrl-C stops the work.
+Nothing is lost: a file that cannot be read stops no other, and what is done is handed over to be saved every half
+minute, and when Ctrl-C stops the work.
 """
 
 import os
@@ -29,8 +29,10 @@ from .note_alignment import NoteLine
 from .shards import in_shard
 from .table import NO_STAMP, Failure, FileRow
 
-SAVE_SECONDS = 45.0  # between two saves of work in progress; with the time of a save, no more than a minute is lost
-SAVE_SHARE = 0.1  # of the time, that saving a large index over and over may take
+# From the begin of a save of work in progress to that of the next. A kill costs no more than these and the time of a
+# save: at most a minute, unless the index is so large, or the machine so busy, that a save takes half a minute.
+SAVE_SECONDS = 30.0
+SAVE_SHARE = 0.5  # of the time, that saving a huge index over and over may take
 # A file that changed just before it was stamped may change again within the same tick of its file system's clock.
 SETTLED_SECONDS = 2.0
 
@@ -74,7 +76,7 @@ def embed_folder(
         previous (`FolderContent`): what the same checkpoint made in the same way.
         embed: takes a list of paths, yields `(position, EmbeddedFile)`; called only if there is work, so that a
             caller may load the model in it.
-        save (*optional*): called with what is done, every minute and when Ctrl-C stops the work.
+        save (*optional*): called with what is done, every half minute and when Ctrl-C stops the work.
         shard (`tuple[int, int]`, *optional*): number, from 1, and count: embed only this share of the pieces.
         solo_only (`bool`): whether `embed` refuses MIDI of several instruments.
         watch (`Watch`, *optional*): is called with the progress.
@@ -84,13 +86,16 @@ def embed_folder(
         ValueError: there is no music below the folder.
         OSError: the folder cannot be listed.
     """
-    paths = list_files(folder)
+    refused: list[OSError] = []
+    paths = list_files(folder, refused)
     if not paths:
         raise ValueError(f"{folder}: there is no {' '.join(EXTENSIONS)} file in it; give a folder with music.")
     if shard is not None:
         paths = [path for path in paths if in_shard(piece_of(path), folder, *shard)]
+        refused = [error for error in refused if in_shard(error.filename, folder, *shard)]
     watch = watch or Watch()
     state = _scan(paths, previous, solo_only, watch)
+    state.failures += [Failure(error.filename, explain(error.filename, error)) for error in refused]
     watch.begin("embedded", len(state.changed))
     saved_at, pause = time.monotonic(), SAVE_SECONDS
     try:
@@ -99,8 +104,7 @@ def embed_folder(
             watch.step()
             if save is not None and (begun := time.monotonic()) - saved_at > pause:
                 save(state.content())
-                saved_at = time.monotonic()
-                pause = max(SAVE_SECONDS, (saved_at - begun) / SAVE_SHARE)
+                saved_at, pause = begun, max(SAVE_SECONDS, (time.monotonic() - begun) / SAVE_SHARE)
     except KeyboardInterrupt:
         if save is not None:
             save(state.content())
@@ -148,7 +152,7 @@ class _State:
         else:
             windows = file.windows.astype(np.float16)
             row = FileRow(path, piece_of(path), self.hashes[path], file.embedding, windows, file.spans)
-            facts, names = read_facts(path, file.spans)
+            facts, names = read_facts(path, file.spans, file.reading)
             row = row._replace(notes=NoteLine.of(file.notes), measures=file.measures)
             self.rows[path] = row._replace(stamp=self.settled(path), facts=facts, names=names)
 

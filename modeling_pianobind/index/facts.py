@@ -8,13 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import soundfile
 
-from ..inputs_pianobind import gives_notes
+from ..inputs_pianobind import SCORE_EXTENSIONS, gives_notes
 from ..notes_pianobind import PianoNotes, notes_from_score, other_instruments, score_from
+from ..score_pianobind import ScoreReading, read_score
 from ..standard_midi_pianobind import tick_clock
 
 KEY_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 SAME_TONICS = {"d flat": 1, "d sharp": 3, "g flat": 6, "g sharp": 8, "a sharp": 10, "c flat": 11, "e sharp": 5}
 MODES = ("major", "minor")
+KEYS = tuple(f"{tonic} {mode}" for mode in MODES for tonic in KEY_NAMES)  # by their number in `FileFacts`
 MAX_WEIGHT_SECONDS = 2.0  # longest duration that weighs a note in the key histogram
 # A piece lies on the grid of its file's beats where most onsets do: of notes at random times, not even half do.
 GRID_STEPS, GRID_TOLERANCE_BEATS, GRID_SHARE = (4, 3), 0.02, 0.8
@@ -31,7 +33,7 @@ class FileFacts(NamedTuple):
         seconds (`float`): its length.
         tempo (`float`): beats a minute.
         key (`float`): 0 to 11 for C to B major, 12 to 23 for C to B minor.
-        other_tracks (`float`): tracks of other instruments, which were left out.
+        other_tracks (`float`): tracks of other instruments, or sung parts of a score, which were left out.
     """
 
     seconds: float
@@ -40,24 +42,28 @@ class FileFacts(NamedTuple):
     other_tracks: float = 0.0
 
 
-def read_facts(path, spans: np.ndarray) -> tuple[FileFacts, str]:
+def read_facts(path, spans: np.ndarray, reading: ScoreReading | None = None) -> tuple[FileFacts, str]:
     """Reads the facts of a file, and the names in it, on one line.
 
     Args:
         path: of a file that was embedded.
         spans (`np.ndarray` of shape `(windows, 2)`): its windows in seconds, at least one.
+        reading (`ScoreReading`, *optional*): what was read of it already.
     """
     try:
         if not gives_notes(path):
             return FileFacts(float(spans.max())), _tags(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said when the file was embedded
-            score = score_from(path, str(path))
+            if reading is None and str(path).lower().endswith(SCORE_EXTENSIONS):
+                reading = read_score(path)
+            score = score_from(reading or path, str(path))
             notes = notes_from_score(score, str(path))
     except (OSError, ValueError):  # a file without readable facts keeps its embedding
         return FileFacts(float(spans.max())), ""
     names = " ".join(dict.fromkeys(track.name for track in score.tracks if len(track.notes)))
-    facts = FileFacts(notes.seconds, tempo_of(notes, score), key_of(notes), len(other_instruments(score)))
+    others = reading.voices if reading else other_instruments(score)
+    facts = FileFacts(notes.seconds, tempo_of(notes, score), key_of(notes), len(others))
     return facts, _line(names)
 
 
@@ -150,10 +156,11 @@ def parse_key(text: str) -> int:
 
 def key_name(key: float) -> str:
     """The name of a key of `FileFacts`; "" where it is not known."""
-    return "" if math.isnan(key) else f"{KEY_NAMES[int(key) % 12]} {MODES[int(key) // 12]}"
+    return "" if math.isnan(key) else KEYS[int(key)]
 
 
 __all__ = [
+    "KEYS",
     "KEY_NAMES",
     "FileFacts",
     "key_name",

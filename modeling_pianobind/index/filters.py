@@ -22,7 +22,7 @@ class Filters:
         minutes (`tuple[float, float]`): length, shortest and longest.
         key (`int` or None): as in `FileFacts`.
         kind (`str` or None): "midi", "score" or "audio".
-        solo_only (`bool`): leave out MIDI files that hold other instruments too.
+        solo_only (`bool`): leave out MIDI files with other instruments, and scores with voices.
     """
 
     tempo: tuple[float, float] = EVERY
@@ -79,9 +79,10 @@ class Filters:
             begin += len(shard)
         note = ""
         if unknown:
+            left_out = "piece is left out" if unknown == 1 else "pieces are left out"
             note = (
-                f"{unknown} pieces are left out, since their tempo, key or length is not known (recordings have no "
-                "notes; an index of an older version has to be brought up to date)"
+                f"{unknown} {left_out}, since tempo, key or length is not known (recordings have no notes, a few "
+                "notes no tempo; an index of an older version has to be brought up to date)"
             )
         return np.concatenate(chosen or [np.zeros(0, int)]), note
 

@@ -13,7 +13,7 @@ from .alignment import Example
 from .embedding_index import EmbeddingIndex, Hit
 from .feedback import Background, refine
 from .filters import Filters
-from .names import NameIndex, names_of
+from .names import NameIndex, common_folder, names_of
 from .taste import Taste, blend
 
 # Bonus of a name with all words of a query, in standard deviations of the query's scores: no piece is that much closer
@@ -43,7 +43,7 @@ class Finder:
     Args:
         index (`EmbeddingIndex`): whose pieces.
         checkpoint (`Checkpoint`): the one that made it.
-        folder (*optional*): where a metadata file lies; the pieces' common folder by default.
+        folder (*optional*): where a metadata file lies; the common folder of all pieces by default.
         by_names (`bool`): whether names and metadata count.
         filters (`Filters`, *optional*): what pieces must be like.
     """
@@ -58,6 +58,7 @@ class Finder:
     ):
         self.checkpoint, self._folder, self._by_names = checkpoint, folder, by_names
         chosen, note = (filters or Filters()).select(index)
+        self._whole = index
         self.index = index if chosen is None else index.subset(chosen)
         self._notes, self._names = [note] if note else [], None
         if not len(self.index) and len(index):
@@ -145,7 +146,8 @@ class Finder:
         if not self._by_names:
             return np.zeros(0)
         if self._names is None:
-            self._names = NameIndex(names_of(self.index, self._folder))
+            folder = self._folder or common_folder(self._whole.paths)
+            self._names = NameIndex(names_of(self.index, folder))
         return self._names.coverage(text)
 
     def _fused(self, words: np.ndarray, coverage: np.ndarray, top_k: int) -> tuple[list[Hit], np.ndarray]:
@@ -163,13 +165,14 @@ class Finder:
         return best, np.array([value[hit.path] for hit in best])
 
     def _poor_fit(self, query, understood: float) -> str:
+        known = "the model knows English descriptions of music"
         unknown = [] if query is None else unknown_words(query, self.checkpoint.count_tokens)
         if unknown:
-            known = "the model knows English descriptions of music"
             return f"nothing fits well: {known}, and not {', '.join(map(repr, unknown[:5]))}"
+        known += ", such as 'calm, slow waltz'"
         if understood < POOR_FIT:
-            return "nothing fits well: the query does not read as a description of music, such as 'calm, slow waltz'"
-        return "nothing fits well: no piece here stands out for this search"
+            return f"nothing fits well: {known}, and the query does not read as one"
+        return f"nothing fits well: no piece here stands out for this search; {known}"
 
 
 def _bonus(coverage):

@@ -14,6 +14,8 @@ from ..service.progress import ProgressLines
 from .embedding_index import EmbeddingIndex
 from .shards import is_index
 
+KINDS_NAMED = 5  # of the files that are left out
+
 
 class Collection:
     """A folder of music or a saved index; the only place that decides which of the two a path is.
@@ -67,9 +69,10 @@ def check_searchable(path) -> bool:
         raise UserError(f"{path}: does not exist; check the path")
     if not os.path.isdir(path):
         raise UserError(f"{path}: is a file; give a folder or a saved index (and the file with --like)")
-    if is_index(path):
-        return True
     with user_errors(path):
+        os.listdir(path)  # of one that cannot be listed it cannot be told what it is
+        if is_index(path):
+            return True
         if not list_files(path):
             raise ValueError(f"{path}: there is no {' '.join(EXTENSIONS)} file in it; give a folder with music.")
     return False
@@ -81,7 +84,7 @@ def update_index(
     """Embeds the files of a folder, or of its shard, that changed since `previous`.
 
     Args:
-        save: takes an `EmbeddingIndex`; called every minute and on Ctrl-C with the files that are finished.
+        save: takes an `EmbeddingIndex`; called every half minute and on Ctrl-C with the files that are finished.
     """
 
     def keep(index: EmbeddingIndex) -> None:
@@ -92,7 +95,8 @@ def update_index(
 
     kept = 0
     if others := count_other_files(folder):
-        kinds = ", ".join(f"{count} {kind}" for kind, count in list(others.items())[:5])
+        kinds = ", ".join(f"{count} {kind}" for kind, count in list(others.items())[:KINDS_NAMED])
+        kinds += ", ..." if len(others) > KINDS_NAMED else ""
         complain(f"{folder}: {sum(others.values())} files of other kinds are left out ({kinds})")
     with user_errors(folder), ProgressLines() as watch:
         try:

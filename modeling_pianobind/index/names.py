@@ -14,6 +14,7 @@ from ..inputs_pianobind import EXTENSIONS
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv", "examples.jsonl")
 FILE_COLUMNS = ("file_name", "file", "path")  # `file_name` as in the data sets of Hugging Face
+CREATOR_COLUMNS = ("creator", "composer", "artist")
 MAX_COLUMN_CHARACTERS = 300  # longer values are texts about a piece, not names
 # Words of many names or queries; a name is not found by them alone.
 COMMON = frozenset(
@@ -78,6 +79,22 @@ def _by_file(rows: Iterable[dict]):
             )
 
 
+def titles(folder: str | os.PathLike) -> dict[str, tuple[str, str]]:
+    """Title and creator by a file's path below the folder, of the files that a metadata file names; "" for neither.
+
+    Args:
+        folder: one without a metadata file has no titles.
+    Raises:
+        ValueError, OSError: as `read_metadata`.
+    """
+    found = {}
+    for file, columns in read_metadata(folder).items():
+        columns = {name.lower(): value for name, value in columns.items()}
+        creator = next((columns[name] for name in CREATOR_COLUMNS if name in columns), "")
+        found[file] = columns.get("title", ""), creator
+    return found
+
+
 class NameIndex:
     """Names of pieces, to be ranked.
 
@@ -127,21 +144,22 @@ def names_of(index, folder=None) -> list[str]:
     return names
 
 
-def display_names(paths: Sequence[str], known: dict[str, tuple[str, str]]) -> list[tuple[str, str]]:
+def display_names(paths: Sequence[str], common, known: dict[str, tuple[str, str]]) -> list[tuple[str, str]]:
     """Title and subtitle of each piece, for people: from `known` if listed there, else from the file's name.
 
     Args:
-        known (`dict`): title and creator by file name, as `titles` reads them.
+        common: the folder that the paths lie below, or None.
+        known (`dict`): title and creator by path or file name, as `titles` reads them.
     """
-    common = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
     names = []
     for path in paths:
         modality = EXTENSIONS.get(os.path.splitext(path)[1].lower())
         kind = {"midi": "MIDI", "score": "score"}.get(modality, "recording")
-        folder = os.path.relpath(os.path.dirname(path), common or None)
-        title, creator = known.get(os.path.basename(path), ("", ""))
+        below = os.path.relpath(path, common) if common else os.path.basename(path)
+        folder = os.path.dirname(below)
+        title, creator = known.get(os.path.normpath(below)) or known.get(os.path.basename(path), ("", ""))
         stem = os.path.splitext(os.path.basename(path))[0].replace("_", " ").strip()
-        details = (creator, "" if folder == "." else folder, kind)
+        details = (creator, folder, kind)
         names.append((title or stem, " · ".join(detail for detail in details if detail)))
     return names
 
@@ -154,4 +172,4 @@ def common_folder(paths: Sequence[str]) -> str | None:
         return None
 
 
-__all__ = ["NameIndex", "common_folder", "display_names", "names_of", "read_metadata", "words_of"]
+__all__ = ["NameIndex", "common_folder", "display_names", "names_of", "read_metadata", "titles", "words_of"]

@@ -18,6 +18,7 @@ MIN_NOTES = 32  # fewer notes are not distinctive
 # segments, the same piece 0.89 to 0.99; a few segments are found by chance in more pieces.
 SAME_FROM, SURE_FROM, CHANCE = 0.875, 0.945, 0.35
 FAR = np.float32(-1e6)
+PIECES_AT_ONCE = 64  # beside a longer example
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,15 @@ def _best_sums(cosines: np.ndarray) -> np.ndarray:
 
 
 def _within_query(query: np.ndarray, pieces: list[np.ndarray]) -> np.ndarray:
-    """The best path of each whole piece within the query; `pieces` from short to long."""
+    """The best path of each whole piece within the query; `pieces` from short to long.
+
+    A few at a time: all would be padded to the length of the longest.
+    """
+    blocks = [pieces[first : first + PIECES_AT_ONCE] for first in range(0, len(pieces), PIECES_AT_ONCE)]
+    return np.concatenate([_block_within_query(query, block) for block in blocks])
+
+
+def _block_within_query(query: np.ndarray, pieces: list[np.ndarray]) -> np.ndarray:
     lengths = np.array([len(piece) for piece in pieces])
     padded = np.zeros((len(pieces), lengths[-1], KEYS), np.float32)
     for place, piece in enumerate(pieces):

@@ -18,8 +18,10 @@ from ..index.folder_index import check_searchable
 from ..inputs_pianobind import content_hash, explain, group_pieces, list_files, piece_of
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
-from .shards import PARQUET_COLUMNS, write_parquet_header
+from .facts import read_facts
+from .shards import PARQUET_COLUMNS, parquet_row, write_parquet_header
 from .storage import IndexMetadata, check_target
+from .table import FileRow
 
 PIECES_PER_BATCH = 64  # repeated when a worker is killed
 
@@ -27,8 +29,8 @@ PIECES_PER_BATCH = 64  # repeated when a worker is killed
 class EmbedPieces:
     """A Ray actor that holds the model and turns batches of pieces into rows of parquet."""
 
-    def __init__(self, checkpoint, device=None, transcribe=False):
-        self._checkpoint = Checkpoint(checkpoint, device, transcribe)
+    def __init__(self, checkpoint, device=None, transcribe=False, solo_only=False):
+        self._checkpoint = Checkpoint(checkpoint, device, transcribe, solo_only=solo_only)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
         """Embeds the files of `batch["paths"]`, each an array of one piece's paths as bytes."""
@@ -36,13 +38,15 @@ class EmbedPieces:
         rows = {}
         for position, file in self._checkpoint.embed_files(paths, progress=False):
             path = paths[position]
-            arrays = file.embedding if file.error is None else np.zeros(0), file.windows, file.spans
-            content = (array.astype(kind).tobytes() for array, kind in zip(arrays, ("<f4", "<f2", "<f8"), strict=True))
-            error = "" if file.error is None else explain(path, file.error)
-            digest = content_hash(path) if file.error is None else ""
-            rows[position] = (os.fsencode(path), os.fsencode(piece_of(path)), digest, *content, error)
-        columns = zip(*(rows[position] for position in range(len(paths))), strict=True)
-        return dict(zip(PARQUET_COLUMNS, map(list, columns), strict=True))
+            row = FileRow(path, piece_of(path), "", np.zeros(0), np.zeros((0, 0)), np.zeros((0, 2)))
+            if file.error is not None:
+                rows[position] = parquet_row(row, explain(path, file.error))
+                continue
+            facts, names = read_facts(path, file.spans, file.reading)
+            row = row._replace(content_hash=content_hash(path), facts=facts, names=names)
+            row = row._replace(embedding=file.embedding, windows=file.windows, spans=file.spans)
+            rows[position] = parquet_row(row._replace(notes=file.notes, measures=file.measures))
+        return {name: [rows[position][name] for position in range(len(paths))] for name in PARQUET_COLUMNS}
 
 
 def embed_folder(
@@ -54,6 +58,7 @@ def embed_folder(
     transcribe: bool = False,
     pieces_per_batch: int = PIECES_PER_BATCH,
     gpus_per_worker: float = 0,
+    solo_only: bool = False,
 ) -> list[str]:
     """Embeds a folder on the Ray cluster that this process is connected to, or on a local one.
 
@@ -64,7 +69,7 @@ def embed_folder(
         output: folder for the index, on such a disk too; new or empty.
         checkpoint (`str`, *optional*): folder or Hub id; the default checkpoint if None.
         workers (`int`): processes that hold the model.
-        device, transcribe: as in `pianobind index`.
+        device, transcribe, solo_only: as in `pianobind index`.
         pieces_per_batch (`int`): pieces that a worker takes at once.
         gpus_per_worker (`float`): share of a GPU that Ray keeps for each.
     Returns:
@@ -84,12 +89,11 @@ def embed_folder(
         if output.is_dir() and any(output.iterdir()):
             raise ValueError(f"{output}: holds an index already; choose a new or an empty folder.")
     with user_errors(folder):
-        paths = list_files(os.path.abspath(folder))
-    if not paths:
-        raise UserError(f"{folder}: there is no MIDI file or recording in it; give a folder with music")
+        refused: list[OSError] = []
+        paths = list_files(os.path.abspath(folder), refused)
     name = os.fspath(checkpoint or default_checkpoint())
     name = os.path.abspath(name) if os.path.isdir(name) else name
-    settings = {"checkpoint": name, "device": device, "transcribe": transcribe}
+    settings = {"checkpoint": name, "device": device, "transcribe": transcribe, "solo_only": solo_only}
     pieces = [{"paths": [os.fsencode(path) for path in piece]} for piece in group_pieces(paths)]
     rows = ray.data.from_items(pieces, override_num_blocks=max(workers, -(-len(pieces) // pieces_per_batch)))
     rows = rows.map_batches(
@@ -101,6 +105,7 @@ def embed_folder(
     )
     rows.write_parquet(str(output))
     failures = _failures(output)
+    failures += [{"path": error.filename, "message": explain(error.filename, error)} for error in refused]
     saved = IndexMetadata(Checkpoint(name, device, transcribe).fingerprint, transcribe, failures)
     write_parquet_header(output, saved)
     return [failure["message"] for failure in failures]
@@ -129,6 +134,7 @@ def main(argv=None) -> int:
     parser.add_argument("--workers", metavar="N", type=int, default=2, help="processes with the model (default: 2)")
     parser.add_argument("--gpus-per-worker", metavar="X", type=float, default=0, help="share of a GPU (default: 0)")
     parser.add_argument("--transcribe", action="store_true", help="as in `pianobind index`")
+    parser.add_argument("--solo-only", action="store_true", help="as in `pianobind index`")
     args = vars(parser.parse_args(argv))
     try:
         failures = embed_folder(args.pop("folder"), **args)

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from .note_alignment import NoteLine
 from .storage import AGAIN, HEADER, IndexMetadata, check_target, damage, load_shard, read_header, write_header
-from .table import FileTable, IndexShard
+from .table import NO_FACTS, FileRow, FileTable, IndexShard
 
-# a row of a parquet file that a Ray job writes: one music file
+# A row of a parquet file that a Ray job writes: one music file. An older version wrote the first columns alone.
 PARQUET_COLUMNS = ("path", "piece", "content_hash", "embedding", "windows", "spans", "error")
+PARQUET_COLUMNS += ("facts", "names", "measures", "pitches", "onsets")
 SHARD_NAME = re.compile(r"shard-(\d{5})-of-(\d{5})")
 
 
@@ -195,12 +197,40 @@ def _load_parquet(path, header) -> tuple[IndexShard, IndexMetadata]:
     return content, IndexMetadata.of(header)
 
 
-def _row(row: dict) -> tuple:
-    """A row of `FileTable.from_rows`."""
+def parquet_row(row: FileRow, error: str = "") -> dict:
+    """A row as a Ray job writes it, with the `error` of a file that could not be read."""
+    line = NoteLine.of(row.notes)
+    arrays = {
+        "embedding": (row.embedding, "<f4"),
+        "windows": (row.windows, "<f2"),
+        "spans": (row.spans, "<f8"),
+        "facts": (row.facts, "<f4"),
+        "measures": (np.zeros((0, 2)) if row.measures is None else row.measures, "<i4"),
+        "pitches": (line.pitch, "u1"),
+        "onsets": (line.onset, "<f4"),
+    }
+    content = {name: np.asarray(array).astype(kind).tobytes() for name, (array, kind) in arrays.items()}
+    named = {"path": os.fsencode(row.path), "piece": os.fsencode(row.piece), "names": row.names}
+    return named | content | {"content_hash": row.content_hash, "error": error}
+
+
+def _row(row: dict) -> FileRow:
+    """The opposite of `parquet_row`."""
     embedding = np.frombuffer(row["embedding"], "<f4")
     windows = np.frombuffer(row["windows"], "<f2").reshape(-1, len(embedding))
     spans = np.frombuffer(row["spans"], "<f8").reshape(len(windows), 2)
-    return os.fsdecode(row["path"]), os.fsdecode(row["piece"]), row["content_hash"], embedding, windows, spans
+    found = FileRow(
+        os.fsdecode(row["path"]), os.fsdecode(row["piece"]), row["content_hash"], embedding, windows, spans
+    )
+    if "facts" not in row:
+        return found
+    measures = np.frombuffer(row["measures"], "<i4").reshape(-1, 2)
+    return found._replace(
+        notes=NoteLine(np.frombuffer(row["pitches"], "u1"), np.frombuffer(row["onsets"], "<f4")),
+        measures=measures if len(measures) == len(windows) else None,
+        facts=tuple(np.frombuffer(row["facts"], "<f4").tolist()) or NO_FACTS,
+        names=row["names"],
+    )
 
 
 __all__ = [
@@ -211,6 +241,7 @@ __all__ = [
     "list_shards",
     "load_shards",
     "merge",
+    "parquet_row",
     "shard_folder",
     "write_parquet_header",
 ]

@@ -35,7 +35,8 @@ class Checkpoint:
         device (`str`, *optional*): device of the model; None for CUDA if available, else the CPU.
         transcribe (`bool`): also transcribe recordings; see `embed_audio`.
         dtype (`str`): what the towers compute in; see `embed_audio`.
-        solo_only (`bool`): refuse MIDI files with other instruments; by default only their piano tracks are read.
+        solo_only (`bool`): refuse MIDI files with other instruments and scores with voices; by default only their
+            piano part is read.
     """
 
     def __init__(self, name=None, device=None, transcribe=False, dtype="float32", solo_only=False):

@@ -1,7 +1,10 @@
 """`pianobind index` that is killed, has no room, or whose files change meanwhile: the next start ends the same."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from modeling_pianobind import EmbeddingIndex, embedding_pianobind
 from modeling_pianobind.cli import main
 from modeling_pianobind.index.storage import TEMPORARY
 
-from .killing import Killer, has_loaded
+from .killing import ROOT, Killer, has_loaded
 
 FILES, KILLS = 12, 50
 
@@ -87,6 +90,25 @@ def test_an_index_that_was_killed_fifty_times_is_finished_by_the_next_start(
         write_midi(music / f"{number:03}.mid", seconds=20, seed=number)
     killer = kill_often(music, tmp_path, write_midi, tiny_checkpoint, KILLS)
     assert killer.phases["embedding"] + killer.phases["saving"] > KILLS / 2
+
+
+@pytest.mark.faults_long
+def test_a_kill_costs_no_more_than_the_time_between_two_saves():
+    program = [
+        sys.executable,
+        "-m",
+        "tests.faults.lost_work",
+        "--kills",
+        "5",
+        "--longest",
+        "20",
+        "--save-seconds",
+        "2",
+    ]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, check=True)
+    found = json.loads(done.stdout)
+    assert len(found["runs"]) == 5 and any(run["saved"] for run in found["runs"])
+    assert found["most_lost_seconds"] < 10, "a save begins every two seconds; a busy machine needs time for it"
 
 
 def test_what_killed_saves_have_left_is_removed_by_the_next(music, tmp_path, tiny_checkpoint):

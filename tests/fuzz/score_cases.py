@@ -7,7 +7,7 @@ from random import Random
 from ..test_scores import ABC, ATTRIBUTES, KERN, MEI, REPEAT, dynamic, musicxml, note, words, zipped
 from .byte_cases import NUMBERS, damaged
 
-SCORE_FORMATS = ("musicxml", "mxl", "mei", "humdrum", "abc")
+SCORE_FORMATS = ("musicxml", "xml", "mxl", "mei", "humdrum", "abc")
 TUPLET = "<time-modification><actual-notes>3</actual-notes><normal-notes>2</normal-notes></time-modification>"
 TIE = '<tie type="start"/><notations><tied type="start"/><slur type="start" number="1"/></notations>'
 GRACE = "<note><grace/><pitch><step>D</step><octave>5</octave></pitch><voice>1</voice><type>eighth</type></note>"
@@ -20,6 +20,13 @@ FULL = musicxml(
     f'<direction><direction-type><octave-shift type="up" size="8"/></direction-type></direction>{note("A", 3, 2)}'
     f'<direction><direction-type><wedge type="crescendo"/></direction-type></direction></measure>'
 )
+TIMEWISE = (
+    FULL.replace("score-partwise", "score-timewise")
+    .replace('<part id="P1">', "")
+    .replace("</part>", "")
+    .replace("</measure>", "</part></measure>")
+)
+TIMEWISE = re.sub(r"(<measure[^>]*>)", r'\1<part id="P1">', TIMEWISE)
 ODD_WORDS = ("", "-1", "1e400", "nan", "Z", "0m+1e9", "#n1", "sf", "Presto", "§" * 300, "../../x", "1.5", "6/8")
 
 
@@ -81,7 +88,8 @@ def score_case(random: Random, kind: str) -> bytes:
     if kind in ("humdrum", "abc"):
         content = changed_lines(random, KERN if kind == "humdrum" else ABC).encode()
     else:
-        content = changed_tree(random, MEI if kind == "mei" else FULL).encode()
+        text = {"mei": MEI, "xml": TIMEWISE}.get(kind, FULL)
+        content = changed_tree(random, text).encode("utf-16" if kind == "xml" and random.random() < 0.3 else "utf-8")
     if kind == "mxl":
         content = zipped(content)
     return damaged(random, content, 3) if random.random() < 0.3 else content

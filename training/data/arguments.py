@@ -132,6 +132,13 @@ class TrainingArguments(YamlArguments):
         },
     )
     augmentation: NoteAugmentation = field(default_factory=NoteAugmentation, metadata={"help": "see NoteAugmentation"})
+    score_folder: str = field(
+        default="",
+        metadata={
+            "help": "printed scores (scores.jsonl), or what training.data.score_pairs made of them; rows that are "
+            "performances of these get stretches of them as second views"
+        },
+    )
     audio_augmentation: float = field(default=1.0, metadata={"help": "strength of rooms, noise, equalisers"})
     recording_semitones: int = field(
         default=2, metadata={"help": "recordings, with their MIDI, play up to so much higher and faster, or lower"}
@@ -198,6 +205,8 @@ class TrainingArguments(YamlArguments):
                 refuse(key, f"is {getattr(self, key)}; it must not be negative.")
         if self.lora_rank and not self.lora_towers:
             refuse("lora_towers", "is empty while `lora_rank` is above 0; name a tower.")
+        if self.score_folder and not Path(self.score_folder).is_dir():
+            refuse("score_folder", f"names {self.score_folder!r}, which is no folder; correct it.")
         for instrument in self.instruments:
             if not Path(instrument.path).exists():
                 refuse("instruments", f"names {instrument.path!r}, which does not exist; correct it.")

@@ -29,6 +29,10 @@ class NoteAugmentation:
 
     def __call__(self, notes: PianoNotes, random: np.random.Generator, played: bool) -> PianoNotes:
         """Changes a copy of `notes`; `played` says whether the file has dynamics of its own."""
+        return self.change(notes, random, played).notes
+
+    def change(self, notes: PianoNotes, random: np.random.Generator, played: bool) -> "ChangedNotes":
+        """The same, and by how much key and tempo have changed."""
         count = len(notes)
         onset, pitch = notes.onset.copy(), notes.pitch.copy()
         duration, pedal = notes.duration.astype(np.float64), notes.pedal.astype(np.float64)
@@ -36,7 +40,8 @@ class NoteAugmentation:
 
         lowest, highest = LOWEST_KEY - pitch.min(), HIGHEST_KEY - pitch.max()
         limit = self.transpose_semitones
-        pitch = pitch + random.integers(max(-limit, lowest), min(limit, highest) + 1)
+        semitones = int(random.integers(max(-limit, lowest), min(limit, highest) + 1))
+        pitch = pitch + semitones
 
         if not pedal.any() and random.random() < self.add_pedal_probability:
             pedal = _invented_pedal(onset + duration, random)
@@ -71,13 +76,29 @@ class NoteAugmentation:
         else:
             kept = np.arange(count)
         order = kept[np.lexsort((pitch[kept], onset[kept]))]
-        return PianoNotes(
+        changed = PianoNotes(
             onset[order],
             np.maximum(duration, 0.02)[order].astype(np.float32),
             pitch[order],
             np.clip(np.round(velocity), 1, 127).astype(np.int64)[order],
             np.clip(pedal, 0, 10)[order].astype(np.float32),
         )
+        return ChangedNotes(changed, semitones, float(stretch))
+
+
+@dataclass(frozen=True)
+class ChangedNotes:
+    """Notes that a `NoteAugmentation` has changed.
+
+    Attributes:
+        notes (`PianoNotes`).
+        semitones (`int`): how much higher they are.
+        stretch (`float`): how many times as long they take.
+    """
+
+    notes: PianoNotes
+    semitones: int
+    stretch: float
 
 
 def _invented_pedal(release, random):

@@ -19,6 +19,7 @@ from .captions import choose_facts, write_caption
 from .descriptors import descriptor_facts, measure
 from .mel_rendering import MelInstrument
 from .rendering import fit_length
+from .score_pairs import ScorePair
 from .sources import TrainingCorpus, has_audio, has_midi
 from .vocabulary import FactVocabulary
 
@@ -36,6 +37,7 @@ OTHER_TOUCH = NoteAugmentation(
 MAX_SHIFT_SECONDS = 1.0  # between the two views of a window
 MAX_LATE_SECONDS = 0.5  # between a window of notes and its sound
 LEAD_SECONDS = 2.0  # music before the window, so that earlier notes still ring at its start
+PRINTED_SHARE = 0.5  # of the second views of a window whose printed score is known
 MIN_NOTES = 6
 MAX_TRIES = 1000
 FULL_FACTS = 8  # facts in the caption of a validation row, at most
@@ -76,6 +78,7 @@ class WindowSampler:
         hears_recordings (`bool`): whether rows with audio bring it.
         recording_semitones (`int`), given_caption_share (`float`): see `TrainingArguments`.
         view_share (`float`): share of examples that get a second view: the same notes played in another way.
+        score_pairs (`dict[str, ScorePair]`): by row id; half of those rows' second views are as the score has them.
         windows_per_piece (`int`): successive examples that are windows of one piece.
         max_notes (`int`): a window with more notes ends earlier.
     """
@@ -90,6 +93,7 @@ class WindowSampler:
     recording_semitones: int = 0
     given_caption_share: float = 1.0
     view_share: float = 0.0
+    score_pairs: dict[str, ScorePair] = field(default_factory=dict)
     windows_per_piece: int = 1
     max_notes: int = 10_000
     seed: int = 0
@@ -177,7 +181,8 @@ class WindowSampler:
         stretch_of_music = notes.crop(start - lead, start + seconds * self.augmentation.tempo_ratio * 1.05)
         if len(stretch_of_music) < MIN_NOTES:
             return None
-        notes = self.augmentation(stretch_of_music, generator, row["velocities"] >= PERFORMED_VELOCITIES)
+        changed = self.augmentation.change(stretch_of_music, generator, row["velocities"] >= PERFORMED_VELOCITIES)
+        notes = changed.notes
         inside = notes.crop(lead, lead + seconds)
         if len(inside) < MIN_NOTES:
             return None
@@ -188,8 +193,9 @@ class WindowSampler:
         if self.instruments and generator.random() < self.audio_share:
             self._play(window, notes, lead, generator)
         if has_view:
-            view = self._second_view(notes, lead, seconds, generator)
-            window.view = view if len(view) >= MIN_NOTES else None
+            first = start - lead + lead / changed.stretch
+            window.view = self._printed_view(row, first, seconds / changed.stretch, changed.semitones, generator)
+            window.view = window.view or self._second_view(notes, lead, seconds, generator)
         return window
 
     def _play(self, window: Window, notes, lead, generator) -> None:
@@ -220,15 +226,29 @@ class WindowSampler:
                 window.notes = window.notes.take(slice(0, self.max_notes))
                 window.seconds = float(window.notes.onset[-1]) + 0.01
             if has_view:
-                window.view = self._second_view(notes, 0.0, window.seconds, generator)
-                window.view = window.view if len(window.view) >= MIN_NOTES else None
+                window.view = self._printed_view(row, start, window.seconds * speed, semitones, generator)
+                window.view = window.view or self._second_view(notes, 0.0, window.seconds, generator)
         window.waveform = self._read(corpus.recording(piece), start, window.seconds, speed)
         return window if window.waveform is not None else None
 
-    def _second_view(self, notes, lead, seconds, generator):
+    def _second_view(self, notes, lead, seconds, generator) -> PianoNotes | None:
+        """The window's notes as another would play them."""
         other = OTHER_TOUCH(notes, generator, played=True)
         start = lead + generator.uniform(-1, 1) * min(lead, MAX_SHIFT_SECONDS)
-        return other.crop(start, start + seconds).take(slice(0, self.max_notes))
+        view = other.crop(start, start + seconds).take(slice(0, self.max_notes))
+        return view if len(view) >= MIN_NOTES else None
+
+    def _printed_view(self, row, start, seconds, semitones, generator) -> PianoNotes | None:
+        """What the score of a row has where the row's own seconds are these, in the window's key.
+
+        None where no score is known, where it has too little there, or where another kind of view has its turn.
+        """
+        pair = self.score_pairs.get(row["id"])
+        if pair is None or generator.random() >= PRINTED_SHARE:
+            return None
+        view = faster(pair.stretch(start, start + seconds), 1.0, semitones)
+        view = view.crop(0.0, self.window_seconds).take(slice(0, self.max_notes))
+        return view if len(view) >= MIN_NOTES else None
 
     def _render(self, instrument, notes, lead, seconds):
         """The window as audio; it begins where the window of notes does."""

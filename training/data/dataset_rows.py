@@ -164,7 +164,7 @@ def _check_audio(path: Path) -> float:
 
 def _read_notes(path: Path) -> PianoNotes:
     try:
-        check_content(path, "midi")
+        check_content(path, modality_of(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a few notes beyond the piano's keys are no reason to refuse a piece
             return read_midi(path, solo_only=True)

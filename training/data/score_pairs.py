@@ -1,94 +1,139 @@
-"""Printed scores and their performances as two views of the same music, cut at the same notes."""
+"""Printed scores and their performances as two views of the same music, cut at the same notes.
 
+    python -m training.data.score_pairs SCORES CORPUS OUTPUT
+
+aligns them once for several runs; a run whose `score_folder` is SCORES itself does so at its start.
+"""
+
+import argparse
 import json
-import random
-from collections.abc import Iterator
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from modeling_pianobind.index.note_alignment import NoteLine, match
 from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
 
+from ..common.atomic_folder import atomic_folder
 from .corpus import PackedCorpus
 
 MIN_CONFIDENCE = 0.5  # of the alignment; a performance of another edition or with a part missing is left out
-MIN_NOTES = 8  # of a view
+LISTED = "scores.jsonl"
+READERS = 2  # scores read at once, each in a process of verovio's
 
 
 @dataclass
 class ScorePair:
-    """A score and a performance of it, with their times beside each other.
+    """A score beside a performance of it.
 
     Attributes:
-        place (`int`): row of the performance in the corpus.
         score (`PianoNotes`): as its marks say.
         path (`np.ndarray` of shape `(steps, 2)`): seconds in the score and in the performance, in order.
     """
 
-    place: int
     score: PianoNotes
     path: np.ndarray
 
-    def views(self, performance: PianoNotes, start_seconds: float, seconds: float) -> tuple[PianoNotes, PianoNotes]:
-        """What is played in a stretch, and what the score has there.
+    def stretch(self, start_seconds: float, end_seconds: float) -> PianoNotes:
+        """What the score has where the performance is between two times; nothing where the path does not go.
 
-        Args:
-            performance (`PianoNotes`): the notes of row `place`.
-            start_seconds, seconds (`float`): in the performance.
         Returns:
-            Both, their onsets counted from the stretch's start; either may be empty where the path does not go.
+            `PianoNotes`: at the score's tempo, their onsets counted from the stretch's start.
         """
         first, second = self.path.T
         # `np.interp` needs times that grow: several segments may begin with one note.
         times, kept = np.unique(second, return_index=True)
-        ends = np.interp([start_seconds, start_seconds + seconds], times, first[kept])
-        return performance.crop(start_seconds, start_seconds + seconds), self.score.crop(*ends)
+        return self.score.crop(*np.interp([start_seconds, end_seconds], times, first[kept]))
 
 
-def score_pairs(folder: str | Path, corpus: PackedCorpus, split: str = "train") -> list[ScorePair]:
-    """Aligns the scores of a split with their performances in a corpus.
+def align_scores(folder: str | Path, corpora: list, split: str = "train") -> PackedCorpus:
+    """Aligns the scores of a split with their performances.
 
     Args:
         folder (`str` or `Path`): with `scores.jsonl` (`score`, `performances`, `split`) and the scores.
-        corpus (`PackedCorpus`): whose rows have the performances' ids.
+        corpora (`list` of `PackedCorpus` or `DatasetCorpus`): whose rows have the performances' ids.
         split (`str`): scores of other splits are left out, and so are performances whose row is of another.
     Returns:
-        `list[ScorePair]`: those whose alignment is sure; seconds a score, so keep them for a run.
+        `PackedCorpus`: the scores, with `paths` in their rows: by performance, those whose alignment is sure.
+    Raises:
+        ValueError: a score cannot be read, or none has a performance among the rows.
     """
-    folder, places, pairs = Path(folder), {row["id"]: place for place, row in enumerate(corpus.rows)}, []
-    for line in (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        known = [places[name] for name in row["performances"] if name in places]
-        known = [place for place in known if corpus.rows[place]["split"] == split]
-        if row["split"] != split or not known:
-            continue
-        score = read_midi(folder / Path(row["score"]).name)
-        printed = NoteLine.of(score)
-        for place in known:
-            aligned = match(printed, NoteLine.of(corpus.notes(place)))
-            if aligned is not None and aligned.confidence >= MIN_CONFIDENCE:
-                pairs.append(ScorePair(place, score, aligned.path))
-    return pairs
+    folder = Path(folder)
+    places = {
+        row["id"]: (corpus, place)
+        for corpus in corpora
+        for place, row in enumerate(corpus.rows)
+        if row["split"] == split
+    }
+    listed = [json.loads(line) for line in (folder / LISTED).read_text(encoding="utf-8").splitlines()]
+    listed = [row for row in listed if row["split"] == split and not places.keys().isdisjoint(row["performances"])]
+    if not listed:
+        raise ValueError(f"{folder / LISTED}: no score of split {split!r} has a performance in the corpus.")
+    rows, scores = [], []
+    with ThreadPoolExecutor(READERS) as readers:
+        read = readers.map(read_midi, [folder / Path(row["score"]).name for row in listed])
+        for row, score in zip(tqdm(listed, desc="aligning scores"), read, strict=True):
+            printed, paths = NoteLine.of(score), {}
+            for name in row["performances"]:
+                corpus, place = places.get(name, (None, None))
+                found = match(printed, NoteLine.of(corpus.notes(place))) if corpus is not None else None
+                if found is not None and found.confidence >= MIN_CONFIDENCE:
+                    paths[name] = np.round(found.path, 3).tolist()
+            rows.append({"id": row["score"], "paths": paths})
+            scores.append(score)
+    return PackedCorpus.pack(rows, scores)
 
 
-def score_views(
-    pairs: list[ScorePair], corpus: PackedCorpus, window_seconds: float, seed: int = 0
-) -> Iterator[tuple[int, PianoNotes, PianoNotes]]:
-    """Yields stretches without end: the row of a performance, what is played, and what the score has there.
+def open_score_pairs(folder: str | Path, corpora: list) -> dict[str, ScorePair]:
+    """The pairs of a run's `score_folder`, by the row id of the performance.
 
     Args:
-        window_seconds (`float`): length in the performance; the score's may be shorter or longer.
-        seed (`int`): decides the order and the places.
+        folder (`str` or `Path`): what this module's command wrote, or what `align_scores` takes, which takes a second
+            or two a score.
+        corpora (`list`): as in `align_scores`.
+    Raises:
+        ValueError: as `align_scores`; or the folder holds neither.
     """
-    source = random.Random(seed)
-    while pairs:
-        pair = source.choice(pairs)
-        low, high = pair.path[0, 1], max(pair.path[0, 1], pair.path[-1, 1] - window_seconds)
-        played, printed = pair.views(corpus.notes(pair.place), source.uniform(low, high), window_seconds)
-        if min(len(played), len(printed)) >= MIN_NOTES:
-            yield pair.place, played, printed
+    folder = Path(folder)
+    if (folder / "rows.jsonl.gz").exists():
+        scores = PackedCorpus.load(folder)
+    elif (folder / LISTED).exists():
+        scores = align_scores(folder, corpora)
+    else:
+        raise ValueError(f"{folder}: holds neither {LISTED} nor aligned scores; name another `score_folder`.")
+    return {
+        name: ScorePair(scores.notes(place), np.array(path))
+        for place, row in enumerate(scores.rows)
+        for name, path in row["paths"].items()
+    }
 
 
-__all__ = ["ScorePair", "score_pairs", "score_views"]
+def main() -> int:
+    from .sources import open_corpus
+
+    parser = argparse.ArgumentParser(prog="python -m training.data.score_pairs", description=__doc__.split("\n")[0])
+    parser.add_argument("scores", type=Path, help=f"folder with {LISTED} and the scores")
+    parser.add_argument("corpus", help="folder of training.data.corpus or training.build_dataset, or a Hub id")
+    parser.add_argument("output", type=Path, help="folder that is written, a run's `score_folder`")
+    given = parser.parse_args()
+    try:
+        scores = align_scores(given.scores, [open_corpus(given.corpus)])
+        with atomic_folder(given.output) as partial:
+            scores.save(partial)
+    except (ValueError, OSError) as error:
+        print(f"score_pairs: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    pairs = sum(len(row["paths"]) for row in scores.rows)
+    print(f"{len(scores)} scores beside {pairs} performances -> {given.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
+
+__all__ = ["ScorePair", "align_scores", "open_score_pairs"]

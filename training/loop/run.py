@@ -18,6 +18,7 @@ from ..data.captions import fact_wordings
 from ..data.dataset import WindowSampler
 from ..data.mel_rendering import MelInstrument
 from ..data.rendering import make_instruments
+from ..data.score_pairs import open_score_pairs
 from ..data.sources import TrainingCorpus
 from .adapters import add_adapter, add_text_adapter
 from .batches import BatchCollator, StepNumbers, make_loader, on_device
@@ -55,6 +56,8 @@ class Run:
         elif arguments.text_lora_rank and not arguments.train_text_tower and model.text_model is not None:
             add_text_adapter(model, arguments.text_lora_rank)
         self.corpus = TrainingCorpus.open(arguments.corpus, arguments.source_weights, fact_share=arguments.fact_share)
+        opened = [part.corpus for part in self.corpus.parts]
+        self.score_pairs = open_score_pairs(arguments.score_folder, opened) if arguments.score_folder else {}
         queues = {
             name: max(getattr(stage, name) for stage in arguments.stages)
             for name in ("view_queue", "audio_midi_queue")
@@ -84,6 +87,7 @@ class Run:
             recording_semitones=arguments.recording_semitones,
             given_caption_share=arguments.given_caption_share,
             view_share=stage.view_share if stage.view_weight else 0.0,
+            score_pairs=self.score_pairs,
             windows_per_piece=stage.windows_per_piece,
             max_notes=min(self.processor.midi_processor.max_notes, arguments.max_notes),
             seed=arguments.seed,

@@ -1,0 +1,175 @@
+"""Which library reads printed scores best: their notes beside the performances', files that fail, seconds a file.
+
+    python -m evaluation.score_readers SCORES CORPUS --output evaluation/results/score-readers.json --reader partitura
+
+SCORES has `scores.jsonl`, CORPUS (training.data.corpus) the performances it names. partitura and music21 are no
+dependencies: install those that are to be compared. Figures are added reader by reader.
+"""
+
+import argparse
+import importlib
+import json
+import resource
+import sys
+import warnings
+from contextlib import suppress
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from modeling_pianobind import score_pianobind
+from modeling_pianobind.index.note_alignment import NoteLine, match
+from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
+from training.common.atomic_folder import atomic_folder
+from training.data.corpus import PackedCorpus
+
+from .evaluate_checkpoint import save_results
+
+PERFORMANCES = 2  # of each score
+STRETCH_SECONDS = 10.0  # of a performance, compared with what the score has beside it
+
+
+def read_by_verovio(path: Path) -> PianoNotes:
+    """As the package reads it: repeats as printed, grace notes and arpeggios played."""
+    return read_midi(path)
+
+
+def read_by_partitura(path: Path) -> NoteLine:
+    """With all repeats; times in quarters."""
+    import partitura
+
+    sys.setrecursionlimit(50_000)  # it unfolds repeats by copying notes that are linked to the next ones
+    notes = partitura.score.unfold_part_maximal(partitura.load_score(str(path))).note_array()
+    return line_of(notes["onset_quarter"], notes["pitch"])
+
+
+def read_by_music21(path: Path) -> NoteLine:
+    """With all repeats, where they can be told; times in quarters."""
+    from music21 import converter, repeat
+
+    score = converter.parse(path)
+    with suppress(repeat.ExpanderException):  # it says of some that they are ambiguous
+        score = score.expandRepeats()
+    found = [
+        (float(sound.offset), one.pitch.midi)
+        for sound in score.flatten().notes
+        for one in getattr(sound, "notes", [sound])
+        if hasattr(one, "pitch") and (one.tie is None or one.tie.type == "start")
+    ]
+    return line_of(*np.array(sorted(found)).T)
+
+
+READERS = {"verovio": read_by_verovio, "partitura": read_by_partitura, "music21": read_by_music21}
+
+
+def line_of(onsets, pitches) -> NoteLine:
+    """Notes in the order of their onsets; those of a chord from low to high."""
+    order = np.lexsort((pitches, onsets))
+    return NoteLine(np.asarray(pitches)[order].astype(np.uint8), np.asarray(onsets)[order].astype(np.float32))
+
+
+def right_notes(score: NoteLine, performance: NoteLine) -> tuple[int, int, int]:
+    """How many notes are in both, stretch by stretch, of how many of the score there and of the whole performance."""
+    found = match(score, performance)
+    if found is None:
+        return 0, 0, len(performance)
+    printed, heard = found.path.T
+    times, kept = np.unique(heard, return_index=True)
+    cuts = np.append(np.arange(times[0], times[-1], STRETCH_SECONDS), times[-1] + 1e-3)
+    beside = np.interp(cuts, times, printed[kept])
+    beside[-1] += 1e-3
+    shared = of_score = 0
+    for line_of_score, line_of_performance in zip(
+        _stretches(score, beside), _stretches(performance, cuts), strict=True
+    ):
+        shared += int(np.minimum(line_of_score, line_of_performance).sum())
+        of_score += int(line_of_score.sum())
+    return shared, of_score, len(performance)
+
+
+def _stretches(line: NoteLine, cuts: np.ndarray) -> list[np.ndarray]:
+    """How often each key occurs between each time and the next."""
+    places = np.searchsorted(line.onset, cuts)
+    return [np.bincount(line.pitch[first:last], minlength=128) for first, last in pairwise(places)]
+
+
+def compare(reader: str, folder: Path, listed: list[dict], corpus: PackedCorpus, keep: Path | None = None) -> dict:
+    """Reads scores by one library and compares them with their performances.
+
+    Args:
+        keep (`Path`, *optional*): folder that the notes, as the package reads them, are kept in for
+            `evaluate_checkpoint --scores`.
+    """
+    importlib.import_module(reader)  # a library that is not there has no failures
+    places = {row["id"]: place for place, row in enumerate(corpus.rows)}
+    read, failures, begun = [], [], _cpu_seconds()
+    for row in tqdm(listed, desc=reader):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                read.append((row, READERS[reader](folder / Path(row["score"]).name)))
+        except Exception as error:  # whatever a library raises, the file has failed
+            failures.append(f"{Path(row['score']).name}: {type(error).__name__}")
+    score_pianobind._stop_workers()  # only what has ended is counted
+    seconds = _cpu_seconds() - begun
+    if keep is not None:
+        with atomic_folder(keep) as partial:
+            rows = [row | {"listed": len(listed)} for row, _ in read]
+            PackedCorpus.pack(rows, [notes for _, notes in read]).save(partial)
+    sums = np.zeros(3)
+    for row, notes in read:
+        for name in row["performances"][:PERFORMANCES]:
+            if name in places:
+                sums += right_notes(NoteLine.of(notes), NoteLine.of(corpus.notes(places[name])))
+    return {
+        "version": version(reader),
+        "scores": len(listed),
+        "failed": failures,
+        "cpu_seconds_a_score": round(seconds / len(listed), 2),
+        "played_notes_that_are_printed": _share(sums[0], sums[2]),
+        "printed_notes_that_are_played": _share(sums[0], sums[1]),
+    }
+
+
+def _share(part: float, whole: float) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those that it has started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def main(arguments=None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m evaluation.score_readers", description=__doc__.split("\n")[0])
+    parser.add_argument("scores", type=Path, help="folder with scores.jsonl and the scores")
+    parser.add_argument("corpus", type=Path, help="folder of a packed corpus")
+    parser.add_argument("--output", type=Path, required=True, help="results JSON, new or to be added to")
+    parser.add_argument("--reader", choices=READERS, action="append", help="all three by default")
+    parser.add_argument("--every", type=int, default=1, help="read every so many scores alone (default: 1, all)")
+    parser.add_argument("--keep", type=Path, help="keep what verovio read in this folder")
+    given = parser.parse_args(arguments)
+    if given.keep and given.every > 1:
+        parser.error("--keep is for all scores; leave --every out")
+    try:
+        listed = [json.loads(line) for line in (given.scores / "scores.jsonl").read_text("utf-8").splitlines()]
+        corpus = PackedCorpus.load(given.corpus)
+        results = json.loads(given.output.read_text("utf-8")) if given.output.exists() else {}
+        for reader in given.reader or READERS:
+            keep = given.keep if reader == "verovio" else None
+            results[reader] = compare(reader, given.scores, listed[:: given.every], corpus, keep)
+            save_results(given.output, results)
+            print(f"{reader}: {json.dumps(results[reader] | {'failed': len(results[reader]['failed'])})}")
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
