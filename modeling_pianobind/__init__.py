@@ -38,6 +38,7 @@ _HOMES = {
     "embed_score": "retrieval",
     "embed_pieces": "retrieval",
     "embed_text": "retrieval",
+    "refine": "retrieval",
 }
 
 __all__ = [*_HOMES, "__version__"]
@@ -69,6 +70,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr_
     from .retrieval import embed_pieces as embed_pieces
     from .retrieval import embed_score as embed_score
     from .retrieval import embed_text as embed_text
+    from .retrieval import refine as refine
     from .towers_pianobind import PianoBindAudioModel as PianoBindAudioModel
     from .towers_pianobind import PianoBindMidiModel as PianoBindMidiModel
 

@@ -1,4 +1,5 @@
-"""The `pianobind` command: search, index, embed, describe, duplicates, export, demo, app.
+"""The `pianobind` command: search, index, embed, describe, duplicates, playlist, profile, map, export,
+demo, app.
 
 torch and transformers are imported only to embed files: `--help` and a search of a saved index start fast.
 """
@@ -16,6 +17,9 @@ from .app.command import add_arguments as add_app_arguments
 from .app.command import run as run_app
 from .commands import describe as describe_command
 from .commands import duplicates as duplicates_command
+from .commands import map as map_command
+from .commands import playlist as playlist_command
+from .commands import profile as profile_command
 from .commands import search as search_command
 from .commands.output import span
 from .index.embedding_index import EmbeddingIndex
@@ -203,6 +207,36 @@ def _parser() -> Parser:
     duplicates_command.add_arguments(duplicates)
     reading(duplicates)
     computing(duplicates)
+
+    playlist = command(
+        "playlist",
+        playlist_command.run,
+        "Choose and order pieces that go on from examples, along a path of moods.",
+        f"{CACHE_NOTE} {EPILOG}",
+    )
+    playlist_command.add_arguments(playlist)
+    reading(playlist)
+    computing(playlist)
+
+    profile = command(
+        "profile",
+        profile_command.run,
+        "Learn a taste from a play history, for `search --profile`.",
+        f"{CACHE_NOTE} {EPILOG}",
+    )
+    profile_command.add_arguments(profile)
+    reading(profile)
+    computing(profile)
+
+    corpus_map = command(
+        "map",
+        map_command.run,
+        "Draw a corpus in two dimensions, on a page that plays it or as a picture (extra [map]).",
+        f"{CACHE_NOTE} {EPILOG}",
+    )
+    map_command.add_arguments(corpus_map)
+    reading(corpus_map)
+    computing(corpus_map)
 
     export = command("export", run_export, "Write the model as ONNX files (extra [onnx]), checked against PyTorch.")
     export.add_argument("--onnx", metavar="FOLDER", required=True, help="where to write them")

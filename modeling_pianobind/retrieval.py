@@ -9,6 +9,7 @@ import numpy as np
 from .checkpoint_pianobind import default_checkpoint, model_fingerprint
 from .embedding_pianobind import embed_audio, embed_example, embed_midi, embed_pieces, embed_score, embed_text
 from .index.embedding_index import EmbeddingIndex, Hit
+from .index.feedback import refine
 from .labels_pianobind import label_embeddings, rank_labels
 from .service.calibration import load_calibration
 
@@ -72,4 +73,5 @@ __all__ = [
     "embed_pieces",
     "embed_score",
     "embed_text",
+    "refine",
 ]

@@ -82,6 +82,21 @@ class TestSearching:
         for other, score in by[0.5]:
             assert score == pytest.approx((dict(by[0])[other] + words[other]) / length, abs=1e-5)
 
+    def test_thumbs_move_a_search_and_stay_on_their_cards(self, library):
+        first, *_, last = (view.key for view in library.search("calm"))
+        moved = library.answer("calm", more=[last], less=[first])
+        keys = [view.key for view in moved.views]
+        assert keys.index(last) < keys.index(first)
+        page = cards.results(moved, {last: "more", first: "less"})
+        assert page.count('aria-pressed="true"') == 2 and page.count("pb-thumb") >= 2 * len(moved.views)
+        assert f'data-ask="more" data-key="{last}" aria-pressed="true"' in page
+        assert "pb-thumb" not in cards.card(moved.views[0])
+
+    def test_thumbs_that_contradict_each_other_are_refused(self, library):
+        key = key_of(library, "march.mid")
+        with pytest.raises(UserError, match="contradicts itself"):
+            library.answer("calm", more=[key], less=[key])
+
     def test_filters_leave_only_what_passes_and_a_bad_one_says_how_to_write_it(self, library):
         kinds = {kind: {view.title for view in library.answer("calm", filters={"kind": kind}).views}
                  for kind in ("midi", "audio")}  # fmt: skip

@@ -23,12 +23,17 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
-def results(answer: Answer) -> str:
-    """The cards of a search, best first, below what has to be said about them."""
+def results(answer: Answer, thumbs: dict[str, str] | None = None) -> str:
+    """The cards of a search, best first, below what has to be said about them.
+
+    Args:
+        thumbs (`dict[str, str]`, *optional*): "more" or "less" for the keys of pieces that got a thumb.
+    """
+    thumbs = thumbs or {}
     notes = "".join(f'<p class="pb-note" role="status">{escaped(_sentence(note))}</p>' for note in answer.notes)
     if not answer.views:
         return notes or '<p class="pb-empty">Nothing else is in this corpus.</p>'
-    cards = "".join(card(view, rank) for rank, view in enumerate(answer.views, 1))
+    cards = "".join(card(view, rank, thumb=thumbs.get(view.key, "")) for rank, view in enumerate(answer.views, 1))
     return f'{notes}<section class="pb-results" aria-label="Pieces found">{cards}</section>'
 
 
@@ -36,12 +41,13 @@ def _sentence(note: str) -> str:
     return f"{note[:1].upper()}{note[1:].removesuffix('.')}."
 
 
-def card(view: View, rank: int | None = None, action: bool = True) -> str:
+def card(view: View, rank: int | None = None, action: bool = True, thumb: str | None = None) -> str:
     """One piece: its name, its roll to play, its tags.
 
     Args:
         rank (`int`, *optional*): its place in the ranking.
         action (`bool`): offer it as an example to search by.
+        thumb (`str`, *optional*): offer thumbs, of which "more", "less" or "" is pressed.
     """
     title, length = escaped(view.title), "" if view.seconds is None else f" · {clock(view.seconds)}"
     score = ""
@@ -59,7 +65,8 @@ def card(view: View, rank: int | None = None, action: bool = True) -> str:
     return (
         f'<article class="pb-card" data-key="{escaped(view.key)}">'
         f'<header>{place}<div class="pb-name"><h3>{title}</h3><p>{escaped(view.subtitle)}{length}</p></div>{score}'
-        f'</header>{music}<div class="pb-foot">{_tags(view)}{like if action else ""}</div></article>'
+        f"{'' if thumb is None else _thumbs(view, thumb)}</header>{music}"
+        f'<div class="pb-foot">{_tags(view)}{like if action else ""}</div></article>'
     )
 
 
@@ -88,6 +95,16 @@ def _player(view: View) -> str:
         f'<div class="pb-times"><span>{clock(view.start_seconds)}</span><span class="pb-match">{best}</span>'
         f'<span>{clock(view.end_seconds)}</span></div><p class="pb-said" role="status"></p>{score}</div>'
     )
+
+
+def _thumbs(view: View, pressed: str) -> str:
+    buttons = "".join(
+        f'<button type="button" class="pb-thumb" data-ask="{ask}" data-key="{escaped(view.key)}" '
+        f'aria-pressed="{str(ask == pressed).lower()}" aria-label="{words}: {escaped(view.title)}" title="{words}">'
+        f"{sign}</button>"
+        for ask, words, sign in (("more", "More such music", "&#128077;"), ("less", "Less such music", "&#128078;"))
+    )
+    return f'<span class="pb-thumbs">{buttons}</span>'
 
 
 def _tags(view: View) -> str:

@@ -1,6 +1,7 @@
 """The corpus of the page: pieces, names, tags, and positions on a map."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,9 +13,9 @@ from ..index.duplicates import DEFAULT_CONFIDENCE
 from ..index.filters import Filters
 from ..index.finder import Finder
 from ..index.folder_index import Collection
-from ..index.names import common_folder, titles
+from ..index.names import common_folder, display_names, titles
 from ..index.note_alignment import NoteLine, confidences
-from ..inputs_pianobind import EXTENSIONS, SCORE_EXTENSIONS, explain
+from ..inputs_pianobind import SCORE_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.beside import path_beside
 from ..service.checkpoint import Checkpoint
@@ -105,7 +106,7 @@ class Library:
         self._scores_of: dict[str, int | None] = {}
         self._number = {path: number for number, path in enumerate(self.paths)}
         with user_errors(path):
-            self._names = _display_names(self.paths, folder, titles(folder) if folder else {})
+            self._names = display_names(self.paths, folder, titles(folder) if folder else {})
         emotion_file = path_beside(checkpoint.name, EmotionHead.file)
         self._emotion = EmotionHead.load(emotion_file, checkpoint.weights_fingerprint)
         self.labels, self._label_embeds = label_embeddings(checkpoint.embed_text)
@@ -129,6 +130,8 @@ class Library:
         text_weight: float = 0.5,
         filters: dict[str, str] | None = None,
         top_k: int = 8,
+        more: Sequence[str] = (),
+        less: Sequence[str] = (),
     ) -> Answer:
         """The pieces that fit best, best first; a piece that serves as the example is left out.
 
@@ -137,6 +140,7 @@ class Library:
             example (`str`): key of a piece or upload, or "".
             text_weight (`float`): 0 to 1, the weight of the words; the example has the rest.
             filters (`dict[str, str]`, *optional*): what `Filters.parse` takes, as people write it.
+            more, less (each `Sequence[str]`): keys of pieces that got a thumb up or down; see `refine`.
         Raises:
             UserError: there is neither, or one of them cannot be taken.
         """
@@ -147,11 +151,14 @@ class Library:
             raise UserError("There is nothing to search for; describe the music, or drop a MIDI file or recording.")
         weight = float(np.clip(text_weight, 0.0, 1.0))
         like = self.example(example) if example else None
+        thumbs = {
+            side: [self.example(key).embedding for key in keys] for side, keys in (("more", more), ("less", less))
+        }
         try:
             finder = self._finder(Filters.parse(**filters or {}))
-        except ValueError as error:
+            found = finder.find(words or None, like, top_k + 1, weight, **thumbs)
+        except ValueError as error:  # a filter, or thumbs up and down for the same music
             raise UserError(error) from error
-        found = finder.find(words or None, like, top_k + 1, weight)
         views = []
         for hit in [hit for hit in found.hits if str(self._number[hit.path]) != example][:top_k]:
             window = None if hit.start_seconds is None else (hit.start_seconds, hit.end_seconds)
@@ -247,21 +254,6 @@ class Library:
         ranked = rank_labels(embedding, self.labels, self._label_embeds, len(self.labels))
         best, middle = ranked[0][1], ranked[len(ranked) // 2][1]
         return [(label, (score - middle) / max(best - middle, 1e-6)) for label, score in ranked[:TAGS_SHOWN]]
-
-
-def _display_names(paths, common, known) -> list[tuple[str, str]]:
-    """Title and subtitle of each piece: from a metadata file if listed there, else from the file's name."""
-    names = []
-    for path in paths:
-        modality = EXTENSIONS.get(os.path.splitext(path)[1].lower())
-        kind = {"midi": "MIDI", "score": "score"}.get(modality, "recording")
-        below = os.path.relpath(path, common) if common else os.path.basename(path)
-        folder = os.path.dirname(below)
-        title, creator = known.get(os.path.normpath(below)) or known.get(os.path.basename(path), ("", ""))
-        stem = os.path.splitext(os.path.basename(path))[0].replace("_", " ").strip()
-        details = (creator, folder, kind)
-        names.append((title or stem, " · ".join(detail for detail in details if detail)))
-    return names
 
 
 def _lay_out(embeds: np.ndarray, labels, label_embeds) -> tuple[np.ndarray, dict[str, str]]:

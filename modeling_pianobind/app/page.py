@@ -42,7 +42,7 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
     first, limits = library.answer(DEMO_QUERIES[0]), library.limits
 
     with gr.Blocks(title="PianoBind", analytics_enabled=False, delete_cache=UPLOADS_SWEPT_SECONDS) as blocks:
-        example = gr.State("")
+        example, thumbs = gr.State(""), gr.State({})
         gr.HTML(_title(len(library)))
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=320):
@@ -75,14 +75,17 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
         whole = [words, example, share, like, *hits]
         events = [
             (words.submit, page.search, request, hits, "search"),
-            (share.release, page.search, request, hits, None),
-            *((field.submit, page.search, request, hits, None) for field in (filters[0], filters[2])),
-            *((field.input, page.search, request, hits, None) for field in (filters[1], filters[3])),
+            (share.release, page.search, [*request, thumbs], hits, None),
+            *((field.submit, page.search, [*request, thumbs], hits, None) for field in (filters[0], filters[2])),
+            *((field.input, page.search, [*request, thumbs], hits, None) for field in (filters[1], filters[3])),
             (phrases.click, page.phrase, filters, whole, None),
             (file.upload, page.upload, [file, *filters], whole, "upload"),
-            *((cards.click, page.like, filters, whole, None) for cards in (found, shown, like)),
+            (found.click, page.chosen, [*request, thumbs], [*whole, thumbs], None),
+            *((cards.click, page.like, filters, whole, None) for cards in (shown, like)),
             (chart.click, page.show, None, shown, None),
         ]
+        for asks in (words.submit, phrases.click, file.upload, shown.click, like.click):  # thumbs are for one search
+            asks(dict, None, thumbs, api_visibility="private", show_progress="hidden")
         for happens, handler, inputs, outputs, name in events:
             happens(None, js="() => pianobind.waiting(true)")
             answered = happens(
@@ -108,8 +111,8 @@ class Handlers:
         limits = library.limits
         self.library, self.gate = library, Gate(limits.running, limits.waiting, limits.patience_seconds)
 
-    def search(self, words, example, share, tempo="", key="", minutes="", kind=""):
-        return self._answer(lambda: self._found(words, example, share, (tempo, key, minutes, kind)))
+    def search(self, words, example, share, tempo="", key="", minutes="", kind="", thumbs=None):
+        return self._answer(lambda: self._found(words, example, share, (tempo, key, minutes, kind), thumbs))
 
     def phrase(self, tempo, key, minutes, kind, event: gr.EventData):
         """One of the phrases was clicked."""
@@ -123,6 +126,18 @@ class Handlers:
         asked = tempo, key, minutes, kind
         return self._answer(lambda: self._whole("" if piece else DEMO_QUERIES[0], piece, asked))
 
+    def chosen(self, words, example, share, tempo, key, minutes, kind, thumbs, event: gr.EventData):
+        """A button of a result was clicked: a thumb, which moves the search, or it becomes the example."""
+        ask, piece = getattr(event, "ask", ""), str(getattr(event, "key", ""))
+        asked = tempo, key, minutes, kind
+        if ask not in ("more", "less"):
+            return (*self.like(*asked, event), {})
+        given = {one: side for one, side in (thumbs or {}).items() if one != piece}
+        if (thumbs or {}).get(piece) != ask:  # a second click takes it back
+            given[piece] = ask
+        found, chart = self._answer(lambda: self._found(words, example, share, asked, given))
+        return (*[gr.skip()] * 4, found, chart, given)
+
     def show(self, event: gr.EventData):
         """A point of the map was clicked."""
         return self._answer(lambda: gr.HTML(card(self.library.view(str(getattr(event, "key", "")))), visible=True))
@@ -134,10 +149,12 @@ class Handlers:
 
         return self._answer(embed)
 
-    def _found(self, words, example, share, asked):
+    def _found(self, words, example, share, asked, thumbs=None):
         filters = {name: str(text or "") for name, text in zip(FILTERS, asked, strict=True)}
-        answer = self.library.answer(words, example, share, filters)
-        return results(answer), corpus_map(self.library, answer.views, example)
+        given = thumbs or {}
+        sides = {side: [key for key, one in given.items() if one == side] for side in ("more", "less")}
+        answer = self.library.answer(words, example, share, filters, **sides)
+        return results(answer, given), corpus_map(self.library, answer.views, example)
 
     def _whole(self, words, key, asked):
         found, chart = self._found(words, key, 0.5, asked)

@@ -35,13 +35,18 @@ def as_csv(hits: Sequence[Hit]) -> str:
 
 def as_m3u8(hits: Sequence[Hit]) -> str:
     """A playlist; players that know `#EXTVLCOPT` start a piece at its best window."""
+    return m3u8_text([(hit.path, None, hit.start_seconds) for hit in hits])
+
+
+def m3u8_text(entries: Sequence[tuple[str, float | None, float | None]]) -> str:
+    """A playlist of paths, each with its length and where it begins, in seconds; None where that is not known."""
     lines = ["#EXTM3U"]
-    for hit in hits:
-        path = os.path.abspath(hit.path)
+    for path, seconds, start_seconds in entries:
+        path = os.path.abspath(path)
         name = " ".join(os.path.splitext(os.path.basename(path))[0].split())
-        lines.append(f"#EXTINF:-1,{name}")
-        if hit.start_seconds:
-            lines.append(f"#EXTVLCOPT:start-time={hit.start_seconds:g}")
+        lines.append(f"#EXTINF:{-1 if seconds is None else round(seconds)},{name}")
+        if start_seconds:
+            lines.append(f"#EXTVLCOPT:start-time={start_seconds:g}")
         lines.append(Path(path).as_uri() if set(path) & {"\n", "\r"} else path)  # an entry is one line
     return "".join(f"{line}\n" for line in lines)
 
@@ -78,4 +83,4 @@ def _percent(fit: float | None) -> str:
 
 FORMATS = {"table": as_table, "json": as_json, "csv": as_csv, "m3u8": as_m3u8}
 
-__all__ = ["FORMATS", "as_csv", "as_json", "as_m3u8", "as_table", "clock", "csv_text", "span"]
+__all__ = ["FORMATS", "as_csv", "as_json", "as_m3u8", "as_table", "clock", "csv_text", "m3u8_text", "span"]

@@ -7,9 +7,11 @@ from contextlib import suppress
 from ..index.filters import KINDS, Filters
 from ..index.finder import Finder, Found
 from ..index.folder_index import Collection
+from ..index.taste import Taste
 from ..inputs_pianobind import EXTENSIONS
-from ..service.checkpoint import Checkpoint, check_readable
+from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
+from .examples import check_feedback, check_files, embeddings_of
 from .output import FORMATS
 
 PROMPT = "search> "
@@ -30,6 +32,12 @@ def add_arguments(parser) -> None:
         help="find what resembles this MIDI file, score or recording, its own piece first; a QUERY beside it "
         "steers it and weighs as much",
     )
+    add_feedback(parser)
+    parser.add_argument(
+        "--profile",
+        metavar="FILE.json",
+        help="go by a taste too, as `pianobind profile` learns it; hits stay as close to the QUERY, within 5 %%",
+    )
     parser.add_argument("--top-k", metavar="N", type=whole_number, default=10, help="how many hits (default: 10)")
     parser.add_argument("--no-names", action="store_true", help="go by the sound alone, not by names and metadata")
     add_filters(parser)
@@ -39,6 +47,18 @@ def add_arguments(parser) -> None:
     shape.add_argument("--m3u8", action="store_const", dest="shape", const="m3u8", help="print a playlist")
     parser.add_argument("--excerpts", metavar="FOLDER", help="write the best window of each hit as MIDI or FLAC")
     parser.set_defaults(shape="table")
+
+
+def add_feedback(parser) -> None:
+    """Adds the options that move a search by examples."""
+    for side, means in (("more", "wanted"), ("less", "not wanted")):
+        parser.add_argument(
+            f"--{side}",
+            metavar="FILE",
+            action="append",
+            default=[],
+            help=f"feedback: music such as this is {means}; may be given again",
+        )
 
 
 def add_filters(parser) -> None:
@@ -68,29 +88,33 @@ def run(args) -> int:
     query = " ".join(args.query) if args.query else None
     if query is not None and not query.strip():
         raise UserError("the query is empty; describe the music in at least one word")
-    prompted = query is None and args.like is None
+    prompted = query is None and args.like is None and not (args.more or args.less)
     if prompted and not sys.stdin.isatty():
         raise UserError("there is nothing to search for; give a QUERY, --like FILE, or both")
+    check_feedback(args.more, args.less)
     _check_order(args.path, args.query)
     try:
         filters = Filters.parse(args.tempo, args.key, args.minutes, args.kind, args.solo_only)
     except ValueError as error:
         raise UserError(error) from error
-    if args.like is not None:
-        with user_errors(args.like):
-            check_readable(args.like, args.solo_only)
+    check_files([*([args.like] if args.like else []), *args.more, *args.less], args.solo_only)
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
+    taste = None
+    if args.profile is not None:
+        with user_errors(args.profile):
+            taste = Taste.load(args.profile, checkpoint.weights_fingerprint)
     # A saved index is opened before the query is embedded, which may take long; a folder is embedded after it.
-    collection = Collection(args.path, checkpoint, by_words=args.like is None)
+    collection = Collection(args.path, checkpoint, by_words=args.like is None and not (args.more or args.less))
     if query is not None:
         checkpoint.embed_text([query])
     example = checkpoint.embed_file(args.like) if args.like is not None else None
     index, failures = collection.open()
+    feedback = {side: embeddings_of(getattr(args, side), index, checkpoint) for side in ("more", "less")}
     with user_errors(args.path):
         folder = None if collection.saved is not None else args.path
         finder = Finder(index, checkpoint, folder, not args.no_names, filters)
-        found = None if prompted else finder.find(query, example, args.top_k)
-    status = _prompt(finder, args) if found is None else _answer(found, args)
+        found = None if prompted else finder.find(query, example, args.top_k, taste=taste, **feedback)
+    status = _prompt(finder, args, taste) if found is None else _answer(found, args)
     for message in failures:
         complain(message)
     return 2 if failures else status
@@ -114,7 +138,7 @@ def _answer(found: Found, args) -> int:
     return 2 if failures else 0
 
 
-def _prompt(finder: Finder, args) -> int:
+def _prompt(finder: Finder, args, taste: Taste | None) -> int:
     """Answers each line that is typed; an empty one ends."""
     with suppress(ImportError):  # not on Windows
         import readline  # noqa: F401 - lines can be edited and called back
@@ -128,7 +152,7 @@ def _prompt(finder: Finder, args) -> int:
         if not line:
             return status
         try:
-            status = _answer(finder.find(line, None, args.top_k), args)
+            status = _answer(finder.find(line, None, args.top_k, taste=taste), args)
         except (UserError, ValueError) as error:  # of this line; the next one may be better
             complain(error)
 

@@ -1,6 +1,6 @@
 """Which files of an index are the same piece: copies, other encodings, other performances, scores and performances."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -93,20 +93,34 @@ def _pairs(index: EmbeddingIndex, least: float) -> Iterator[Pair]:
         others = sorted({*close.tolist(), *twins} - {row})
         others = [other for other in others if (min(row, other), max(row, other)) not in seen]
         seen |= {(min(row, other), max(row, other)) for other in others}
-        sure = confidences(lines[row], [lines[other] for other in others])
-        for other, by_notes in zip(others, sure, strict=True):
+        sure = sameness(example, [examples[other] for other in others])
+        for other, likely in zip(others, sure.tolist(), strict=True):
             rows = sorted((row, other), key=lambda place: table.paths[place])
             names = [table.paths[place] for place in rows]
             if hashes[row] and hashes[row] == hashes[other]:
                 yield Pair(*names, "same file", 1.0)
                 continue
-            both = min(len(lines[row]), len(lines[other])) >= MIN_NOTES
-            likely = float(by_notes) if both else _by_windows(example, examples[other])
             if likely < least:
                 continue
+            both = min(len(lines[row]), len(lines[other])) >= MIN_NOTES
             found = match(*(lines[place] for place in rows)) if both else None
             spans = (found.first_span, found.second_span) if found else ()
             yield Pair(*names, _kind(names, found, [lines[place] for place in rows]), round(likely, 4), *spans)
+
+
+def sameness(example: Example, others: Sequence[Example]) -> np.ndarray:
+    """How sure it is that others are the same piece as an example, in whatever form: `(others,)`, 0 to 1.
+
+    Notes decide where both sides have enough of them, else the windows.
+    """
+    line, lines = NoteLine.of(example.notes), [NoteLine.of(other.notes) for other in others]
+    by_notes = confidences(line, lines)
+    return np.array(
+        [
+            float(sure) if min(len(line), len(notes)) >= MIN_NOTES else _by_windows(example, other)
+            for sure, notes, other in zip(by_notes, lines, others, strict=True)
+        ]
+    )
 
 
 def _by_windows(first: Example, second: Example) -> float:
@@ -134,4 +148,4 @@ def _kind(names: list[str], found: Match | None, lines: list[NoteLine]) -> str:
     return "arrangement" if min(counts) < ARRANGED_SHARE * max(counts) else "other performance"
 
 
-__all__ = ["DEFAULT_CONFIDENCE", "Group", "Pair", "find_duplicates"]
+__all__ = ["DEFAULT_CONFIDENCE", "Group", "Pair", "find_duplicates", "sameness"]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..inputs_pianobind import EXTENSIONS
+
 METADATA_FILES = ("metadata.jsonl", "metadata.csv", "examples.jsonl")
 FILE_COLUMNS = ("file_name", "file", "path")  # `file_name` as in the data sets of Hugging Face
 CREATOR_COLUMNS = ("creator", "composer", "artist")
@@ -142,6 +144,26 @@ def names_of(index, folder=None) -> list[str]:
     return names
 
 
+def display_names(paths: Sequence[str], common, known: dict[str, tuple[str, str]]) -> list[tuple[str, str]]:
+    """Title and subtitle of each piece, for people: from `known` if listed there, else from the file's name.
+
+    Args:
+        common: the folder that the paths lie below, or None.
+        known (`dict`): title and creator by path or file name, as `titles` reads them.
+    """
+    names = []
+    for path in paths:
+        modality = EXTENSIONS.get(os.path.splitext(path)[1].lower())
+        kind = {"midi": "MIDI", "score": "score"}.get(modality, "recording")
+        below = os.path.relpath(path, common) if common else os.path.basename(path)
+        folder = os.path.dirname(below)
+        title, creator = known.get(os.path.normpath(below)) or known.get(os.path.basename(path), ("", ""))
+        stem = os.path.splitext(os.path.basename(path))[0].replace("_", " ").strip()
+        details = (creator, folder, kind)
+        names.append((title or stem, " · ".join(detail for detail in details if detail)))
+    return names
+
+
 def common_folder(paths: Sequence[str]) -> str | None:
     """The folder that all paths lie below; None where there is none."""
     try:
@@ -150,4 +172,4 @@ def common_folder(paths: Sequence[str]) -> str | None:
         return None
 
 
-__all__ = ["NameIndex", "common_folder", "names_of", "read_metadata", "titles", "words_of"]
+__all__ = ["NameIndex", "common_folder", "display_names", "names_of", "read_metadata", "titles", "words_of"]

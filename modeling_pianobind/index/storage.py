@@ -165,7 +165,7 @@ def _replace_header(path, content, saved) -> None:
     about = {"checkpoint_fingerprint": saved.fingerprint, "transcribed": saved.transcribed, "failures": saved.failures}
     about |= {} if saved.complete else {"complete": False}
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, **content, **about}
-    _replace(path / HEADER, json.dumps(header, indent=1).encode())
+    replace_file(path / HEADER, json.dumps(header, indent=1).encode())
 
 
 @contextmanager
@@ -341,7 +341,7 @@ def write_embeddings(target, paths: list[str], embeds: np.ndarray) -> None:
         flat = pyarrow.array(np.asarray(embeds, np.float32).ravel())
         columns = {"path": names, "embedding": pyarrow.FixedSizeListArray.from_arrays(flat, embeds.shape[1])}
         pyarrow.parquet.write_table(pyarrow.table(columns), out)
-    _replace(target, out.getvalue())
+    replace_file(target, out.getvalue())
 
 
 def read_header(path, keys: Sequence[str] = ()) -> dict:
@@ -396,8 +396,12 @@ def _store(path, kind, extension, write) -> dict:
     return {"name": name, "bytes": size, "sha256": digest}
 
 
-def _replace(target: Path, content: bytes) -> None:
-    """Writes a file atomically."""
+def replace_file(target: Path, content: bytes) -> None:
+    """Writes a file atomically.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     with _temporary(target) as (temporary, handle):
         handle.write(content)
         handle.flush()
