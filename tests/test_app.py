@@ -97,6 +97,15 @@ class TestSearching:
         with pytest.raises(UserError, match="contradicts itself"):
             library.answer("calm", more=[key], less=[key])
 
+    def test_thumbs_move_what_passes_the_filters(self, library):
+        midi, keys = {"kind": "midi"}, {}
+        first, *_, last = (view.key for view in library.answer("calm", filters=midi).views)
+        for filters in (midi, {"kind": "audio"}):
+            moved = library.answer("calm", filters=filters, more=[last], less=[first]).views
+            keys[filters["kind"]] = [view.key for view in moved]
+        assert len(keys["midi"]) == 3 and keys["midi"].index(last) < keys["midi"].index(first)
+        assert keys["audio"] == [key_of(library, "rain.wav")]
+
     def test_filters_leave_only_what_passes_and_a_bad_one_says_how_to_write_it(self, library):
         kinds = {kind: {view.title for view in library.answer("calm", filters={"kind": kind}).views}
                  for kind in ("midi", "audio")}  # fmt: skip

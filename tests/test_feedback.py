@@ -8,6 +8,7 @@ import pytest
 from modeling_pianobind import EmbeddingIndex, refine
 from modeling_pianobind.index.alignment import Example
 from modeling_pianobind.index.feedback import Background
+from modeling_pianobind.index.filters import Filters
 from modeling_pianobind.index.finder import Finder
 from modeling_pianobind.index.playlist import key_place, make_playlist
 from modeling_pianobind.index.table import FileRow, FileTable
@@ -83,6 +84,15 @@ class TestFinderWithFeedback:
         finder = Finder(make_index(), StandIn())
         found = finder.find(more=finder.index.embeddings[[19]])
         assert found.hits[0].path == finder.index.paths[19] and 0 <= found.hits[0].fit <= 1
+
+    def test_examples_count_as_much_where_one_piece_passes_the_filters(self):
+        index = make_index()
+        few = Finder(index, StandIn(), by_names=False, filters=Filters.parse(tempo="80-85"))
+        examples = index.embeddings[[19, 18]]
+        (hit,) = few.find("sad", more=examples).hits
+        among_all = Finder(index, StandIn(), by_names=False).find("sad", top_k=20, more=examples).hits
+        assert hit.path == index.paths[0]
+        assert hit.score == pytest.approx(next(one.score for one in among_all if one.path == hit.path), abs=1e-6)
 
 
 class TestSearchCommand:

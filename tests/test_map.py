@@ -79,6 +79,15 @@ class TestCommand:
         }  # fmt: skip
         assert "<script>alert" not in page and not re.search(r"https?://|src=|@import", page)
 
+    def test_titles_come_from_the_metadata_file_of_the_folder(self, pianobind, tmp_path, write_midi):
+        music = tmp_path / "music"
+        (music / "deep").mkdir(parents=True)
+        write_midi(music / "deep" / "a.mid", seed=1)
+        (music / "metadata.csv").write_text("file_name,title,composer\ndeep/a.mid,Gymnopedie,Erik Satie\n")
+        assert pianobind("map", music, "--output", tmp_path / "map.html")[0] == 0
+        (piece,) = data_of((tmp_path / "map.html").read_text())["pieces"]
+        assert (piece["title"], piece["detail"]) == ("Gymnopedie", "Erik Satie · deep · MIDI")
+
     def test_the_picture_is_a_png(self, pianobind, corpus, tmp_path):
         assert pianobind("map", corpus, "--output", tmp_path / "map.png")[0] == 0
         image = Image.open(io.BytesIO((tmp_path / "map.png").read_bytes()))

@@ -13,7 +13,7 @@ from ..index.duplicates import DEFAULT_CONFIDENCE
 from ..index.filters import Filters
 from ..index.finder import Finder
 from ..index.folder_index import Collection
-from ..index.names import common_folder, display_names, titles
+from ..index.names import common_folder, display_names
 from ..index.note_alignment import NoteLine, confidences
 from ..inputs_pianobind import SCORE_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
@@ -106,7 +106,7 @@ class Library:
         self._scores_of: dict[str, int | None] = {}
         self._number = {path: number for number, path in enumerate(self.paths)}
         with user_errors(path):
-            self._names = display_names(self.paths, folder, titles(folder) if folder else {})
+            self._names = display_names(self.paths, folder)
         emotion_file = path_beside(checkpoint.name, EmotionHead.file)
         self._emotion = EmotionHead.load(emotion_file, checkpoint.weights_fingerprint)
         self.labels, self._label_embeds = label_embeddings(checkpoint.embed_text)

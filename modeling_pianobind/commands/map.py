@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ import numpy as np
 from ..index.embedding_index import EmbeddingIndex
 from ..index.folder_index import Collection
 from ..index.layout import Layout, lay_out
-from ..index.names import common_folder, display_names, titles
+from ..index.names import common_folder, display_names
 from ..index.note_alignment import NoteLine
 from ..index.storage import replace_file
 from ..inputs_pianobind import gives_notes
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     if not target.parent.is_dir():
         raise UserError(f"{target}: its folder does not exist; make it first")
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
-    index, failures = Collection(args.path, checkpoint, by_words=True).open()
+    collection = Collection(args.path, checkpoint, by_words=True)
+    index, failures = collection.open()
     if not len(index):
         raise UserError(f"{args.path}: there is no piece in it that can be read; give another folder or index")
     chosen = np.linspace(0, len(index) - 1, min(len(index), MOST_PIECES)).astype(int)
@@ -57,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
         if target.suffix.lower() == ".png":
             content = picture(layout)
         else:
-            content = page(index, chosen.tolist(), layout, target.parent).encode()
+            folder = args.path if collection.saved is None else common_folder(index.paths)
+            names = display_names([index.path(piece) for piece in chosen.tolist()], folder)
+            content = page(index, chosen.tolist(), layout, target.parent, names).encode()
     with user_errors(target, writing=True):
         replace_file(target, content)
     print(f"{target}: {len(chosen)} pieces in {len(layout.names)} clusters")
@@ -66,18 +70,17 @@ def run(args: argparse.Namespace) -> int:
     return 2 if failures else 0
 
 
-def page(index: EmbeddingIndex, pieces: list[int], layout: Layout, folder) -> str:
+def page(index: EmbeddingIndex, pieces: list[int], layout: Layout, folder, names: Sequence[tuple[str, str]]) -> str:
     """The map as one HTML page without any reference to a network.
 
     Args:
         pieces (`list[int]`): places in `index.paths`, one for each row of the layout.
         folder: where the page will lie; addresses of files are relative to it.
+        names (`list[tuple[str, str]]`): titles and subtitles of these pieces, as `display_names` gives them.
     """
-    paths = [index.path(piece) for piece in pieces]
-    common = common_folder(index.paths)
-    names = display_names(paths, common, titles(common) if common else {})
     rows = []
-    for row, (piece, path) in enumerate(zip(pieces, paths, strict=True)):
+    for row, piece in enumerate(pieces):
+        path = index.path(piece)
         notes = NoteLine.of(index.example(piece).notes) if gives_notes(path) else None
         rows.append(
             {

@@ -116,7 +116,8 @@ class Finder:
 
     @cached_property
     def _background(self) -> Background:
-        return Background.of(self.index.embeddings[:: max(1, len(self.index) // CORPUS_SAMPLE)])
+        """Of all pieces: the few that pass the filters say little about how pieces differ."""
+        return Background.of(self._whole.embeddings[:: max(1, len(self._whole) // CORPUS_SAMPLE)])
 
     def _understood(self, query) -> float:
         """Similarity of a query to descriptions of music: the lowest one of its parts."""
@@ -165,14 +166,15 @@ class Finder:
         return best, np.array([value[hit.path] for hit in best])
 
     def _poor_fit(self, query, understood: float) -> str:
+        if query is None:
+            return "nothing fits well: no piece here stands out for these examples"
         known = "the model knows English descriptions of music"
-        unknown = [] if query is None else unknown_words(query, self.checkpoint.count_tokens)
-        if unknown:
+        if unknown := unknown_words(query, self.checkpoint.count_tokens):
             return f"nothing fits well: {known}, and not {', '.join(map(repr, unknown[:5]))}"
         known += ", such as 'calm, slow waltz'"
         if understood < POOR_FIT:
             return f"nothing fits well: {known}, and the query does not read as one"
-        return f"nothing fits well: no piece here stands out for this search; {known}"
+        return f"nothing fits well: no piece here stands out for this query; {known}"
 
 
 def _bonus(coverage):

@@ -144,22 +144,22 @@ def names_of(index, folder=None) -> list[str]:
     return names
 
 
-def display_names(paths: Sequence[str], common, known: dict[str, tuple[str, str]]) -> list[tuple[str, str]]:
-    """Title and subtitle of each piece, for people: from `known` if listed there, else from the file's name.
+def display_names(paths: Sequence[str], folder: str | os.PathLike | None) -> list[tuple[str, str]]:
+    """Title and subtitle of each piece, for people: from a metadata file if listed there, else from the file's name.
 
     Args:
-        common: the folder that the paths lie below, or None.
-        known (`dict`): title and creator by path or file name, as `titles` reads them.
+        folder: where a metadata file lies, and the pieces below it; None for neither.
+    Raises:
+        ValueError, OSError: as `read_metadata`.
     """
-    names = []
+    known, names = titles(folder) if folder else {}, []
     for path in paths:
         modality = EXTENSIONS.get(os.path.splitext(path)[1].lower())
         kind = {"midi": "MIDI", "score": "score"}.get(modality, "recording")
-        below = os.path.relpath(path, common) if common else os.path.basename(path)
-        folder = os.path.dirname(below)
+        below = os.path.relpath(path, folder) if folder else os.path.basename(path)
         title, creator = known.get(os.path.normpath(below)) or known.get(os.path.basename(path), ("", ""))
         stem = os.path.splitext(os.path.basename(path))[0].replace("_", " ").strip()
-        details = (creator, folder, kind)
+        details = (creator, os.path.dirname(below), kind)
         names.append((title or stem, " · ".join(detail for detail in details if detail)))
     return names
 
