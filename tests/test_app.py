@@ -240,11 +240,11 @@ class TestUploads:
 
     def test_what_is_too_large_or_too_long_is_refused_before_it_is_read(self, tmp_path, write_midi):
         (tmp_path / "large.wav").write_bytes(bytes(1_100_000))
-        assert "at most 1 MB" in self.refused(tmp_path / "large.wav")
+        assert "the limit is 1 MB" in self.refused(tmp_path / "large.wav")
         (tmp_path / "large.mid").write_bytes(bytes(110_000))
-        assert "at most 0.1 MB" in self.refused(tmp_path / "large.mid")
+        assert "the limit is 0.1 MB" in self.refused(tmp_path / "large.mid")
         soundfile.write(tmp_path / "hour.flac", np.zeros(8_000 * 3600, np.int16), 8_000)
-        assert "lasts 60 minutes, and at most 1" in self.refused(tmp_path / "hour.flac")
+        assert "lasts 60 minutes, and the limit is 1" in self.refused(tmp_path / "hour.flac")
         assert "minutes" in self.refused(write_midi(tmp_path / "days.mid", seconds=80_000, notes_per_second=1e-4))
         assert "has 240 notes" in self.refused(write_midi(tmp_path / "dense.mid", seconds=12, notes_per_second=20))
 

@@ -83,7 +83,7 @@ class File:
     """What `embed_files` yields of a file."""
 
     windows, spans, error = np.ones((1, 2), np.float32), np.array([[0.0, 8.0]]), None
-    notes = measures = None
+    notes = measures = reading = None
     embedding = np.array([1, 0], np.float32)
 
 
