@@ -164,8 +164,8 @@ def difficulty(corpus, embed: RowEmbedder, head: DifficultyHead) -> dict:
         "the line to grades from these pieces, each left out in turn; the margin is the 80 % quantile of the errors.",
         "pieces": len(grades),
         "rank_correlation": rank_correlation(grades[:, 0], pieces.targets),
-        "mean_absolute_error": float(head.error),
-        "margin": float(head.margin),
+        "mean_absolute_error": head.error.item(),
+        "margin": head.margin.item(),
         "baselines": {
             "rank_correlation of notes a second": rank_correlation(density, pieces.targets),
             "mean absolute error of the mean grade": float(np.abs(pieces.targets - pieces.targets.mean()).mean()),
