@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 
 from modeling_pianobind.index.feedback import Background
-from modeling_pianobind.index.taste import LOSS, MOST_TASTE, Taste, blend
+from modeling_pianobind.index.taste import LOSS, MAX_TASTE_WEIGHT, Taste, blend
 from training.data.facts import creator_name
 
 MIN_SONGS, TOP_K = 6, 10
@@ -43,7 +43,7 @@ def measure_tastes(rows: list[dict], embeds: np.ndarray, known: np.ndarray, embe
             orders = {
                 "words": np.argsort(-values, kind="stable"),
                 "words and taste": blend(values, cosines, suits, TOP_K),
-                "no bound": np.argsort(-(values + MOST_TASTE * suits), kind="stable"),
+                "no bound": np.argsort(-(values + MAX_TASTE_WEIGHT * suits), kind="stable"),
             }
             for way, order in orders.items():
                 best = order[:TOP_K]

@@ -103,8 +103,8 @@ def _tones(key: int) -> np.ndarray:
     # Physics of Musical Instruments, section 12.3.
     hertz = fundamental * number * np.sqrt(1 + 1e-4 * 2 ** (3 * place) * number**2)
     number, hertz = number[hertz < HIGHEST_PARTIAL_HERTZ], hertz[hertz < HIGHEST_PARTIAL_HERTZ]
-    struck = 0.25 + np.abs(np.sin(np.pi * number / 7.5))  # the hammer meets the string near an eighth of its length
-    weights = np.stack([struck / number**2.1, struck / number**1.25])
+    hammer = 0.25 + np.abs(np.sin(np.pi * number / 7.5))  # the hammer meets the string near an eighth of its length
+    weights = np.stack([hammer / number**2.1, hammer / number**1.25])
     weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True))
     tones = np.zeros((2, len(time)), np.float32)
     for partial, weight in enumerate(weights.T):

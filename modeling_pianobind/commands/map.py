@@ -23,7 +23,7 @@ from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
 
 SUFFIXES = (".html", ".png")
-MOST_PIECES = 10_000  # t-SNE of more takes very long, and a page of more is slow
+MAX_PIECES = 10_000  # t-SNE of more takes very long, and a page of more is slow
 PLAYED_SECONDS, PLAYED_NOTES = 30.0, 400  # of a MIDI file, which browsers cannot play: the page has these notes
 COLOURS = (
     "#4e79a7", "#e15759", "#59a14f", "#b07aa1", "#f28e2b", "#2aa198",
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     index, failures = collection.open()
     if not len(index):
         raise UserError(f"{args.path}: there is no piece in it that can be read; give another folder or index")
-    chosen = np.linspace(0, len(index) - 1, min(len(index), MOST_PIECES)).astype(int)
+    chosen = np.linspace(0, len(index) - 1, min(len(index), MAX_PIECES)).astype(int)
     if len(chosen) < len(index):
         complain(f"{args.path}: {len(chosen)} of {len(index)} pieces are drawn")
     with user_errors(args.path):

@@ -124,12 +124,12 @@ def measured_tempo(onset: np.ndarray) -> float:
     if len(np.unique(onset)) < 8:
         return math.nan
     frames = np.rint((onset - onset[0]) / FRAME_SECONDS).astype(int)
-    struck = np.sqrt(np.bincount(frames))  # a chord counts more than a note, but not as much as its notes apart
-    struck = np.convolve(struck, (0.25, 0.5, 1.0, 0.5, 0.25), "same")
-    spectrum = np.fft.rfft(struck - struck.mean(), 2 * len(struck))
-    repeats = np.fft.irfft(np.abs(spectrum) ** 2)[: len(struck)]
+    onset_strength = np.sqrt(np.bincount(frames))  # a chord counts more than one note, less than all its notes
+    onset_strength = np.convolve(onset_strength, (0.25, 0.5, 1.0, 0.5, 0.25), "same")
+    spectrum = np.fft.rfft(onset_strength - onset_strength.mean(), 2 * len(onset_strength))
+    repeats = np.fft.irfft(np.abs(spectrum) ** 2)[: len(onset_strength)]
     lags = np.arange(
-        round(60 / FASTEST_BPM / FRAME_SECONDS), min(len(struck), round(60 / SLOWEST_BPM / FRAME_SECONDS))
+        round(60 / FASTEST_BPM / FRAME_SECONDS), min(len(onset_strength), round(60 / SLOWEST_BPM / FRAME_SECONDS))
     )
     if not len(lags):
         return math.nan

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 PERPLEXITY = 30.0
-MOST_CLUSTERS, SILHOUETTE_PIECES = 12, 2_000
+MAX_CLUSTERS, SILHOUETTE_PIECES = 12, 2_000
 FEW_PIECES = 8  # too few to be parted
 NAME_WORDS, PIECE_WORDS = 2, 4
 
@@ -69,7 +69,7 @@ def _clusters(sklearn, embeds, seed) -> np.ndarray:
     if len(embeds) < FEW_PIECES or np.ptp(embeds, axis=0).max() < 1e-6:
         return np.zeros(len(embeds), int)
     best, least = np.zeros(len(embeds), int), -np.inf
-    for count in range(3, min(MOST_CLUSTERS, len(embeds) // 2) + 1):
+    for count in range(3, min(MAX_CLUSTERS, len(embeds) // 2) + 1):
         found = sklearn.cluster.KMeans(count, n_init=3, random_state=seed).fit_predict(embeds)
         if len(np.unique(found)) < 2:
             continue

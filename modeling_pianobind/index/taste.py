@@ -18,9 +18,9 @@ from .storage import replace_file
 FORMAT = 1
 PATH_COLUMNS = ("path", "file", "file_name")
 HALF_LIFE_DAYS = 180.0  # a play that is so much older than the last one counts half
-MOST_PIECES = 256  # the weightiest ones are kept
+MAX_PIECES = 256  # the weightiest ones are kept
 SHARPNESS = 4.0  # of likeness to a played piece: one close piece says more than several distant ones
-MOST_TASTE, TASTE_STEPS = 2.0, 40  # of a standard deviation of the words
+MAX_TASTE_WEIGHT, TASTE_STEPS = 2.0, 40  # of a standard deviation of the words
 LOSS = 0.05  # of the mean cosine with the words, which the first hits may lose to taste
 
 
@@ -123,7 +123,7 @@ class Taste:
         weights = np.asarray(weights, np.float64)
         if not len(weights) or not weights.sum() > 0:
             raise ValueError("the history is empty; give at least one piece that was played.")
-        kept = np.argsort(-weights, kind="stable")[:MOST_PIECES]
+        kept = np.argsort(-weights, kind="stable")[:MAX_PIECES]
         return cls(fingerprint, np.asarray(embeds, np.float32)[kept], weights[kept] / weights[kept].sum())
 
     def scores(self, embeds: np.ndarray, background: Background) -> np.ndarray:
@@ -194,7 +194,7 @@ def blend(values: np.ndarray, cosines: np.ndarray, taste: np.ndarray, top_k: int
     """
     plain = np.argsort(-values, kind="stable")
     mean = cosines[plain[:top_k]].mean()
-    for weight in np.linspace(MOST_TASTE, 0, TASTE_STEPS, endpoint=False):
+    for weight in np.linspace(MAX_TASTE_WEIGHT, 0, TASTE_STEPS, endpoint=False):
         order = np.argsort(-(values + weight * taste), kind="stable")
         if cosines[order[:top_k]].mean() >= mean - loss * abs(mean):
             return order
