@@ -33,7 +33,7 @@ from .labels_pianobind import LABELS, label_embeddings, rank_labels
 from .service.calibration import FILE as CALIBRATION
 from .service.calibration import Calibration, example_files
 from .service.checkpoint import Checkpoint
-from .service.errors import UserError, complain, user_errors
+from .service.errors import UserError, check_folder_of, complain, user_errors
 from .service.examples import DEMO_QUERIES, EXAMPLES
 
 EPILOG = (
@@ -328,8 +328,7 @@ def run_embed(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if output.suffix.lower() not in (".npz", ".parquet"):
         raise UserError(f"{output}: its extension is neither .npz nor .parquet; choose one of them")
-    if not output.parent.is_dir():
-        raise UserError(f"{output}: its folder does not exist; make it first")
+    check_folder_of(output)
     if not os.path.exists(args.path):
         raise UserError(f"{args.path}: does not exist; check the path")
     refused: list[OSError] = []

@@ -19,6 +19,7 @@ from .common.atomic_folder import atomic_folder
 from .data.arguments import TrainingArguments
 from .loop.adapters import merged_state
 from .loop.batches import on_device
+from .loop.relations import same_example
 from .loop.run import Run, make_accelerator
 
 ROUNDS = 30
@@ -64,16 +65,16 @@ def embedded_windows(run: Run, batches: int) -> tuple[torch.Tensor, torch.Tensor
         with run.accelerator.autocast():
             heard = model.get_audio_features(sound["input_features"], sound["audio_attention_mask"])
             played = run.model.embed_midi_by_length(**notes)
-        both = (known["rows"]["audio"][:, None] == known["rows"]["midi"][None]).nonzero()
-        audio.append(heard[both[:, 0]].float().cpu())
-        midi.append(played[both[:, 1]].float().cpu())
+        of_audio, of_midi = same_example(known["rows"]["audio"], known["rows"]["midi"])
+        audio.append(heard[of_audio].float().cpu())
+        midi.append(played[of_midi].float().cpu())
     return torch.cat(audio), torch.cat(midi)
 
 
 def balance(checkpoint: str, config: str, output: str | Path, batches: int) -> dict[str, dict[str, float]]:
     """Writes the corrected checkpoint; returns the offsets `before` and `after`, on windows that fitted nothing."""
     arguments = TrainingArguments.from_yaml(config)
-    arguments.checkpoint, arguments.ema_decay = checkpoint, 0.0
+    arguments.checkpoint = checkpoint
     run = Run(arguments, make_accelerator(arguments))
     audio, midi = embedded_windows(run, batches)
     model = run.model.model

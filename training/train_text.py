@@ -110,8 +110,9 @@ class TextTrainer:
         self.queries = [query for query in read_lexicon() if not query.held_out]
         self.works = [place for place, row in enumerate(self.table.rows) if "work" in row]
         names = vocabulary.creators | {fact for fact in vocabulary.facts if fact.endswith((" major", " minor"))}
-        self.fact_weights = [NAME_WEIGHT if fact in names else 1.0 for fact in vocabulary.facts]
         self.fact_pieces = [np.flatnonzero(self.table.labels[:, fact]) for fact in range(len(vocabulary.facts))]
+        self.facts = [fact for fact, held in enumerate(self.fact_pieces) if len(held)]
+        self.fact_weights = [NAME_WEIGHT if vocabulary.facts[fact] in names else 1.0 for fact in self.facts]
 
     def batch(self) -> tuple[list[str], torch.Tensor, torch.Tensor, torch.Tensor]:
         """Texts, pieces, how well each text fits each piece (`(texts, pieces)`), and the pretrained encoder's texts.
@@ -121,13 +122,11 @@ class TextTrainer:
         table, vocabulary, rng = self.table, self.table.vocabulary, self.random
         pieces = self.draws.choice(len(table.rows), PIECES_AT_ONCE, replace=False, p=table.weights)
         texts, claims = [], []
-        facts = [fact for fact, held in enumerate(self.fact_pieces) if len(held)]
-        weights = [self.fact_weights[fact] for fact in facts]
-        for fact in rng.choices(facts, weights, k=TEXTS["fact"]):
+        for fact in rng.choices(self.facts, self.fact_weights, k=TEXTS["fact"]):
             texts.append(rng.choice(self.wordings[fact]))
             claims.append(({fact: 1.0}, {}))
         for _ in range(TEXTS["caption"]):
-            piece = int(self.draws.choice(self.fact_pieces[rng.choices(facts, weights)[0]]))
+            piece = int(self.draws.choice(self.fact_pieces[rng.choices(self.facts, self.fact_weights)[0]]))
             chosen = self._claims(piece)
             texts.append(write_caption(chosen, vocabulary.creators, rng))
             claims.append(({vocabulary.number[fact]: 1.0 for fact in chosen}, {}))

@@ -4,6 +4,7 @@ import html
 
 import numpy as np
 
+from ..commands.output import minutes_seconds
 from .library import Answer, Library, View
 
 MAP_WIDTH, MAP_HEIGHT, MAP_MARGIN = 400, 300, 26
@@ -16,11 +17,6 @@ def escaped(text) -> str:
     for character in "{}$`":
         text = text.replace(character, f"&#{ord(character)};")
     return text
-
-
-def clock(seconds: float) -> str:
-    """m:ss"""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
 def results(answer: Answer, thumbs: dict[str, str] | None = None) -> str:
@@ -49,7 +45,7 @@ def card(view: View, rank: int | None = None, action: bool = True, thumb: str | 
         action (`bool`): offer it as an example to search by.
         thumb (`str`, *optional*): offer thumbs, of which "more", "less" or "" is pressed.
     """
-    title, length = escaped(view.title), "" if view.seconds is None else f" · {clock(view.seconds)}"
+    title, length = escaped(view.title), "" if view.seconds is None else f" · {minutes_seconds(view.seconds)}"
     score = ""
     if view.fit is not None:
         score = (
@@ -73,7 +69,7 @@ def card(view: View, rank: int | None = None, action: bool = True, thumb: str | 
 def _player(view: View) -> str:
     middle = sum(view.window) / 2 if view.window else 0.0
     cue = min(max(view.window[0] if view.window else 0.0, view.start_seconds), view.end_seconds)
-    best = f"best match {clock(view.window[0])} to {clock(view.window[1])}" if view.window else ""
+    best = f"best match {minutes_seconds(view.window[0])} to {minutes_seconds(view.window[1])}" if view.window else ""
     title, length = escaped(view.title), view.end_seconds - view.start_seconds
     moods = ""
     if view.moods:
@@ -92,8 +88,8 @@ def _player(view: View) -> str:
         f'<button type="button" class="pb-play" aria-label="Play {title}"><span aria-hidden="true"></span></button>'
         f'<div class="pb-roll" role="slider" tabindex="0" aria-label="Position in {title}, seconds" aria-valuemin="0" '
         f'aria-valuemax="{length:.0f}" aria-valuenow="0">{view.roll}<i class="pb-head" hidden></i></div>{moods}'
-        f'<div class="pb-times"><span>{clock(view.start_seconds)}</span><span class="pb-match">{best}</span>'
-        f'<span>{clock(view.end_seconds)}</span></div><p class="pb-said" role="status"></p>{score}</div>'
+        f'<div class="pb-times"><span>{minutes_seconds(view.start_seconds)}</span><span class="pb-match">{best}</span>'
+        f'<span>{minutes_seconds(view.end_seconds)}</span></div><p class="pb-said" role="status"></p>{score}</div>'
     )
 
 
@@ -169,4 +165,4 @@ def _point(library: Library, number: int, ranks: dict, shown: str) -> str:
     )
 
 
-__all__ = ["card", "clock", "corpus_map", "escaped", "example_card", "results"]
+__all__ = ["card", "corpus_map", "escaped", "example_card", "results"]

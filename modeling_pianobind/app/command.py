@@ -2,6 +2,7 @@
 
 import os
 
+from ..commands.arguments import positive_number
 from ..gate_pianobind import Limits
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
@@ -21,14 +22,14 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument(
         "--max-file-megabytes",
-        type=_positive,
+        type=positive_number,
         metavar="N",
         default=limits.file_megabytes,
         help="the largest upload; a MIDI file may have a tenth of it (default: %(default)g)",
     )
     parser.add_argument(
         "--max-minutes",
-        type=_positive,
+        type=positive_number,
         metavar="N",
         default=limits.minutes,
         help="the longest upload (default: %(default)g)",
@@ -62,19 +63,6 @@ def run(args) -> int:
         reason = " ".join(str(error).split())
         raise UserError(f"the page cannot be reached from here ({reason}); check proxies, or give --host") from error
     return 0
-
-
-def _positive(text) -> float:
-    import argparse
-    import math
-
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
 
 
 __all__ = ["add_arguments", "run"]

@@ -13,9 +13,9 @@ from ..label_head_pianobind import LabelHead
 from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.checkpoint import Checkpoint, check_readable
 from ..service.errors import UserError, complain, user_errors
+from .arguments import whole_number
 from .moods import add_mood_arguments, check_mood_arguments, tell_moods
 from .output import csv_text
-from .search import whole_number
 
 COLUMNS = ("path", "words", "minutes", "tempo", "key")
 

@@ -20,7 +20,7 @@ from ..index.storage import replace_file
 from ..inputs_pianobind import gives_notes
 from ..labels_pianobind import label_embeddings
 from ..service.checkpoint import Checkpoint
-from ..service.errors import UserError, complain, user_errors
+from ..service.errors import UserError, check_folder_of, complain, user_errors
 
 SUFFIXES = (".html", ".png")
 MAX_PIECES = 10_000  # t-SNE of more takes very long, and a page of more is slow
@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> int:
     target = Path(args.output)
     if target.suffix.lower() not in SUFFIXES:
         raise UserError(f"{target}: its extension is neither .html nor .png; choose one of them")
-    if not target.parent.is_dir():
-        raise UserError(f"{target}: its folder does not exist; make it first")
+    check_folder_of(target)
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
     collection = Collection(args.path, checkpoint, by_words=True)
     index, failures = collection.open()

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..index.folder_index import Collection
 from ..service.checkpoint import Checkpoint
-from ..service.errors import UserError, complain, user_errors
+from ..service.errors import UserError, check_folder_of, complain, user_errors
 from ..service.piece_heads import QUADRANTS, DifficultyHead, EmotionHead
 from .output import clock, csv_text
 
@@ -44,8 +44,7 @@ def check_mood_arguments(args, is_folder: bool) -> None:
         raise UserError("--plot draws the emotion of one file over time; give a file and --emotion with it")
     if Path(args.plot).suffix.lower() != ".png":
         raise UserError(f"{args.plot}: its extension is not .png; choose that")
-    if not Path(args.plot).absolute().parent.is_dir():
-        raise UserError(f"{args.plot}: its folder does not exist; make it first")
+    check_folder_of(args.plot)
 
 
 def tell_moods(args, checkpoint: Checkpoint, is_folder: bool) -> int:

@@ -68,9 +68,14 @@ def span(hit: Hit) -> str:
     return clock(hit.start_seconds, hit.end_seconds) + bars
 
 
+def minutes_seconds(seconds: float) -> str:
+    """A time as m:ss."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
 def clock(start_seconds: float, end_seconds: float) -> str:
     """A span as m:ss-m:ss."""
-    return "-".join(f"{int(at) // 60}:{int(at) % 60:02}" for at in (start_seconds, end_seconds))
+    return f"{minutes_seconds(start_seconds)}-{minutes_seconds(end_seconds)}"
 
 
 def _rows(hits) -> list[tuple]:
@@ -83,4 +88,15 @@ def _percent(fit: float | None) -> str:
 
 FORMATS = {"table": as_table, "json": as_json, "csv": as_csv, "m3u8": as_m3u8}
 
-__all__ = ["FORMATS", "as_csv", "as_json", "as_m3u8", "as_table", "clock", "csv_text", "m3u8_text", "span"]
+__all__ = [
+    "FORMATS",
+    "as_csv",
+    "as_json",
+    "as_m3u8",
+    "as_table",
+    "clock",
+    "csv_text",
+    "m3u8_text",
+    "minutes_seconds",
+    "span",
+]

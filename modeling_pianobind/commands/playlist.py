@@ -10,10 +10,11 @@ from ..index.folder_index import Collection
 from ..index.playlist import Track, make_playlist
 from ..index.storage import replace_file
 from ..service.checkpoint import Checkpoint
-from ..service.errors import UserError, complain, user_errors
+from ..service.errors import UserError, check_folder_of, complain, user_errors
 from ..service.query import embed_query, parse_query
+from .arguments import positive_number
 from .examples import check_files, examples_of
-from .output import csv_text, m3u8_text
+from .output import csv_text, m3u8_text, minutes_seconds
 
 COLUMNS = ("rank", "path", "seconds", "tempo", "key", "score")
 SUFFIXES = {".m3u8": "m3u8", ".m3u": "m3u8", ".csv": "csv"}
@@ -41,13 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _minutes(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
-    return number
+    return positive_number(text, "a number of minutes")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     target = None if args.output is None else Path(args.output)
     if target is not None and target.suffix.lower() not in SUFFIXES:
         raise UserError(f"{target}: its extension is neither .m3u8 nor .csv; choose one of them")
-    if target is not None and not target.parent.is_dir():
-        raise UserError(f"{target}: its folder does not exist; make it first")
+    if target is not None:
+        check_folder_of(target)
     check_files(args.like, args.solo_only)
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)
     index, failures = Collection(args.path, checkpoint, by_words=not args.like).open()
@@ -80,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         with user_errors(target, writing=True):
             replace_file(target, text.encode("utf-8", "surrogateescape"))
-        print(f"{target}: {len(tracks)} pieces, {_clock(length)}")
+        print(f"{target}: {len(tracks)} pieces, {minutes_seconds(round(length))}")
     if length < SHORT * 60 * args.minutes:
         complain(f"{args.path}: {length / 60:.0f} of {args.minutes:g} minutes are filled; there is no more that fits")
     for message in failures:
@@ -92,7 +87,8 @@ def _table(tracks: list[Track]) -> str:
     lines = []
     for rank, track in enumerate(tracks, 1):
         tempo = "" if math.isnan(track.tempo) else f"{track.tempo:.0f} bpm"
-        lines.append(f"{rank:4}  {_clock(track.seconds):>6}  {tempo:>7}  {key_name(track.key):13}  {track.path}\n")
+        length = minutes_seconds(round(track.seconds))
+        lines.append(f"{rank:4}  {length:>6}  {tempo:>7}  {key_name(track.key):13}  {track.path}\n")
     return "".join(lines)
 
 
@@ -115,10 +111,6 @@ def _csv(tracks: list[Track]) -> str:
 
 def _m3u8(tracks: list[Track]) -> str:
     return m3u8_text([(track.path, track.seconds, None) for track in tracks])
-
-
-def _clock(seconds: float) -> str:
-    return f"{round(seconds) // 60}:{round(seconds) % 60:02}"
 
 
 WRITERS = {"table": _table, "csv": _csv, "m3u8": _m3u8}

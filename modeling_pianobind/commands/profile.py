@@ -7,7 +7,7 @@ from pathlib import Path
 from ..index.folder_index import Collection
 from ..index.taste import Taste, read_history
 from ..service.checkpoint import Checkpoint
-from ..service.errors import UserError, complain, user_errors
+from ..service.errors import UserError, check_folder_of, complain, user_errors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +28,7 @@ def run(args: argparse.Namespace) -> int:
     target = Path(args.output)
     if target.suffix.lower() != ".json":
         raise UserError(f"{target}: its extension is not .json; give it that one")
-    if not target.parent.is_dir():
-        raise UserError(f"{target}: its folder does not exist; make it first")
+    check_folder_of(target)
     with user_errors(args.history):
         plays = read_history(args.history)
     checkpoint = Checkpoint(args.checkpoint, args.device, args.transcribe, args.dtype, args.solo_only)

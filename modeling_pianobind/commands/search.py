@@ -11,6 +11,7 @@ from ..index.taste import Taste
 from ..inputs_pianobind import EXTENSIONS
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, complain, user_errors
+from .arguments import whole_number
 from .examples import check_feedback, check_files, embeddings_of
 from .output import FORMATS
 
@@ -68,19 +69,6 @@ def add_filters(parser) -> None:
     filters.add_argument("--key", metavar="KEY", help='such as "D minor" or "Bb major"')
     filters.add_argument("--minutes", metavar="LOW-HIGH", help="length, such as 2-5")
     filters.add_argument("--kind", choices=KINDS, help="only MIDI files, scores or recordings")
-
-
-def whole_number(text: str) -> int:
-    """A count of an argument.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not a whole number of at least 1.
-    """
-    import argparse
-
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
 
 
 def run(args) -> int:
@@ -165,4 +153,4 @@ def _check_order(path: str, query: list[str]) -> None:
         raise UserError(f"{query[0]}: is a file; search by its sound with --like {query[0]}")
 
 
-__all__ = ["add_arguments", "add_filters", "run", "whole_number"]
+__all__ = ["add_arguments", "add_filters", "run"]

@@ -1,8 +1,10 @@
 """User errors: one line on stderr each."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from ..inputs_pianobind import explain
 
@@ -25,9 +27,19 @@ def user_errors(path: object, writing: bool = False) -> Iterator[None]:
         raise UserError(explain(path, error)) from error
 
 
+def check_folder_of(path: str | os.PathLike) -> None:
+    """Refuses a file to be written whose folder is not there, before any work is done.
+
+    Raises:
+        UserError: it does not exist.
+    """
+    if not Path(path).parent.is_dir():
+        raise UserError(f"{path}: its folder does not exist; make it first")
+
+
 def complain(message: object) -> None:
     """Prints one line on stderr."""
     print(f"pianobind: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-__all__ = ["UserError", "complain", "user_errors"]
+__all__ = ["UserError", "check_folder_of", "complain", "user_errors"]

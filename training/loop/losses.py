@@ -15,7 +15,7 @@ from modeling_pianobind.modeling_pianobind import LogitScale, contrastive_loss
 
 from ..data.arguments import StageArguments
 from .heads import FactHead, MaskedNoteHeads, OnsetHead, StatisticsHead
-from .relations import caption_relations, mean_by_piece, same_song, text_relations
+from .relations import caption_relations, mean_by_piece, same_example, same_song, text_relations
 
 ALIGNMENT_LOGIT_SCALE = math.log(1 / 0.05)
 SLOT_SECONDS = 0.05  # time resolution of the onsets that the audio tower predicts
@@ -162,8 +162,8 @@ class FactScoreLoss(Loss):
         audio, midi = compared.embeds.get("audio"), compared.embeds.get("midi")
         if audio is None or midi is None:
             return None
-        both = (compared.rows["audio"][:, None] == compared.rows["midi"][None]).nonzero()
-        if not len(both):
+        heard, played = same_example(compared.rows["audio"], compared.rows["midi"])
+        if not len(heard):
             return None
         texts = compared.model._project("text", any_wording(self.texts))
         expected = (midi @ texts.T).detach()
@@ -172,7 +172,7 @@ class FactScoreLoss(Loss):
             self.variance.copy_(
                 torch.where(self.variance.isnan(), variance, self.variance.lerp(variance, 1 - self.decay))
             )
-        error = (audio[both[:, 0]] @ texts.T - expected[both[:, 1]]).float().square()
+        error = (audio[heard] @ texts.T - expected[played]).float().square()
         return (error / self.variance.clamp(min=MIN_SCORE_VARIANCE)).mean()
 
 
@@ -302,9 +302,9 @@ class DistillationLoss(Loss):
         audio, midi = compared.embeds.get("audio"), compared.embeds.get("midi")
         if audio is None or midi is None:
             return None
-        both = (compared.rows["audio"][:, None] == compared.rows["midi"][None]).nonzero()
-        agreement = (audio[both[:, 0]] * midi[both[:, 1]].detach()).sum(1)
-        return (1 - agreement).sum() / max(1, len(both))
+        heard, played = same_example(compared.rows["audio"], compared.rows["midi"])
+        agreement = (audio[heard] * midi[played].detach()).sum(1)
+        return (1 - agreement).sum() / max(1, len(heard))
 
 
 class MaskedNoteLoss(Loss):

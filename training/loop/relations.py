@@ -4,6 +4,11 @@ import torch
 import torch.nn.functional as F
 
 
+def same_example(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The places at which two lists of examples `(rows,)` name the same one: two tensors `(pairs,)`."""
+    return (first[:, None] == second[None]).nonzero(as_tuple=True)
+
+
 def caption_relations(claimed: torch.Tensor, true: torch.Tensor, false: torch.Tensor):
     """Positive and ignored pairs of pieces and captions.
 
@@ -68,4 +73,11 @@ def text_relations(known: dict[str, torch.Tensor], text_rows: torch.Tensor):
     return torch.where(given, own, positives), torch.where(given, shared, ignored)
 
 
-__all__ = ["caption_relations", "given_caption_relations", "mean_by_piece", "same_song", "text_relations"]
+__all__ = [
+    "caption_relations",
+    "given_caption_relations",
+    "mean_by_piece",
+    "same_example",
+    "same_song",
+    "text_relations",
+]
