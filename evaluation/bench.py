@@ -171,8 +171,8 @@ class Bench:
     def room_audio(self, places, notes) -> Iterator[np.ndarray]:
         """Stretches of pieces as the first instrument sounds in a room, each with its own noise."""
         instrument = self.instruments[self.need_instruments()[0]]
-        for place, one in zip(places, tqdm(notes, desc="rendering"), strict=True):
-            yield in_a_room(instrument.render(one, self.sampling_rate), self.sampling_rate, seed=place)
+        for place, piece_notes in zip(places, tqdm(notes, desc="rendering"), strict=True):
+            yield in_a_room(instrument.render(piece_notes, self.sampling_rate), self.sampling_rate, seed=place)
 
     @cached_property
     def rendered(self) -> tuple[list[int], list, list[Example]]:

@@ -192,18 +192,18 @@ def exact_search(rows) -> list[Figure]:
         del index
         opening = best_seconds(lambda: EmbeddingIndex.load(Path(folder) / "int8"))
         exact, int8 = (EmbeddingIndex.load(Path(folder) / dtype) for dtype in ("float32", "int8"))
-        one, many = queries[:1], queries
+        single, many = queries[:1], queries
 
         def plain():
             scores = many @ embeds.T
             np.argpartition(scores, -10, axis=1)[:, -10:]
 
         seconds = {
-            "one": best_seconds(lambda: exact.search(one), 7),
-            "int8": best_seconds(lambda: int8.search(one), 7),
+            "one": best_seconds(lambda: exact.search(single), 7),
+            "int8": best_seconds(lambda: int8.search(single), 7),
             "many": best_seconds(lambda: exact.search(many)),
             "plain": best_seconds(plain),
-            "faiss": _faiss_seconds(embeds, one),
+            "faiss": _faiss_seconds(embeds, single),
         }
         hit_paths = [[{hit.path for hit in hits} for hits in each.search(many)] for each in (exact, int8)]
     recall = statistics.mean(len(right & got) / 10 for right, got in zip(*hit_paths, strict=True))

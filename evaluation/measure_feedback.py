@@ -108,10 +108,10 @@ def session(query, embeds, liked, marked_from, judged_on, background, move=refin
         move: `refine`, or another function of its arguments.
         marks (`int`): how many pieces of a page get a thumb, the first ones.
     """
-    direction, unmarked, thumbs, found = query, list(marked_from), {True: [], False: []}, []
+    direction, unmarked, thumbs, shares = query, list(marked_from), {True: [], False: []}, []
     for number in range(ROUNDS + 1):
         best = judged_on[np.argsort(-(embeds[judged_on] @ direction), kind="stable")[:PAGE]]
-        found.append(float(liked[best].mean()))
+        shares.append(float(liked[best].mean()))
         if number == ROUNDS:
             break
         page = sorted(unmarked, key=lambda place: -float(embeds[place] @ direction))[:PAGE]
@@ -119,17 +119,17 @@ def session(query, embeds, liked, marked_from, judged_on, background, move=refin
             thumbs[bool(liked[place])].append(embeds[place])
         unmarked = [place for place in unmarked if place not in set(page[:marks])]
         direction = move(query, thumbs[True], thumbs[False], background)
-    return found
+    return shares
 
 
 def measure(rows, embeds, embed_text, seed: int = 0) -> dict:
     """Figures of all users, by kind of user and of words."""
-    found = {}
+    by_kind = {}
     for kind, users in make_users(rows, embeds, embed_text).items():
         if not users:
             raise ValueError(f"no {kind} has {MIN_SONGS} songs in this split; measure on another one.")
         curves = [_measure_user(user, embeds[user.places], seed) for user in users]
-        found[kind] = {
+        by_kind[kind] = {
             "users": {user.name: int(user.liked.sum()) for user in users},
             "pieces": len(users[0].places),
             "chance": float(np.mean([user.liked.mean() for user in users])),
@@ -141,12 +141,12 @@ def measure(rows, embeds, embed_text, seed: int = 0) -> dict:
         }
         for words in users[0].queries:
             of_words = {key: np.mean([curve[words, *key] for curve in curves], axis=0) for key in _keys()}
-            found[kind][words] = {
+            by_kind[kind][words] = {
                 place: {way: of_words[place, way].round(4).tolist() for way in WAYS}
                 | {"gain": round(float(of_words[place, "refine"][-1] - of_words[place, "refine"][0]), 4)}
                 for place in PLACES
             }
-    return found
+    return by_kind
 
 
 def _keys():
@@ -158,15 +158,15 @@ def _measure_user(user: User, pieces: np.ndarray, seed: int) -> dict:
     random, every = np.random.default_rng(seed), np.arange(len(pieces))
     halves = [np.array_split(random.permutation(every), 2) for _ in range(HALVES)]
     parts = {"page": [(every, every)], "unseen": halves}
-    found = {(words, *key): [] for words in user.queries for key in _keys()}
+    all_curves = {(words, *key): [] for words in user.queries for key in _keys()}
     for place, splits in parts.items():
         for seen, judged in splits:
             background = Background.of(pieces[seen])
             for words, query in user.queries.items():
                 for way, (move, marks) in WAYS.items():
                     curve = session(query, pieces, user.liked, seen, judged, background, move, marks)
-                    found[words, place, way].append(curve)
-    return {key: np.mean(curves, axis=0) for key, curves in found.items()}
+                    all_curves[words, place, way].append(curve)
+    return {key: np.mean(curves, axis=0) for key, curves in all_curves.items()}
 
 
 def main(arguments=None) -> int:
@@ -177,26 +177,26 @@ def main(arguments=None) -> int:
     try:
         checkpoint, corpus = Checkpoint(str(given.checkpoint)), load_corpus(given.corpus)
         of = embedded(corpus, given.split, checkpoint, given.cache, given.dtype, given.pieces, _has_taste)
-        found = {"feedback": measure(of.rows, of.embeds, checkpoint.embed_text)}
+        results = {"feedback": measure(of.rows, of.embeds, checkpoint.embed_text)}
         known = one_a_song(of.rows, np.array([bool(creator_name(row)) for row in of.rows]))
-        found["continuation"] = measure_continuation(of.rows, of.embeds, known)
-        found["taste"] = measure_tastes(of.rows, of.embeds, known, checkpoint.embed_text)
+        results["continuation"] = measure_continuation(of.rows, of.embeds, known)
+        results["taste"] = measure_tastes(of.rows, of.embeds, known, checkpoint.embed_text)
         index = index_of(of.rows, of.embeds, [corpus.notes(place) for place in of.places])
-        found["playlist"] = measure_steps(index, checkpoint.embed_text)
+        results["playlist"] = measure_steps(index, checkpoint.embed_text)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     measured = subject(given.checkpoint, given.corpus, corpus, given.split, given.dtype)
     about = {"code_commit": code_commit(), "pieces": len(of.rows), "seconds_of_each": SECONDS, "rounds": ROUNDS}
-    save_results(given.output, measured | about | found)
-    for kind, figures in found["feedback"].items():
+    save_results(given.output, measured | about | results)
+    for kind, figures in results["feedback"].items():
         for words in ("named", "other words"):
             for place in PLACES:
                 of = figures[words][place]
                 curve = " ".join(f"{value:.3f}" for value in of["refine"])
                 print(f"{kind}, {words}, {place}: precision@10 {curve}; rocchio {of['rocchio'][-1]:.3f}")
     for name in ("continuation", "taste", "playlist"):
-        print(f"{name}: {found[name]}")
+        print(f"{name}: {results[name]}")
     return 0
 
 

@@ -85,8 +85,8 @@ def _played(notes, sampling_rate: int) -> np.ndarray:
     return soxr.resample(sound.mean(axis=1), SAMPLING_RATE, sampling_rate)
 
 
-def _cosines(one: np.ndarray, other: np.ndarray) -> dict:
-    cosines = (one * other).sum(axis=1)
+def _cosines(first: np.ndarray, second: np.ndarray) -> dict:
+    cosines = (first * second).sum(axis=1)
     return {
         "mean": float(cosines.mean()),
         "quantile_0.01": float(np.quantile(cosines, LOW_QUANTILE)),

@@ -94,9 +94,9 @@ def measure(corpus, split: str, checkpoint: Checkpoint) -> dict:
     }
     plain = [*MOODS, *(text for text, _ in queries)]
     figures["sound alone finds what embeddings find"] = np.mean([_same(without, checkpoint, text) for text in plain])
-    worst = dict(sorted(((text, round(fit, 4)) for text, fit in fits.items()), key=lambda one: -one[1])[:5])
+    worst = dict(sorted(((text, round(fit, 4)) for text, fit in fits.items()), key=lambda pair: -pair[1])[:5])
     return {"pieces": len(rows), "queries": len(queries)} | {
-        "figures": {name: round(float(one), 4) for name, one in figures.items()},
+        "figures": {name: round(float(value), 4) for name, value in figures.items()},
         "nonsense that fits best": worst,
     }
 
@@ -172,12 +172,12 @@ def main(argv=None) -> int:
     begun, corpus = time.monotonic(), load_corpus(args.corpus)
     measured = subject(Path(args.checkpoint), args.corpus, corpus, args.split)
     del measured["sources"]
-    found = measure(corpus, args.split, Checkpoint(args.checkpoint))
-    missed = [name for name, (low, high) in TARGETS.items() if not low <= found["figures"][name] <= high]
-    found |= {"targets": {name: list(bounds) for name, bounds in TARGETS.items()}, "missed": missed}
-    found |= {"seconds": round(time.monotonic() - begun), "code_commit": code_commit()}
-    save_results(args.output, measured | found)
-    print(json.dumps(found, indent=1, ensure_ascii=False))
+    results = measure(corpus, args.split, Checkpoint(args.checkpoint))
+    missed = [name for name, (low, high) in TARGETS.items() if not low <= results["figures"][name] <= high]
+    results |= {"targets": {name: list(bounds) for name, bounds in TARGETS.items()}, "missed": missed}
+    results |= {"seconds": round(time.monotonic() - begun), "code_commit": code_commit()}
+    save_results(args.output, measured | results)
+    print(json.dumps(results, indent=1, ensure_ascii=False))
     return 1 if missed else 0
 
 

@@ -195,7 +195,7 @@ def _labelled(bench: Bench, label, source: str) -> dict[str, tuple[str, list[int
     places = [place for place in bench.places if (row := bench.corpus.rows[place])["source"] == source and label(row)]
     published = [place for place in places if bench.corpus.rows[place].get("official_split") == bench.split]
     sets = {source: (source, places), f"{source}_published": (source, published)}
-    return {name: one for name, one in sets.items() if len(one[1]) >= MIN_OF_SOURCE}
+    return {name: chosen for name, chosen in sets.items() if len(chosen[1]) >= MIN_OF_SOURCE}
 
 
 def _train_places(bench: Bench, label, source: str) -> list[int]:

@@ -181,8 +181,8 @@ def works_held_out(bench: Bench) -> dict:
     return {
         "scores": scores,
         "baselines": {
-            name: {"first caption": paired_retrieval(one, among, bench.bootstrap, DRAWS)}
-            for name, one in baselines.items()
+            name: {"first caption": paired_retrieval(matrix, among, bench.bootstrap, DRAWS)}
+            for name, matrix in baselines.items()
         },
         "settings": {"songs": len(places), "draws": DRAWS, "captions": "generated"},
     }

@@ -136,13 +136,13 @@ def _index(examples: dict[str, Example]) -> EmbeddingIndex:
                     name,
                     name,
                     "",
-                    one.embedding,
-                    one.windows.astype(np.float16),
-                    one.spans,
-                    NoteLine.of(one.notes),
+                    example.embedding,
+                    example.windows.astype(np.float16),
+                    example.spans,
+                    NoteLine.of(example.notes),
                     None,
                 )
-                for name, one in examples.items()
+                for name, example in examples.items()
             ]
         )
     )
@@ -180,16 +180,16 @@ def _other_performances(bench, index, pieces, names, songs, options) -> dict:
     titles = np.array([" ".join(str(row.get("title", "")).casefold().split()) for row in bench.rows])
     of_title = {number: kin[number][titles[kin[number]] == titles[number]] for number in asked}
     told = {"": {number: kin[number] for number in asked}, "_of_one_title": of_title}
-    found = {}
+    figures = {}
     for name, relevant in told.items():
         numbers = [number for number in asked if len(relevant[number])]
         if numbers:
-            found[f"performance_to_performance_by_like{name}"] = retrieval_metrics(
+            figures[f"performance_to_performance_by_like{name}"] = retrieval_metrics(
                 _finite([ranked[number] for number in numbers]),
                 [relevant[number].tolist() for number in numbers],
                 **options,
             )
-    return found
+    return figures
 
 
 def _finite(rows: list[np.ndarray]) -> np.ndarray:

@@ -53,13 +53,13 @@ def read_by_music21(path: Path) -> NoteLine:
     score = converter.parse(path)
     with suppress(repeat.ExpanderException):  # it says of some that they are ambiguous
         score = score.expandRepeats()
-    found = [
-        (float(sound.offset), one.pitch.midi)
+    notes = [
+        (float(sound.offset), note.pitch.midi)
         for sound in score.flatten().notes
-        for one in getattr(sound, "notes", [sound])
-        if hasattr(one, "pitch") and (one.tie is None or one.tie.type == "start")
+        for note in getattr(sound, "notes", [sound])
+        if hasattr(note, "pitch") and (note.tie is None or note.tie.type == "start")
     ]
-    return line_of(*np.array(sorted(found)).T)
+    return line_of(*np.array(sorted(notes)).T)
 
 
 READERS = {"verovio": read_by_verovio, "partitura": read_by_partitura, "music21": read_by_music21}
@@ -73,11 +73,11 @@ def line_of(onsets, pitches) -> NoteLine:
 
 def right_notes(score: NoteLine, performance: NoteLine) -> tuple[int, int, int]:
     """How many notes are in both, stretch by stretch, of how many of the score there and of the whole performance."""
-    found = match(score, performance)
-    if found is None:
+    aligned = match(score, performance)
+    if aligned is None:
         return 0, 0, len(performance)
-    printed, heard = found.path.T
-    times, kept = np.unique(heard, return_index=True)
+    printed, played = aligned.path.T
+    times, kept = np.unique(played, return_index=True)
     cuts = np.append(np.arange(times[0], times[-1], STRETCH_SECONDS), times[-1] + 1e-3)
     beside = np.interp(cuts, times, printed[kept])
     beside[-1] += 1e-3
@@ -141,7 +141,7 @@ def _share(part: float, whole: float) -> float | None:
 def _cpu_seconds() -> float:
     """Of this process and of those that it has started and that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def main(arguments=None) -> int:

@@ -30,7 +30,7 @@ def measure_tastes(rows: list[dict], embeds: np.ndarray, known: np.ndarray, embe
     if len(artists) < 2:
         raise ValueError(f"fewer than two artists have {MIN_SONGS} songs in this split; measure on another one.")
     background, queries = Background.of(pieces), embed_text(list(QUERIES))
-    found = {"words": [], "words and taste": [], "no bound": []}
+    by_way = {"words": [], "words and taste": [], "no bound": []}
     for listener, pair in enumerate(combinations(artists, 2)):
         random = np.random.default_rng(seed + listener)
         liked = np.isin(names, pair)
@@ -47,10 +47,10 @@ def measure_tastes(rows: list[dict], embeds: np.ndarray, known: np.ndarray, embe
             }
             for way, order in orders.items():
                 best = order[:TOP_K]
-                found[way].append((liked[rest][best].mean(), cosines[best].mean()))
+                by_way[way].append((liked[rest][best].mean(), cosines[best].mean()))
     figures = {"listeners": listener + 1, "queries": len(QUERIES), "among": len(pieces), "bound": LOSS}
-    plain = np.array(found["words"])[:, 1]
-    for way, values in found.items():
+    plain = np.array(by_way["words"])[:, 1]
+    for way, values in by_way.items():
         share, cosine = np.array(values).T
         lost = 1 - cosine / plain
         figures[way] = {

@@ -50,7 +50,9 @@ def paper(bench: Bench) -> dict:
     queries = bench.embed_text(captions)
     among = len(places)
     return {
-        "scores": {name: paired_retrieval(queries @ one.T, among, bench.bootstrap) for name, one in items.items()},
+        "scores": {
+            name: paired_retrieval(queries @ embeds.T, among, bench.bootstrap) for name, embeds in items.items()
+        },
         "baselines": caption_baselines(bench, captions, list(notes), among),
         "settings": {"pieces": among, "seconds": PAPER_SECONDS, "direct": "caption to piece"},
     }
@@ -72,7 +74,7 @@ def caption_baselines(bench: Bench, captions: list[str], pieces, among: int, dra
     scores["BM25 over generated captions"] = word_scores(captions, generated)
     if embed := bench.sentence_embedder:
         scores["MiniLM over generated captions"] = embed(captions) @ embed(generated).T
-    return {name: paired_retrieval(one, among, bench.bootstrap, draws) for name, one in scores.items()}
+    return {name: paired_retrieval(matrix, among, bench.bootstrap, draws) for name, matrix in scores.items()}
 
 
 def text_to_piece(bench: Bench) -> dict:

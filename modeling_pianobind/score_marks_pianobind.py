@@ -73,8 +73,8 @@ class Measure:
 def beats_of_words(text: str) -> float | None:
     """Beats a minute that words stand for, such as "Andante con moto"; None for words without a tempo."""
     text = text.casefold()
-    found = WORDS.findall(text) if len(text) <= MAX_WORDS else []
-    return TEMPO_WORDS[max(found, key=len)] if found else None
+    words = WORDS.findall(text) if len(text) <= MAX_WORDS else []
+    return TEMPO_WORDS[max(words, key=len)] if words else None
 
 
 def beat_quarters(meter: tuple[int, int] | None) -> float:
@@ -100,7 +100,7 @@ def tempo_changes(measures: list[Measure], written: list[tuple[float, float]]) -
     for measure in measures:
         beat = beat_quarters(measure.meter)
         for mark in sorted(
-            (one for one in measure.marks if one["what"] in ("tempo", "dir")), key=lambda one: one["at"]
+            (mark for mark in measure.marks if mark["what"] in ("tempo", "dir")), key=lambda mark: mark["at"]
         ):
             at = measure.start + mark["at"]
             known = [quarters for place, quarters in numbers.items() if abs(place - at) < beat / 2]
@@ -149,17 +149,17 @@ def velocities(measures: list[Measure], quarters: np.ndarray) -> np.ndarray:
                 accents.append(at)
             elif swell:
                 swells.append((at, at + SWELL_QUARTERS, 1 if swell[0].startswith("cresc") else -1))
-            elif mark["what"] == "dynam" and (found := LEVEL_WORDS.search(text)):
-                levels.append((at, float(LEVELS[found[0]])))
+            elif mark["what"] == "dynam" and (level := LEVEL_WORDS.search(text)):
+                levels.append((at, float(LEVELS[level[0]])))
             elif mark["what"] == "dynam" and text == "fp":
                 levels.append((at + 0.5, float(LEVELS["p"])))
                 accents.append(at)
     curve = _loudness(sorted(levels), sorted(swells))
     places, values = np.array(curve).T
-    heard = np.interp(quarters, places, values)
+    velocity = np.interp(quarters, places, values)
     for at in accents:
-        heard[np.abs(quarters - at) < 0.05] += ACCENT_STEP
-    return np.clip(np.rint(heard), 1, 127).astype(np.int64)
+        velocity[np.abs(quarters - at) < 0.05] += ACCENT_STEP
+    return np.clip(np.rint(velocity), 1, 127).astype(np.int64)
 
 
 def _loudness(levels, swells) -> list[tuple[float, float]]:

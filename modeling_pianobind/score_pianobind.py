@@ -98,7 +98,7 @@ class ScoreReading:
         if not names:
             return np.zeros((len(spans), 2), np.int32)
         numbers = np.array(
-            [int(found[0][:6]) if (found := re.findall(r"\d+", name)) else 0 for name in names], np.int32
+            [int(digits[0][:6]) if (digits := re.findall(r"\d+", name)) else 0 for name in names], np.int32
         )
         first = np.searchsorted(starts, spans[:, 0] + 1e-3, side="right") - 1
         last = np.searchsorted(starts, spans[:, 1] - 1e-3, side="left") - 1

@@ -156,16 +156,16 @@ class Library:
         }
         try:
             finder = self._finder(Filters.parse(**filters or {}))
-            found = finder.find(words or None, like, top_k + 1, weight, **thumbs)
+            result = finder.find(words or None, like, top_k + 1, weight, **thumbs)
         except ValueError as error:  # a filter, or thumbs up and down for the same music
             raise UserError(error) from error
         views = []
-        for hit in [hit for hit in found.hits if str(self._number[hit.path]) != example][:top_k]:
+        for hit in [hit for hit in result.hits if str(self._number[hit.path]) != example][:top_k]:
             window = None if hit.start_seconds is None else (hit.start_seconds, hit.end_seconds)
             view = self.view(str(self._number[hit.path]), window)
             view.score, view.fit = hit.score, hit.fit
             views.append(view)
-        return Answer(views, found.notes)
+        return Answer(views, result.notes)
 
     def example(self, key: str) -> Example:
         """A piece or upload, to search by."""

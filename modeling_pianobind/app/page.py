@@ -66,12 +66,12 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
                 )
                 like = gr.HTML("", visible=False, js_on_load=ASKING, elem_id="example")
                 share = gr.Slider(0, 1, 0.5, step=0.05, label="What the words weigh beside the example", visible=False)
-                found = gr.HTML(results(first), js_on_load=ASKING, elem_id="results")
+                listing = gr.HTML(results(first), js_on_load=ASKING, elem_id="results")
             with gr.Column(scale=2, min_width=320, elem_classes="pb-side"):
                 chart = gr.HTML(corpus_map(library, first.views), js_on_load=ASKING, elem_id="map")
                 shown = gr.HTML("", visible=False, js_on_load=ASKING, elem_id="shown")
 
-        request, hits = [words, example, share, *filters], [found, chart]
+        request, hits = [words, example, share, *filters], [listing, chart]
         whole = [words, example, share, like, *hits]
         events = [
             (words.submit, page.search, request, hits, "search"),
@@ -80,7 +80,7 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
             *((field.input, page.search, [*request, thumbs], hits, None) for field in (filters[1], filters[3])),
             (phrases.click, page.phrase, filters, whole, None),
             (file.upload, page.upload, [file, *filters], whole, "upload"),
-            (found.click, page.chosen, [*request, thumbs], [*whole, thumbs], None),
+            (listing.click, page.chosen, [*request, thumbs], [*whole, thumbs], None),
             *((cards.click, page.like, filters, whole, None) for cards in (shown, like)),
             (chart.click, page.show, None, shown, None),
         ]
@@ -132,11 +132,11 @@ class Handlers:
         asked = tempo, key, minutes, kind
         if ask not in ("more", "less"):
             return (*self.like(*asked, event), {})
-        given = {one: side for one, side in (thumbs or {}).items() if one != piece}
+        given = {other: side for other, side in (thumbs or {}).items() if other != piece}
         if (thumbs or {}).get(piece) != ask:  # a second click takes it back
             given[piece] = ask
-        found, chart = self._answer(lambda: self._found(words, example, share, asked, given))
-        return (*[gr.skip()] * 4, found, chart, given)
+        listing, chart = self._answer(lambda: self._found(words, example, share, asked, given))
+        return (*[gr.skip()] * 4, listing, chart, given)
 
     def show(self, event: gr.EventData):
         """A point of the map was clicked."""
@@ -152,15 +152,15 @@ class Handlers:
     def _found(self, words, example, share, asked, thumbs=None):
         filters = {name: str(text or "") for name, text in zip(FILTERS, asked, strict=True)}
         given = thumbs or {}
-        sides = {side: [key for key, one in given.items() if one == side] for side in ("more", "less")}
+        sides = {side: [key for key, thumb in given.items() if thumb == side] for side in ("more", "less")}
         answer = self.library.answer(words, example, share, filters, **sides)
         return results(answer, given), corpus_map(self.library, answer.views, example)
 
     def _whole(self, words, key, asked):
-        found, chart = self._found(words, key, 0.5, asked)
+        listing, chart = self._found(words, key, 0.5, asked)
         like = gr.HTML(example_card(self.library.view(key)) if key else "", visible=bool(key))
         box = gr.Textbox(value=words, **(STEERING if key else WORDS))
-        return box, key, gr.Slider(value=0.5, visible=bool(key)), like, found, chart
+        return box, key, gr.Slider(value=0.5, visible=bool(key)), like, listing, chart
 
     def _answer(self, work: Callable):
         """Runs `work` under the gate; the page shows errors of the request."""

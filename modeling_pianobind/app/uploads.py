@@ -41,7 +41,7 @@ class Uploads:
 
     @property
     def _megabytes(self) -> float:
-        return sum(one.music.kept_bytes + one.example.windows.nbytes for one in self._kept.values()) / 1e6
+        return sum(upload.music.kept_bytes + upload.example.windows.nbytes for upload in self._kept.values()) / 1e6
 
     def get(self, key: str) -> Upload:
         """

@@ -101,25 +101,25 @@ def run(args) -> int:
     with user_errors(args.path):
         folder = None if collection.saved is not None else args.path
         finder = Finder(index, checkpoint, folder, not args.no_names, filters)
-        found = None if prompted else finder.find(query, example, args.top_k, taste=taste, **feedback)
-    status = _prompt(finder, args, taste) if found is None else _answer(found, args)
+        result = None if prompted else finder.find(query, example, args.top_k, taste=taste, **feedback)
+    status = _prompt(finder, args, taste) if result is None else _answer(result, args)
     for message in failures:
         complain(message)
     return 2 if failures else status
 
 
-def _answer(found: Found, args) -> int:
+def _answer(result: Found, args) -> int:
     """Prints the hits; returns the exit status."""
-    sys.stdout.write(FORMATS[args.shape](found.hits))
+    sys.stdout.write(FORMATS[args.shape](result.hits))
     sys.stdout.flush()
-    for note in found.notes:
+    for note in result.notes:
         complain(note)
     if args.excerpts is None:
         return 0
     from .excerpts import write_excerpts
 
     with user_errors(args.excerpts, writing=True):
-        written, failures = write_excerpts(found.hits, args.excerpts)
+        written, failures = write_excerpts(result.hits, args.excerpts)
     complain(f"{args.excerpts}: {len(written)} excerpts")
     for message in failures:
         complain(message)

@@ -273,11 +273,11 @@ class EmbeddingIndex:
             pieces: places in `paths`.
         """
         query = self._checked(query, "query embeddings")[0]
-        found = [self._located(int(piece)) for piece in pieces]
-        scores = [round(float(np.vecdot(shard.embeds[piece], query)), SCORE_DECIMALS) for shard, piece in found]
+        located = [self._located(int(piece)) for piece in pieces]
+        scores = [round(float(np.vecdot(shard.embeds[piece], query)), SCORE_DECIMALS) for shard, piece in located]
         return [
             _hit(shard, piece, shard.path(piece), score, query)
-            for (shard, piece), score in zip(found, scores, strict=True)
+            for (shard, piece), score in zip(located, scores, strict=True)
         ]
 
     def subset(self, pieces: np.ndarray) -> "EmbeddingIndex":
@@ -379,7 +379,9 @@ class EmbeddingIndex:
 
         def known(index):
             table = index.file_table
-            about = [None if one is None else one.tolist() for one in (table.stamps, table.facts, table.note_bounds)]
+            about = [
+                None if array is None else array.tolist() for array in (table.stamps, table.facts, table.note_bounds)
+            ]
             stamps = [tuple(failure.stamp) for failure in index.failures]
             return repr((list(table.paths), list(table.hashes), about, index.failures, stamps))  # where nan equals nan
 

@@ -94,18 +94,18 @@ def piece_facts(shard) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     paths, pieces = list(table.paths), list(table.pieces)
     kinds = [EXTENSIONS.get(os.path.splitext(path)[1].lower()) for path in paths]
     if len(shard) == len(paths) and (shard.named_by == np.arange(len(shard))).all():
-        return facts, {kind: np.array([one == kind for one in kinds], bool) for kind in KINDS}
+        return facts, {kind: np.array([file_kind == kind for file_kind in kinds], bool) for kind in KINDS}
     number = {pieces[row]: piece for piece, row in enumerate(shard.named_by)}
     place = np.array([number.get(piece, -1) for piece in pieces])
-    found = np.full((len(shard), 4), np.nan)
+    merged = np.full((len(shard), 4), np.nan)
     has = {kind: np.zeros(len(shard), bool) for kind in KINDS}
     # Recordings first, so that the facts of a piece's notes replace them where there are any.
     for row in sorted(np.flatnonzero(place >= 0), key=lambda row: gives_notes(paths[row])):
         known = ~np.isnan(facts[row])
-        found[place[row], known] = facts[row, known]
+        merged[place[row], known] = facts[row, known]
         if kinds[row]:
             has[kinds[row]][place[row]] = True
-    return found, has
+    return merged, has
 
 
 def _range(name: str, text: str | None) -> tuple[float, float]:

@@ -159,10 +159,12 @@ class Finder:
         bonus = {self.index.path(piece): _bonus(coverage[piece]) for piece in named}
         hits = {hit.path: hit for hit in self.index.search(words, top_k)[0]}
         hits |= {hit.path: hit for hit in self.index.hits_of(words, named)}
-        found = list(hits.values())
-        standard = self._scores(words, found)
-        value = {hit.path: one + bonus.get(hit.path, 0.0) for hit, one in zip(found, standard, strict=True)}
-        best = sorted(found, key=lambda hit: (-value[hit.path], hit.path))[:top_k]
+        candidates = list(hits.values())
+        standard = self._scores(words, candidates)
+        value = {
+            hit.path: deviation + bonus.get(hit.path, 0.0) for hit, deviation in zip(candidates, standard, strict=True)
+        }
+        best = sorted(candidates, key=lambda hit: (-value[hit.path], hit.path))[:top_k]
         return best, np.array([value[hit.path] for hit in best])
 
     def _poor_fit(self, query, understood: float) -> str:

@@ -70,14 +70,14 @@ def _clusters(sklearn, embeds, seed) -> np.ndarray:
         return np.zeros(len(embeds), int)
     best, least = np.zeros(len(embeds), int), -np.inf
     for count in range(3, min(MAX_CLUSTERS, len(embeds) // 2) + 1):
-        found = sklearn.cluster.KMeans(count, n_init=3, random_state=seed).fit_predict(embeds)
-        if len(np.unique(found)) < 2:
+        clusters = sklearn.cluster.KMeans(count, n_init=3, random_state=seed).fit_predict(embeds)
+        if len(np.unique(clusters)) < 2:
             continue
         parted = sklearn.metrics.silhouette_score(
-            embeds, found, sample_size=min(len(embeds), SILHOUETTE_PIECES), random_state=seed
+            embeds, clusters, sample_size=min(len(embeds), SILHOUETTE_PIECES), random_state=seed
         )
         if parted > least:
-            best, least = found, parted
+            best, least = clusters, parted
     order = np.argsort(-np.bincount(best), kind="stable")
     return np.argsort(order)[best]
 

@@ -87,12 +87,12 @@ def titles(folder: str | os.PathLike) -> dict[str, tuple[str, str]]:
     Raises:
         ValueError, OSError: as `read_metadata`.
     """
-    found = {}
+    by_file = {}
     for file, columns in read_metadata(folder).items():
         columns = {name.lower(): value for name, value in columns.items()}
         creator = next((columns[name] for name in CREATOR_COLUMNS if name in columns), "")
-        found[file] = columns.get("title", ""), creator
-    return found
+        by_file[file] = columns.get("title", ""), creator
+    return by_file
 
 
 class NameIndex:
@@ -109,8 +109,8 @@ class NameIndex:
         self._ranker = bm25s.BM25(k1=TERM_SATURATION, b=LENGTH_WEIGHT)
         self._ranker.index(words, show_progress=False)
         self._counts = {}
-        for one in words:
-            for word in set(one):
+        for name_words in words:
+            for word in set(name_words):
                 self._counts[word] = self._counts.get(word, 0) + 1
         self._pieces = len(words)
 

@@ -219,13 +219,13 @@ def _row(row: dict) -> FileRow:
     embedding = np.frombuffer(row["embedding"], "<f4")
     windows = np.frombuffer(row["windows"], "<f2").reshape(-1, len(embedding))
     spans = np.frombuffer(row["spans"], "<f8").reshape(len(windows), 2)
-    found = FileRow(
+    file_row = FileRow(
         os.fsdecode(row["path"]), os.fsdecode(row["piece"]), row["content_hash"], embedding, windows, spans
     )
     if "facts" not in row:
-        return found
+        return file_row
     measures = np.frombuffer(row["measures"], "<i4").reshape(-1, 2)
-    return found._replace(
+    return file_row._replace(
         notes=NoteLine(np.frombuffer(row["pitches"], "u1"), np.frombuffer(row["onsets"], "<f4")),
         measures=measures if len(measures) == len(windows) else None,
         facts=tuple(np.frombuffer(row["facts"], "<f4").tolist()) or NO_FACTS,

@@ -58,14 +58,14 @@ def read_history(path) -> list[Play]:
     plays = [_plays(row.get("plays", ""), path, line) for line, row in enumerate(rows, 2)]
     times = [_time(row.get("last_played", ""), path, line) for line, row in enumerate(rows, 2)]
     last = max((time for time in times if not math.isnan(time)), default=0.0)
-    found = [
+    history = [
         Play(row[column].strip(), math.log1p(count) * 0.5 ** (_days(last, time) / HALF_LIFE_DAYS))
         for row, count, time in zip(rows, plays, times, strict=True)
         if count and row[column].strip()
     ]
-    if not found:
+    if not history:
         raise ValueError(f"{path}: nothing in the history was ever played; give at least one row with plays.")
-    return found
+    return history
 
 
 def _plays(text: str, path, line: int) -> float:

@@ -48,9 +48,9 @@ def path_beside(checkpoint: str | os.PathLike, name: str) -> Path:
     if not os.path.isdir(checkpoint):
         from transformers.utils import cached_file
 
-        found = cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False,
+        cached = cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False,
                             _raise_exceptions_for_connection_errors=False)  # fmt: skip
-        return Path(found or name)
+        return Path(cached or name)
     return Path(checkpoint) / name
 
 

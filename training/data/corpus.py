@@ -120,10 +120,10 @@ def main_time_signature(content: bytes) -> str | None:
     return max(lengths, key=lengths.get)
 
 
-def add_time_signatures(rows: list[dict], found: list[str | None]) -> None:
+def add_time_signatures(rows: list[dict], signatures: list[str | None]) -> None:
     """Writes `time_signature` into the rows of sources that state it; many write 4/4 into every file."""
     of_source = {}
-    for row, name in zip(rows, found, strict=True):
+    for row, name in zip(rows, signatures, strict=True):
         of_source.setdefault(row["source"], []).append(name)
     default = {source: max(set(names), key=names.count) for source, names in of_source.items()}
     states = {
@@ -131,7 +131,7 @@ def add_time_signatures(rows: list[dict], found: list[str | None]) -> None:
         for source, names in of_source.items()
         if sum(name not in (default[source], None) for name in names) >= MIN_SHARE_OF_OTHERS * len(names)
     }
-    for row, name in zip(rows, found, strict=True):
+    for row, name in zip(rows, signatures, strict=True):
         if name and row["source"] in states:
             row["time_signature"] = name
 

@@ -60,9 +60,9 @@ def step_gradients(
         loss = weighted(losses, stage)
     backward(loss)
     taken = dict.fromkeys(leaves, 0)
-    for (name, part), state, one in zip(parts, states, made, strict=True):
+    for (name, part), state, outputs in zip(parts, states, made, strict=True):
         wanted = {}
-        for key, value in one.items():
+        for key, value in outputs.items():
             if leaves[key].grad is not None:
                 wanted[key] = leaves[key].grad[taken[key] : taken[key] + len(value)]
             taken[key] += len(value)

@@ -69,12 +69,12 @@ class LinearTagger:
 
     def predict(self, features) -> np.ndarray:
         """`(pieces, labels)` probabilities."""
-        found = []
+        probabilities = []
         for column in self.columns:
             estimator = getattr(column, "estimator", column)
             chances = dict(zip(estimator.classes_, estimator.predict_proba(features).T, strict=True))
-            found.append(chances.get(1.0, np.zeros(len(features))))
-        return np.stack(found, axis=1)
+            probabilities.append(chances.get(1.0, np.zeros(len(features))))
+        return np.stack(probabilities, axis=1)
 
     def weights(self) -> tuple[np.ndarray, np.ndarray]:
         """Weight `(labels, dim)` and bias `(labels,)` of logits."""

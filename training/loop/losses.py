@@ -162,8 +162,8 @@ class FactScoreLoss(Loss):
         audio, midi = compared.embeds.get("audio"), compared.embeds.get("midi")
         if audio is None or midi is None:
             return None
-        heard, played = same_example(compared.rows["audio"], compared.rows["midi"])
-        if not len(heard):
+        audio_rows, midi_rows = same_example(compared.rows["audio"], compared.rows["midi"])
+        if not len(audio_rows):
             return None
         texts = compared.model._project("text", any_wording(self.texts))
         expected = (midi @ texts.T).detach()
@@ -172,7 +172,7 @@ class FactScoreLoss(Loss):
             self.variance.copy_(
                 torch.where(self.variance.isnan(), variance, self.variance.lerp(variance, 1 - self.decay))
             )
-        error = (audio[heard] @ texts.T - expected[played]).float().square()
+        error = (audio[audio_rows] @ texts.T - expected[midi_rows]).float().square()
         return (error / self.variance.clamp(min=MIN_SCORE_VARIANCE)).mean()
 
 
@@ -302,9 +302,9 @@ class DistillationLoss(Loss):
         audio, midi = compared.embeds.get("audio"), compared.embeds.get("midi")
         if audio is None or midi is None:
             return None
-        heard, played = same_example(compared.rows["audio"], compared.rows["midi"])
-        agreement = (audio[heard] * midi[played].detach()).sum(1)
-        return (1 - agreement).sum() / max(1, len(heard))
+        audio_rows, midi_rows = same_example(compared.rows["audio"], compared.rows["midi"])
+        agreement = (audio[audio_rows] * midi[midi_rows].detach()).sum(1)
+        return (1 - agreement).sum() / max(1, len(audio_rows))
 
 
 class MaskedNoteLoss(Loss):
