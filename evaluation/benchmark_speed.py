@@ -209,7 +209,7 @@ def exact_search(rows) -> list[Figure]:
     recall = statistics.mean(len(right & got) / 10 for right, got in zip(*hit_paths, strict=True))
     size = f"{len(embeds)} x {SEARCH_DIM}"
     figures = []
-    for name, what, against, most in (
+    for name, what, against, limit in (
         ("One query, time relative to faiss Flat", "one", "faiss", 1.1),
         ("One query in int8, relative to faiss Flat", "int8", "faiss", 0.5),
         ("64 queries, relative to product and top-k", "many", "plain", 1.2),
@@ -217,7 +217,7 @@ def exact_search(rows) -> list[Figure]:
         if seconds[against] is not None:
             detail = f"{size}: {1e3 * seconds[what]:.1f} ms, {against} {1e3 * seconds[against]:.1f} ms"
             ratio = seconds[what] / seconds[against]
-            figures.append(Figure(name, ratio, "x", f"<= {most}", ratio <= most, detail))
+            figures.append(Figure(name, ratio, "x", f"<= {limit}", ratio <= limit, detail))
     figures.append(Figure("R@10 of int8 against float32", recall, "", ">= 0.97", recall >= 0.97, size))
     figures.append(Figure("Opening an index", opening, "s", "< 0.2", opening < 0.2, f"{size}, float32 and int8"))
     return figures
@@ -260,8 +260,8 @@ def growth(checkpoint, path) -> Figure:
             memory.append(int(done.stderr.split()[-1]) / 1e6)
     ratio = seconds[-1] / seconds[0]
     detail = ", ".join(
-        f"{size}: {1e3 * each:.1f} ms a file, {most:.2f} GB"
-        for size, each, most in zip(GROWTH_FILES, seconds, memory, strict=True)
+        f"{size}: {1e3 * each:.1f} ms a file, {peak:.2f} GB"
+        for size, each, peak in zip(GROWTH_FILES, seconds, memory, strict=True)
     )
     return Figure("Growth, time a file of most to fewest", ratio, "x", "<= 1.1", ratio <= 1.1, detail)
 

@@ -90,10 +90,10 @@ def duplicates(bench: Bench) -> dict:
     if not wanted:
         raise UnsuitableError("no song of this split has two files of one source.")
     figures = {}
-    for least in CONFIDENCES:
-        said = {pair for pair, confidence in pairs.items() if confidence >= least}
+    for threshold in CONFIDENCES:
+        said = {pair for pair, confidence in pairs.items() if confidence >= threshold}
         right = {(first, second) for first, second in said if songs[first] == songs[second]}
-        figures[f"confidence {least:g}"] = {
+        figures[f"confidence {threshold:g}"] = {
             "precision": len(right) / max(1, len(said)),
             "recall": len(said & wanted) / len(wanted),
             "pairs": len(said),

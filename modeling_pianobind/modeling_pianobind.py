@@ -297,10 +297,10 @@ def _split_windows(midi_ids, mask):
     Returns:
         ids `(windows, notes, fields)`, mask `(windows, notes)` of 0 and 1, and the piece of each window `(windows,)`.
     """
-    most = int(mask.max()) + 1
+    windows = int(mask.max()) + 1
     row, place = mask.nonzero(as_tuple=True)
     window, place_window, counts = torch.unique_consecutive(
-        row * most + mask[row, place], return_inverse=True, return_counts=True
+        row * windows + mask[row, place], return_inverse=True, return_counts=True
     )
     first = counts.cumsum(0) - counts
     column = torch.arange(len(row), device=mask.device) - first[place_window]

@@ -36,7 +36,7 @@ MAX_SCORE_BYTES = 24 << 20  # six times the longest piano score of the corpus
 MAX_CONTAINER_BYTES = 1 << 16
 MAX_SECONDS = 300.0  # of the clock for one score; the worker allows itself far fewer of CPU
 MAX_STAVES = 12
-SLOWEST, FASTEST = 5.0, 1500.0  # quarters a minute
+MIN_TEMPO, MAX_TEMPO = 5.0, 1500.0  # quarters a minute
 TICKS = 960  # of a quarter, or the next multiple of verovio's
 ENCODINGS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 DECLARED = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
@@ -386,11 +386,11 @@ def _played(midi: symusic.Score, measures: list[Measure]) -> symusic.Score:
         if mark.keys() & {"midi.bpm", "mm"}
     }
     # What nobody can play is a slip of the pen.
-    written = [(at, qpm) for at, qpm in written if SLOWEST <= qpm <= FASTEST]
+    written = [(at, qpm) for at, qpm in written if MIN_TEMPO <= qpm <= MAX_TEMPO]
     # verovio writes 120 where a score says nothing.
     written = [(at, qpm) for at, qpm in written if at > 0 or round(qpm) != 120 or 0.0 in numbered]
     for at, quarters in tempo_changes(measures, written):
-        quarters = min(max(quarters, SLOWEST), FASTEST)  # after many a "più mosso"
+        quarters = min(max(quarters, MIN_TEMPO), MAX_TEMPO)  # after many a "più mosso"
         out.tempos.append(symusic.Tempo(round(at * out.ticks_per_quarter), quarters))
     for track in midi.tracks:
         notes = track.notes.numpy()

@@ -10,7 +10,7 @@ from ..notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNotes
 
 SAMPLING_RATE = 24_000  # Hz; the highest key's third partial still fits
 MAX_NOTES_PLAYED = 8_000  # of an excerpt; more are inaudible and take seconds
-PARTIALS, HIGHEST_PARTIAL_HERTZ = 20, 10_500.0
+PARTIALS, MAX_PARTIAL_HERTZ = 20, 10_500.0
 HIGHEST_DAMPED_KEY = 88  # E6; strings above it have no dampers
 DAMPER_SECONDS, ATTACK_SECONDS = 0.09, 0.002
 TAIL_SECONDS = 2.0  # after the last release
@@ -102,7 +102,7 @@ def _tones(key: int) -> np.ndarray:
     # Stiff strings: partials lie above the multiples, more so in the treble. Source: Fletcher and Rossing, The
     # Physics of Musical Instruments, section 12.3.
     hertz = fundamental * number * np.sqrt(1 + 1e-4 * 2 ** (3 * place) * number**2)
-    number, hertz = number[hertz < HIGHEST_PARTIAL_HERTZ], hertz[hertz < HIGHEST_PARTIAL_HERTZ]
+    number, hertz = number[hertz < MAX_PARTIAL_HERTZ], hertz[hertz < MAX_PARTIAL_HERTZ]
     hammer = 0.25 + np.abs(np.sin(np.pi * number / 7.5))  # the hammer meets the string near an eighth of its length
     weights = np.stack([hammer / number**2.1, hammer / number**1.25])
     weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True))

@@ -28,14 +28,14 @@ class Upload:
 class Uploads:
     """The latest uploads by random keys; the oldest are dropped when memory is full."""
 
-    def __init__(self, most_megabytes: float = KEPT_MEGABYTES):
-        self._most_megabytes, self._kept, self._lock = most_megabytes, OrderedDict(), threading.Lock()
+    def __init__(self, max_megabytes: float = KEPT_MEGABYTES):
+        self._max_megabytes, self._kept, self._lock = max_megabytes, OrderedDict(), threading.Lock()
 
     def keep(self, upload: Upload) -> str:
         key = secrets.token_urlsafe(12)
         with self._lock:
             self._kept[key] = upload
-            while len(self._kept) > 1 and self._megabytes > self._most_megabytes:
+            while len(self._kept) > 1 and self._megabytes > self._max_megabytes:
                 self._kept.popitem(last=False)
         return key
 
@@ -82,9 +82,9 @@ def _open(path, limits) -> Midi | Recording:
     if not megabytes:
         raise ValueError(f"{path}: the file is empty; copy or export it again.")
     check_content(path, modality)
-    most = limits.midi_megabytes if modality == "midi" else limits.file_megabytes
-    if megabytes > most:
-        raise ValueError(f"{path}: is {megabytes:.1f} MB large, and the limit is {most:g} MB; shorten it.")
+    max_megabytes = limits.midi_megabytes if modality == "midi" else limits.file_megabytes
+    if megabytes > max_megabytes:
+        raise ValueError(f"{path}: is {megabytes:.1f} MB large, and the limit is {max_megabytes:g} MB; shorten it.")
     music = open_music(path)
     if music.seconds > 60 * limits.minutes:
         raise ValueError(

@@ -113,9 +113,9 @@ def over_time(spans: np.ndarray, curve: np.ndarray) -> list[str]:
     return ["".join(BLOCKS[place] for place in column) for column in places.T]
 
 
-def resampled(spans: np.ndarray, curve: np.ndarray, most: int) -> np.ndarray:
+def resampled(spans: np.ndarray, curve: np.ndarray, max_points: int) -> np.ndarray:
     """`(windows, 2)` values -> `(points, 2)` at equal distances: the mean of the windows that sound at each."""
-    count = max(1, min(most, len(np.unique(spans[:, 0]))))
+    count = max(1, min(max_points, len(np.unique(spans[:, 0]))))
     middles, values = spans.mean(axis=1), []
     for time in (np.arange(count) + 0.5) / count * spans.max():
         there = (spans[:, 0] <= time) & (time < spans[:, 1])

@@ -77,7 +77,7 @@ def find_duplicates(index: EmbeddingIndex, confidence: float = DEFAULT_CONFIDENC
     return [groups[path] for path in sorted(groups)]
 
 
-def _pairs(index: EmbeddingIndex, least: float) -> Iterator[Pair]:
+def _pairs(index: EmbeddingIndex, min_confidence: float) -> Iterator[Pair]:
     table = index.file_table
     if not len(table.paths):
         return
@@ -100,7 +100,7 @@ def _pairs(index: EmbeddingIndex, least: float) -> Iterator[Pair]:
             if hashes[row] and hashes[row] == hashes[other]:
                 yield Pair(*names, "same file", 1.0)
                 continue
-            if likely < least:
+            if likely < min_confidence:
                 continue
             both = min(len(lines[row]), len(lines[other])) >= MIN_NOTES
             aligned = match(*(lines[place] for place in rows)) if both else None

@@ -21,7 +21,7 @@ MAX_WEIGHT_SECONDS = 2.0  # longest duration that weighs a note in the key histo
 # A piece lies on the grid of its file's beats where most onsets do: of notes at random times, not even half do.
 GRID_STEPS, GRID_TOLERANCE_BEATS, GRID_SHARE = (4, 3), 0.02, 0.8
 FRAME_SECONDS, BEAT_SECONDS, BEAT_OCTAVES = 0.01, 0.5, 0.9
-SLOWEST_BPM, FASTEST_BPM = 30.0, 300.0
+MIN_BPM, MAX_BPM = 30.0, 300.0
 TEMPO_SECONDS = 600.0  # of a piece, that its tempo is measured in
 MAX_NAME_CHARACTERS = 300
 
@@ -111,7 +111,7 @@ def tempo_of(notes: PianoNotes, score) -> float:
     off = np.min([np.abs(beats * steps - np.rint(beats * steps)) / steps for steps in GRID_STEPS], axis=0)
     seconds = tick_clock(score)(ticks)
     if len(ticks) > 3 and (off < GRID_TOLERANCE_BEATS).mean() >= GRID_SHARE and seconds[-1] > seconds[0]:
-        return float(np.clip(60 * (beats[-1] - beats[0]) / (seconds[-1] - seconds[0]), SLOWEST_BPM, FASTEST_BPM))
+        return float(np.clip(60 * (beats[-1] - beats[0]) / (seconds[-1] - seconds[0]), MIN_BPM, MAX_BPM))
     return measured_tempo(notes.onset)
 
 
@@ -129,7 +129,7 @@ def measured_tempo(onset: np.ndarray) -> float:
     spectrum = np.fft.rfft(onset_strength - onset_strength.mean(), 2 * len(onset_strength))
     repeats = np.fft.irfft(np.abs(spectrum) ** 2)[: len(onset_strength)]
     lags = np.arange(
-        round(60 / FASTEST_BPM / FRAME_SECONDS), min(len(onset_strength), round(60 / SLOWEST_BPM / FRAME_SECONDS))
+        round(60 / MAX_BPM / FRAME_SECONDS), min(len(onset_strength), round(60 / MIN_BPM / FRAME_SECONDS))
     )
     if not len(lags):
         return math.nan

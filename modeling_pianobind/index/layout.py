@@ -68,16 +68,16 @@ def _clusters(sklearn, embeds, seed) -> np.ndarray:
     """The number of each piece's cluster, the largest 0; as many clusters as part the pieces best."""
     if len(embeds) < FEW_PIECES or np.ptp(embeds, axis=0).max() < 1e-6:
         return np.zeros(len(embeds), int)
-    best, least = np.zeros(len(embeds), int), -np.inf
+    best, best_score = np.zeros(len(embeds), int), -np.inf
     for count in range(3, min(MAX_CLUSTERS, len(embeds) // 2) + 1):
         clusters = sklearn.cluster.KMeans(count, n_init=3, random_state=seed).fit_predict(embeds)
         if len(np.unique(clusters)) < 2:
             continue
-        parted = sklearn.metrics.silhouette_score(
+        score = sklearn.metrics.silhouette_score(
             embeds, clusters, sample_size=min(len(embeds), SILHOUETTE_PIECES), random_state=seed
         )
-        if parted > least:
-            best, least = clusters, parted
+        if score > best_score:
+            best, best_score = clusters, score
     order = np.argsort(-np.bincount(best), kind="stable")
     return np.argsort(order)[best]
 

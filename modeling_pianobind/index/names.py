@@ -122,8 +122,8 @@ class NameIndex:
             return np.zeros(self._pieces)
         counts = np.array([self._counts.get(word, 0) for word in words])
         # BM25's weight of each word, also of those that stand in no name.
-        most = np.log(1 + (self._pieces - counts + 0.5) / (counts + 0.5)).sum() / (1 + TERM_SATURATION)
-        return np.clip(self._ranker.get_scores(known) / max(most, 1e-9), 0, 1)
+        full_score = np.log(1 + (self._pieces - counts + 0.5) / (counts + 0.5)).sum() / (1 + TERM_SATURATION)
+        return np.clip(self._ranker.get_scores(known) / max(full_score, 1e-9), 0, 1)
 
 
 def names_of(index, folder=None) -> list[str]:

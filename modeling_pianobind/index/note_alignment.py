@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 KEYS, LOWEST_KEY = 88, 21
-HOP_NOTES, SHORTEST_HOP = 32, 8  # a segment is two hops long
+MAX_HOP_NOTES, MIN_HOP_NOTES = 32, 8  # a segment is two hops long
 SEGMENTS_WANTED = 12  # of a short example, which is cut finer
 CHORD_SECONDS = 0.035  # notes struck within this time may stand in any order
 MIN_NOTES = 32  # fewer notes are not distinctive
@@ -122,7 +122,7 @@ def _confidence(likeness: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _hop(notes: int) -> int:
-    return int(np.clip(notes // SEGMENTS_WANTED, SHORTEST_HOP, HOP_NOTES))
+    return int(np.clip(notes // SEGMENTS_WANTED, MIN_HOP_NOTES, MAX_HOP_NOTES))
 
 
 def _segments(lines: list[NoteLine], hop: int) -> list[np.ndarray]:

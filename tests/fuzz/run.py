@@ -30,12 +30,12 @@ class Report:
     counts: Counter = field(default_factory=Counter)
     problems: list[tuple[int, str]] = field(default_factory=list)
     most_seconds: float = 0.0
-    most_megabytes: float = 0.0
+    max_megabytes: float = 0.0
 
     def take(self, seed: int, answer: dict) -> None:
         outcome = answer["outcome"]
         self.most_seconds = max(self.most_seconds, answer["seconds"])
-        self.most_megabytes = max(self.most_megabytes, answer["megabytes"])
+        self.max_megabytes = max(self.max_megabytes, answer["megabytes"])
         if answer["seconds"] > MAX_SECONDS:
             outcome = f"SLOW {answer['seconds']:.1f} s"
         elif answer["megabytes"] > MAX_MEGABYTES:
@@ -47,7 +47,7 @@ class Report:
 
     def __str__(self):
         counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.counts.items()))
-        return f"{self.kind}: {counts}; at most {self.most_seconds:.2f} s and {self.most_megabytes:.0f} MB a case"
+        return f"{self.kind}: {counts}; at most {self.most_seconds:.2f} s and {self.max_megabytes:.0f} MB a case"
 
 
 class Worker:

@@ -119,11 +119,11 @@ class OnsetHead(nn.Module):
     start from; the onsets of the window's notes are many targets.
 
     Args:
-        slots (`int`): equal parts of a token's time, each with its own struck keys.
+        slots (`int`): equal parts of a token's time, each with its own onsets.
     """
 
-    rare = -4.0  # a key is struck in about one token of a hundred
-    held_weight = 0.3  # beside struck keys; many more of them are true
+    rare = -4.0  # a key has an onset in about one token of a hundred
+    held_weight = 0.3  # beside 1 for onsets; many more of its targets are true
 
     def __init__(self, hidden_size: int, slots: int = 1, keys: int = 88):
         super().__init__()
@@ -132,13 +132,13 @@ class OnsetHead(nn.Module):
         nn.init.constant_(self.head.bias, self.rare)
 
     def targets(self, keys, onsets, holds, tokens: int, token_seconds: float):
-        """`(windows, tokens, (slots + 1) * keys)` of 0 and 1: struck keys of each slot, then the keys that sound.
+        """`(windows, tokens, (slots + 1) * keys)` of 0 and 1: keys with an onset in each slot, then the keys that sound.
 
         Args:
             keys, onsets, holds (`torch.Tensor` of shape `(windows, notes)`): piano key, onset in seconds, and seconds
                 for which each note sounds; an onset after the window, or NaN, is none.
         """
-        struck = self._marked((onsets / token_seconds * self.slots).floor(), keys, tokens * self.slots)
+        onset_targets = self._marked((onsets / token_seconds * self.slots).floor(), keys, tokens * self.slots)
         first = (onsets / token_seconds).nan_to_num(-1e6)
         last = ((onsets + holds) / token_seconds).nan_to_num(-1e6).floor().long().clamp(-1, tokens - 1)
         first = first.floor().long().clamp(0, tokens)
@@ -149,7 +149,7 @@ class OnsetHead(nn.Module):
             1, ((last + 1).clamp(min=0)) * self.keys + keys, -valid
         )
         held = (changes.view(len(keys), tokens + 1, self.keys).cumsum(1)[:, :tokens] > 0.5).float()
-        return torch.cat([struck.view(len(keys), tokens, self.slots * self.keys), held], dim=2)
+        return torch.cat([onset_targets.view(len(keys), tokens, self.slots * self.keys), held], dim=2)
 
     def _marked(self, place, keys, places):
         """`(windows, places * keys)`: 1 where a key belongs to a place; places out of range are left out."""
@@ -169,9 +169,11 @@ class OnsetHead(nn.Module):
             targets: of `targets`; token_mask (`torch.Tensor` of shape `(windows, tokens)`): 0 on padding.
         """
         losses = F.binary_cross_entropy_with_logits(self.head(hidden).float(), targets, reduction="none")
-        struck, held = losses.split([self.slots * self.keys, self.keys], dim=2)
+        onset_losses, held_losses = losses.split([self.slots * self.keys, self.keys], dim=2)
         present = (token_mask != 0).float()
-        return torch.stack([((struck.sum(-1) + self.held_weight * held.sum(-1)) * present).sum(), present.sum()])
+        return torch.stack(
+            [((onset_losses.sum(-1) + self.held_weight * held_losses.sum(-1)) * present).sum(), present.sum()]
+        )
 
 
 __all__ = ["FactHead", "MaskedNoteHeads", "OnsetHead", "StatisticsHead"]
