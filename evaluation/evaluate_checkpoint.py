@@ -9,7 +9,6 @@ their figures are added to the same file, as long as it is of the same weights, 
 import argparse
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 import torch
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_midi, embed_text
+from modeling_pianobind.atomic_file import replace_file
 from modeling_pianobind.embedding_pianobind import embed_files
 from modeling_pianobind.index.alignment import Example
 from training.data.arguments import InstrumentArguments
@@ -164,9 +164,7 @@ def save_results(path: Path, results: dict) -> None:
     text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
     text = re.sub(r"\[[\s\d.,eE+-]*\]", lambda numbers: " ".join(numbers[0].split()), text)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_name(path.name + ".partial")
-    partial_path.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial_path, path)
+    replace_file(path, text + "\n")
 
 
 def evaluate(bench: Bench, names: list[str], output: Path, measured: dict, strict: bool) -> dict:

@@ -1,7 +1,6 @@
 """Embeddings of one split of a corpus, kept in a file, for measurements that need nothing but them."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from modeling_pianobind import embed_midi
+from modeling_pianobind.atomic_file import atomic_file
 from modeling_pianobind.service.checkpoint import Checkpoint
 from training.data.corpus import PackedCorpus
 from training.data.cutting import excerpt
@@ -69,9 +69,8 @@ def embedded(
     embeds = embed_midi(checkpoint.model, checkpoint.processor, notes, **settings)
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        partial = cache.with_name(f".{cache.name}.{os.getpid()}.npz")
-        np.savez(partial, embeds=embeds, made=made)
-        os.replace(partial, cache)
+        with atomic_file(cache) as temporary, temporary.open("wb") as handle:
+            np.savez(handle, embeds=embeds, made=made)
     return Embedded(rows, places, embeds)
 
 

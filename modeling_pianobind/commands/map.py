@@ -11,12 +11,12 @@ from urllib.parse import quote
 
 import numpy as np
 
+from ..atomic_file import replace_file
 from ..index.embedding_index import EmbeddingIndex
 from ..index.folder_index import Collection
 from ..index.layout import Layout, lay_out
 from ..index.names import common_folder, display_names
 from ..index.note_alignment import NoteLine
-from ..index.storage import replace_file
 from ..inputs_pianobind import gives_notes
 from ..labels_pianobind import label_embeddings
 from ..service.checkpoint import Checkpoint

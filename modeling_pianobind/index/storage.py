@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..atomic_file import replace_file, sync, temporary_beside
 from .folder_lock import folder_lock
 from .table import FileTable, IndexShard
 
@@ -385,39 +386,15 @@ def _is_own(name) -> bool:
 
 def _store(path, kind, extension, write) -> dict:
     """Writes a data file named by its hash."""
-    with _temporary(path / kind) as (temporary, handle):
-        write(handle)
-        handle.flush()
-        os.fsync(handle.fileno())
+    with temporary_beside(path / kind) as temporary:
+        with temporary.open("wb") as handle:
+            write(handle)
+        sync(temporary)
         digest = _sha256(temporary)
         name = f"{kind}-{digest[:16]}{extension}"
         size = temporary.stat().st_size
         os.replace(temporary, path / name)
     return {"name": name, "bytes": size, "sha256": digest}
-
-
-def replace_file(target: Path, content: bytes) -> None:
-    """Writes a file atomically.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    with _temporary(target) as (temporary, handle):
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-        os.replace(temporary, target)
-
-
-@contextmanager
-def _temporary(target: Path) -> Iterator[tuple]:
-    """A hidden file beside `target`, removed afterwards unless it was renamed."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as handle:
-            yield temporary, handle
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sha256(path) -> str:

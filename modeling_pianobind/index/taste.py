@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..atomic_file import replace_file
 from .feedback import Background
-from .storage import replace_file
 
 FORMAT = 1
 PATH_COLUMNS = ("path", "file", "file_name")
@@ -151,7 +151,7 @@ class Taste:
             "weights": np.round(self.weights, 6).tolist(),
             "embeddings_float16": base64.b64encode(self.embeds.astype("<f2").tobytes()).decode(),
         }
-        replace_file(Path(path), (json.dumps(content) + "\n").encode())
+        replace_file(path, json.dumps(content) + "\n")
 
     @classmethod
     def load(cls, path, fingerprint: str = "") -> "Taste":

@@ -132,7 +132,7 @@ class OnsetHead(nn.Module):
         nn.init.constant_(self.head.bias, self.rare)
 
     def targets(self, keys, onsets, holds, tokens: int, token_seconds: float):
-        """`(windows, tokens, (slots + 1) * keys)` of 0 and 1: keys with an onset in each slot, then the keys that sound.
+        """`(windows, tokens, (slots + 1) * keys)` of 0 and 1: keys with an onset by slot, then sounding keys.
 
         Args:
             keys, onsets, holds (`torch.Tensor` of shape `(windows, notes)`): piano key, onset in seconds, and seconds

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from modeling_pianobind.atomic_file import replace_file
+
 from ..common.atomic_folder import PARTIAL, PREVIOUS, atomic_folder, restore, writing
 from ..data.arguments import TrainingArguments
 
@@ -50,8 +52,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             for previous in self.path.glob(f"*{PREVIOUS}"):
                 restore(previous.with_name(previous.name.removesuffix(PREVIOUS)))
-            write_text(kept, json.dumps(told, indent=1))
-            write_text(self.path / "environment.json", json.dumps(environment, indent=1))
+            _write_text(kept, json.dumps(told, indent=1))
+            _write_text(self.path / "environment.json", json.dumps(environment, indent=1))
 
     def latest_state(self) -> tuple[Path, int, int] | None:
         """The newest state, and the stage and step that come next; None if there is none."""
@@ -91,7 +93,7 @@ class RunFolder:
                 continue
             if (line["stage"] - 1, line["step"]) < (stage, step):
                 kept.append(text + "\n")
-        write_text(path, "".join(kept))
+        _write_text(path, "".join(kept))
 
 
 def environment_of(accelerator) -> dict:
@@ -123,11 +125,9 @@ def _git(*command: str) -> str | None:
     return done.stdout.rstrip()
 
 
-def write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + PARTIAL)
+def _write_text(path: Path, text: str) -> None:
     with writing(path):
-        partial.write_text(text)
-        partial.replace(path)
+        replace_file(path, text)
 
 
 __all__ = ["RunFolder", "environment_of"]
