@@ -10,6 +10,8 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from accelerate import Accelerator
+
 from modeling_pianobind.atomic_file import replace_file
 
 from ..common.atomic_folder import PARTIAL, PREVIOUS, atomic_folder, restore, writing
@@ -63,7 +65,7 @@ class RunFolder:
         _, stage, step = states[-1].name.split("-")
         return states[-1], int(stage), int(step)
 
-    def save_state(self, accelerator, stage: int, step: int) -> None:
+    def save_state(self, accelerator: Accelerator, stage: int, step: int) -> None:
         """Writes the state of all processes, then deletes older ones."""
         state = self.path / f"state-{stage:03d}-{step:08d}"
         is_main = accelerator.is_main_process
@@ -96,7 +98,7 @@ class RunFolder:
         _write_text(path, "".join(kept))
 
 
-def environment_of(accelerator) -> dict:
+def environment_of(accelerator: Accelerator) -> dict:
     """What a run runs with: git revision, package versions, machine, processes."""
     versions = {}
     for name in PACKAGES:
