@@ -30,7 +30,7 @@ from training.data.rendering import make_instruments
 from .baselines import feature_matrix
 from .changes import in_a_room, without_cues
 from .corpora import load_corpus
-from .evaluate_checkpoint import code_commit, instrument_of, save_results, subject
+from .measurement import add_subject_arguments, code_commit, instrument_of, save_results, subject
 from .scores import Bootstrap
 
 LISTENED = SOURCES[:2]
@@ -201,10 +201,7 @@ def draw_reliability(by_view: dict, path: Path) -> None:
 def main(arguments=None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.measure_emotion", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint with its heads")
-    parser.add_argument("corpus", type=Path, help="folder of the packed corpus")
-    parser.add_argument("--output", type=Path, required=True, help="results JSON")
-    parser.add_argument("--split", default="valid", help="rows to measure on (default: valid)")
+    add_subject_arguments(parser, checkpoint="folder of a checkpoint with its heads")
     parser.add_argument("--soundfont", metavar="FILE[:PROGRAM]", help="instrument that training has not heard")
     parser.add_argument("--audio-pieces", type=int, metavar="N", help="how many are rendered (default: all)")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw how reliable the chances are")

@@ -23,7 +23,7 @@ from training.data.facts import creator_name
 
 from .continuation import index_of, measure_continuation, measure_steps
 from .corpora import load_corpus
-from .evaluate_checkpoint import code_commit, save_results, subject
+from .measurement import code_commit, save_results, subject
 from .piece_embeddings import SECONDS, add_arguments, embedded
 from .tastes import measure_tastes
 

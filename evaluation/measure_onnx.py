@@ -23,7 +23,7 @@ from training.data.cutting import excerpt
 
 from .bench import Bench
 from .corpora import load_corpus
-from .evaluate_checkpoint import code_commit, save_results, subject
+from .measurement import add_bootstrap_argument, add_subject_arguments, code_commit, save_results, subject
 from .scores import Bootstrap, paired_retrieval
 from .text_protocols import CANDIDATES, DRAWS
 
@@ -97,11 +97,8 @@ def _cosines(first: np.ndarray, second: np.ndarray) -> dict:
 def main(arguments=None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.measure_onnx", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint")
-    parser.add_argument("corpus", type=Path, help="folder of a packed corpus, or of a built dataset")
-    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--split", default="valid", help="rows to measure on (default: valid)")
-    parser.add_argument("--bootstrap-samples", type=int, default=500, help="for intervals (default: 500; 0 for none)")
+    add_subject_arguments(parser)
+    add_bootstrap_argument(parser)
     given = parser.parse_args(arguments)
     try:
         corpus = load_corpus(given.corpus)

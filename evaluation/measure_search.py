@@ -24,7 +24,7 @@ from modeling_pianobind.service.checkpoint import Checkpoint
 from modeling_pianobind.service.query import parse_query
 
 from .corpora import load_corpus
-from .evaluate_checkpoint import code_commit, save_results, subject
+from .measurement import code_commit, save_results, subject
 
 SECONDS = 20.0
 RESULTS = Path(__file__).parent / "results" / "search.json"

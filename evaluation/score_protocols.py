@@ -113,7 +113,7 @@ def _read_scores(bench: Bench) -> tuple[list[dict], list[Example], int]:
     if bench.printed_scores is None:
         raise UnsuitableError("needs the folder of `scores.jsonl`: name it with --scores.")
     folder, listed, notes, failed = Path(bench.printed_scores), [], [], 0
-    if (folder / "rows.jsonl.gz").exists():
+    if PackedCorpus.is_folder(folder):
         kept = PackedCorpus.load(folder)
         examples = bench.note_examples([kept.notes(place) for place in range(len(kept))])
         return kept.rows, examples, kept.rows[0]["listed"] - len(kept)

@@ -26,7 +26,7 @@ from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
 from training.common.atomic_folder import atomic_folder
 from training.data.corpus import PackedCorpus
 
-from .evaluate_checkpoint import save_results
+from .measurement import save_results
 
 PERFORMANCES = 2  # of each score
 STRETCH_SECONDS = 10.0  # of a performance, compared with what the score has beside it
