@@ -9,9 +9,11 @@ their figures are added to the same file, as long as it is of the same weights, 
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -58,7 +60,7 @@ PROTOCOLS = {
 BATCH_WINDOWS = 64
 
 
-def tower(model, name: str, embed):
+def tower(model: PianoBindModel, name: str, embed: Callable) -> Callable:
     """An embedding function of a model; it raises if the model lacks the tower."""
     if getattr(model, f"{name}_model") is not None:
         return embed
@@ -69,7 +71,7 @@ def tower(model, name: str, embed):
     return refuse
 
 
-def make_bench(given, model, processor) -> Bench:
+def make_bench(given: argparse.Namespace, model: PianoBindModel, processor: PianoBindProcessor) -> Bench:
     """The bench of a command line."""
     rate = processor.feature_extractor.sampling_rate
     named = [instrument_of(text) for text in given.soundfont]
@@ -93,7 +95,9 @@ def make_bench(given, model, processor) -> Bench:
     )
 
 
-def _examples(model, processor, modality, sources, **settings) -> list[Example]:
+def _examples(
+    model: PianoBindModel, processor: PianoBindProcessor, modality: str, sources: list, **settings: Any
+) -> list[Example]:
     files = dict(embed_files(model, processor, sources, modality, **settings))
     if failed := [file.error for file in files.values() if file.error is not None]:
         raise failed[0]
@@ -164,7 +168,7 @@ def summary(scores: dict, prefix: str = "") -> str:
     return ", ".join(filter(None, parts))
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.evaluate_checkpoint", description=__doc__.split("\n")[0]

@@ -18,7 +18,9 @@ import torch
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_audio, embed_midi, embed_text
 from modeling_pianobind.app.synthesis import SAMPLING_RATE, AdditivePiano
+from modeling_pianobind.notes_pianobind import PianoNotes
 from modeling_pianobind.onnx_export import OnnxModel, export_onnx
+from training.data.corpus import PackedCorpus
 from training.data.cutting import excerpt
 
 from .bench import Bench
@@ -31,7 +33,7 @@ RECORDINGS, RECORDING_SECONDS = 20, 40.0
 LOW_QUANTILE = 0.01
 
 
-def compare(checkpoint: Path, corpus, split: str, folder: Path, bootstrap: Bootstrap) -> dict:
+def compare(checkpoint: Path, corpus: PackedCorpus, split: str, folder: Path, bootstrap: Bootstrap) -> dict:
     """Exports a checkpoint and embeds a split's captions, pieces and recordings with each kind of towers.
 
     Args:
@@ -79,7 +81,7 @@ def compare(checkpoint: Path, corpus, split: str, folder: Path, bootstrap: Boots
     }
 
 
-def _played(notes, sampling_rate: int) -> np.ndarray:
+def _played(notes: PianoNotes, sampling_rate: int) -> np.ndarray:
     """The middle of a piece as a recording."""
     sound = AdditivePiano().render(excerpt(notes, RECORDING_SECONDS))
     return soxr.resample(sound.mean(axis=1), SAMPLING_RATE, sampling_rate)
@@ -94,7 +96,7 @@ def _cosines(first: np.ndarray, second: np.ndarray) -> dict:
     }
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.measure_onnx", description=__doc__.split("\n")[0])
     add_subject_arguments(parser)

@@ -158,7 +158,9 @@ def _searched(index: EmbeddingIndex, example: Example, names: list[str]) -> np.n
     return scores
 
 
-def _other_performances(bench, index, pieces, names, songs, options) -> dict:
+def _other_performances(
+    bench: Bench, index: EmbeddingIndex, pieces: list[Example], names: list[str], songs: np.ndarray, options: dict
+) -> dict:
     """Retrieval between real performances of one song and one source; other sources' files are left out.
 
     A song may hold a prelude and its fugue; a second figure is of files with one title alone.
