@@ -10,9 +10,10 @@ import argparse
 import importlib
 import json
 import resource
+import signal
 import sys
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +31,7 @@ from .evaluate_checkpoint import save_results
 
 PERFORMANCES = 2  # of each score
 STRETCH_SECONDS = 10.0  # of a performance, compared with what the score has beside it
+MAX_SECONDS = 120.0  # of CPU for one score; a reader that needs more has failed
 
 
 def read_by_verovio(path: Path) -> PianoNotes:
@@ -110,7 +112,9 @@ def compare(reader: str, folder: Path, listed: list[dict], corpus: PackedCorpus,
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                read.append((row, READERS[reader](folder / Path(row["score"]).name)))
+                with _limited(MAX_SECONDS):
+                    notes = READERS[reader](folder / Path(row["score"]).name)
+            read.append((row, notes))
         except Exception as error:  # whatever a library raises, the file has failed
             failures.append(f"{Path(row['score']).name}: {type(error).__name__}")
     score_pianobind._stop_workers()  # only what has ended is counted
@@ -132,6 +136,22 @@ def compare(reader: str, folder: Path, listed: list[dict], corpus: PackedCorpus,
         "played_notes_that_are_printed": _share(sums[0], sums[2]),
         "printed_notes_that_are_played": _share(sums[0], sums[1]),
     }
+
+
+@contextmanager
+def _limited(seconds: float):
+    """Raises TimeoutError in what runs within, once this process has used so many seconds of CPU."""
+
+    def stop(*_):
+        raise TimeoutError(f"it used more than {seconds:g} s.")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def _share(part: float, whole: float) -> float | None:

@@ -13,6 +13,7 @@ import json
 import lzma
 import queue
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -38,6 +39,7 @@ MAX_SECONDS = 300.0  # of the clock for one score; the worker allows itself far 
 MAX_STAVES = 12
 SLOWEST, FASTEST = 5.0, 1500.0  # quarters a minute
 TICKS = 960  # of a quarter, or the next multiple of verovio's
+OUT_OF_TIME = {-getattr(signal, "SIGXCPU", 0)} - {0}  # exit status of a worker that used its CPU time up
 ENCODINGS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 DECLARED = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
 FULL_PATH = re.compile(rb"""full-path\s*=\s*["']([^"']{1,1000})["']""")
@@ -263,7 +265,7 @@ class _Worker:
         return self._process.poll() is None
 
     def ask(self, question: dict) -> dict | None:
-        """The answer; None if the process ended. Raises TimeoutError if it takes too long."""
+        """The answer; None if the process ended. Raises TimeoutError if it takes too long, by the clock or of CPU."""
         content, process = json.dumps(question).encode(), self._process
         timer = threading.Timer(MAX_SECONDS, process.kill)
         timer.start()
@@ -279,7 +281,7 @@ class _Worker:
             timer.cancel()
         if answer:
             return json.loads(answer)
-        if late:
+        if late or self._process.wait() in OUT_OF_TIME:
             raise TimeoutError
         return None
 
@@ -307,7 +309,7 @@ def _ask(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
         answer = worker.ask({"text": text, "kind": kind, "do": do, "measure": measure})
     except TimeoutError as error:
         worker.stop()
-        raise ValueError(f"{name}: verovio did not finish in {MAX_SECONDS:g} s; export it again.") from error
+        raise ValueError(f"{name}: verovio did not finish in the time that it may take; export it again.") from error
     except BaseException:
         worker.stop()  # a late answer must not reach the next request
         raise

@@ -6,6 +6,7 @@ then JSON. What marks mean is decided in `score_marks_pianobind`, where it needs
 
 import importlib
 import json
+import os
 import re
 import sys
 import xml.etree.ElementTree as ET  # nosec B405
@@ -228,7 +229,9 @@ def main() -> None:
         resource = None
     _limit_memory(resource)
     sys.setrecursionlimit(5_000)  # of nested elements; C's stack holds as many
-    reader, stdin, stdout = Reader(), sys.stdin.buffer, sys.stdout.buffer
+    stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what verovio prints must not stand among the answers
+    reader = Reader()
     while head := stdin.read(8):
         size = int.from_bytes(head, "little")
         question = json.loads(stdin.read(size))
