@@ -30,6 +30,7 @@ import symusic
 
 from .decoding_pianobind import MissingDecoderError
 from .score_marks_pianobind import Measure, tempo_changes, velocities
+from .score_ornaments_pianobind import Ornament, with_ornaments
 from .score_worker_pianobind import __file__ as WORKER
 from .standard_midi_pianobind import PIANO_PROGRAMS, tick_clock
 
@@ -132,7 +133,8 @@ def read_score(source, name: str | None = None) -> ScoreReading:
         midi = symusic.Score.from_midi(content)
     except (binascii.Error, RuntimeError, IndexError) as error:
         raise ValueError(f"{name}: verovio made no music of this score; export it again.") from error
-    return ScoreReading(_played(midi, measures), measures, name, voices)
+    ornaments = [Ornament(*one) for one in answer["ornaments"]]
+    return ScoreReading(_played(midi, measures, ornaments), measures, name, voices)
 
 
 @dataclass
@@ -376,8 +378,8 @@ def _without_staves(midi: bytes, staves: list, kept: set[str], name: str) -> byt
     return midi[:10] + (len(tracks) + 1).to_bytes(2, "big") + midi[12:14] + chunks[0] + b"".join(tracks)
 
 
-def _played(midi: symusic.Score, measures: list[Measure]) -> symusic.Score:
-    """Notes and pedals with tempi and loudness by the score's marks."""
+def _played(midi: symusic.Score, measures: list[Measure], ornaments: list[Ornament]) -> symusic.Score:
+    """Notes and pedals with tempi, loudness and ornaments by the score's marks."""
     scale = max(1, TICKS // midi.ticks_per_quarter)  # so that slow tempi keep the onsets of ornaments apart
     out = symusic.Score(midi.ticks_per_quarter * scale)
     written = [(tempo.time / midi.ticks_per_quarter, tempo.qpm) for tempo in midi.tempos]
@@ -394,12 +396,14 @@ def _played(midi: symusic.Score, measures: list[Measure]) -> symusic.Score:
     for at, quarters in tempo_changes(measures, written):
         quarters = min(max(quarters, SLOWEST), FASTEST)  # after many a "più mosso"
         out.tempos.append(symusic.Tempo(round(at * out.ticks_per_quarter), quarters))
+    tempi = [(tempo.time, tempo.qpm) for tempo in out.tempos]
     for track in midi.tracks:
         notes = track.notes.numpy()
-        loud = velocities(measures, notes["time"] / midi.ticks_per_quarter)
-        arrays = {"time": notes["time"] * scale, "duration": notes["duration"] * scale, "pitch": notes["pitch"]}
+        notes = {"time": notes["time"] * scale, "duration": notes["duration"] * scale, "pitch": notes["pitch"]}
+        notes = with_ornaments(notes, ornaments, out.ticks_per_quarter, scale, tempi)
+        loud = velocities(measures, notes["time"] / out.ticks_per_quarter)
         played = symusic.Track(track.name, 0)
-        played.notes = symusic.Note.from_numpy(**arrays, velocity=loud.astype(np.int8))
+        played.notes = symusic.Note.from_numpy(**notes, velocity=loud.astype(np.int8))
         pedals = track.pedals.numpy()
         played.pedals = symusic.Pedal.from_numpy(pedals["time"] * scale, pedals["duration"] * scale)
         out.tracks.append(played)
