@@ -15,7 +15,6 @@ import sys
 import warnings
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from training.data.corpus import PackedCorpus
 from .evaluate_checkpoint import save_results
 
 PERFORMANCES = 2  # of each score
-STRETCH_SECONDS = 10.0  # of a performance, compared with what the score has beside it
+NEIGHBOURS = 32  # notes by which a printed and a played one may be apart; the alignment is as coarse
 MAX_SECONDS = 120.0  # of CPU for one score; a reader that needs more has failed
 
 
@@ -74,28 +73,36 @@ def line_of(onsets, pitches) -> NoteLine:
 
 
 def right_notes(score: NoteLine, performance: NoteLine) -> tuple[int, int, int]:
-    """How many notes are in both, stretch by stretch, of how many of the score there and of the whole performance."""
+    """Counts the notes that both have in the same place.
+
+    Returns:
+        How many there are, how many notes the score has where it is played, and how many the performance has.
+    """
     found = match(score, performance)
     if found is None:
         return 0, 0, len(performance)
-    printed, heard = found.path.T
-    times, kept = np.unique(heard, return_index=True)
-    cuts = np.append(np.arange(times[0], times[-1], STRETCH_SECONDS), times[-1] + 1e-3)
-    beside = np.interp(cuts, times, printed[kept])
-    beside[-1] += 1e-3
-    shared = of_score = 0
-    for line_of_score, line_of_performance in zip(
-        _stretches(score, beside), _stretches(performance, cuts), strict=True
-    ):
-        shared += int(np.minimum(line_of_score, line_of_performance).sum())
-        of_score += int(line_of_score.sum())
-    return shared, of_score, len(performance)
+    printed, heard = (
+        np.searchsorted(line.onset, at) for line, at in zip((score, performance), found.path.T, strict=True)
+    )
+    printed, kept = np.unique(printed, return_index=True)
+    of_score = np.arange(printed[0], min(printed[-1] + 1, len(score)))
+    beside = np.interp(of_score, printed, heard[kept])
+    shared = 0
+    for pitch in np.unique(performance.pitch):
+        places = beside[score.pitch[of_score] == pitch]
+        shared += _pairs(places, np.flatnonzero(performance.pitch == pitch), NEIGHBOURS)
+    return shared, len(of_score), len(performance)
 
 
-def _stretches(line: NoteLine, cuts: np.ndarray) -> list[np.ndarray]:
-    """How often each key occurs between each time and the next."""
-    places = np.searchsorted(line.onset, cuts)
-    return [np.bincount(line.pitch[first:last], minlength=128) for first, last in pairwise(places)]
+def _pairs(first: np.ndarray, second: np.ndarray, apart: float) -> int:
+    """How many pairs can be made of two ascending rows of numbers at most so far apart."""
+    count = at = 0
+    for place in first:
+        while at < len(second) and second[at] < place - apart:
+            at += 1
+        if at < len(second) and second[at] <= place + apart:
+            count, at = count + 1, at + 1
+    return count
 
 
 def compare(reader: str, folder: Path, listed: list[dict], corpus: PackedCorpus, keep: Path | None = None) -> dict:
