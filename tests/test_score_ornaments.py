@@ -9,14 +9,8 @@ from modeling_pianobind.score_ornaments_pianobind import Ornament, with_ornament
 from .test_scores import ABC, ATTRIBUTES, KERN, MEI, REPEAT, musicxml, note
 
 D_MAJOR = ATTRIBUTES.replace("<time>", "<key><fifths>2</fifths></key><time>")
-SHARP = "<pitch><step>F</step><alter>1</alter><octave>4</octave></pitch>"
-
-
-def played(notes) -> list[tuple[int, float, float]]:
-    """Pitch, onset and duration in quarters, at 100 quarters a minute."""
-    times = (round(float(value) * 100 / 60, 1) for value in [*notes.onset, *notes.duration])
-    times = list(times)
-    return list(zip(notes.pitch.tolist(), times[: len(notes)], times[len(notes) :], strict=True))
+NATURAL = "<accidental-mark>natural</accidental-mark>"
+FAST = 0.125 / 0.6  # quarters that an eighth of a second takes at 100 quarters a minute
 
 
 def ornate(signs: str, step: str = "E", quarters: float = 2, before: str = "", attributes: str = D_MAJOR) -> str:
@@ -25,29 +19,24 @@ def ornate(signs: str, step: str = "E", quarters: float = 2, before: str = "", a
 
 
 @pytest.mark.parametrize(
-    ("signs", "expected"),
+    ("signs", "pitches", "onsets"),
     [
-        ("<trill-mark/>", [64, 66, 64, 66, 64, 66, 64, 66, 64]),
-        ("<trill-mark/><accidental-mark>natural</accidental-mark>", [64, 65, 64, 65, 64, 65, 64, 65, 64]),
-        ("<mordent/>", [64, 62, 64]),
-        ("<inverted-mordent/>", [64, 66, 64]),
-        ("<turn/>", [66, 64, 62, 64]),
-        ("<inverted-turn/>", [62, 64, 66, 64]),
-        ("<delayed-turn/>", [64, 66, 64, 62, 64]),
+        ("<trill-mark/>", [64, 66] * 5, np.arange(9) * 2 / 9),
+        (f"<trill-mark/>{NATURAL}", [64, 65] * 5, np.arange(9) * 2 / 9),
+        ("<mordent/>", [64, 62, 64], [0, FAST, 2 * FAST]),
+        ("<inverted-mordent/>", [64, 66, 64], [0, FAST, 2 * FAST]),
+        ("<turn/>", [66, 64, 62, 64], [0, FAST, 2 * FAST, 3 * FAST]),
+        ("<inverted-turn/>", [62, 64, 66, 64], [0, FAST, 2 * FAST, 3 * FAST]),
+        ("<delayed-turn/>", [64, 66, 64, 62, 64], [0, 2 - 4 * FAST, 2 - 3 * FAST, 2 - 2 * FAST, 2 - FAST]),
     ],
 )
-def test_an_ornament_plays_neighbours_of_its_key(signs, expected):
+def test_an_ornament_of_a_half_note_plays_neighbours_of_its_key(signs, pitches, onsets):
     pytest.importorskip("verovio")
-    notes = played(read_midi(ornate(signs).encode()))
-    assert [pitch for pitch, *_ in notes] == expected
-    # A half at 100 a minute lasts 1.2 s: nine notes of a trill, and the other ornaments' notes 0.125 s.
-    if "trill" in signs:
-        assert [length for *_, length in notes] == [0.2] * 9
-    else:
-        assert [length for *_, length in notes].count(0.2) == len(expected) - (2 if "delayed" in signs else 1) + (
-            "delayed" in signs
-        )
-    assert notes[-1][1] + notes[-1][2] == pytest.approx(2, abs=0.1)
+    notes = read_midi(ornate(signs).encode())
+    assert notes.pitch.tolist() == pitches[: len(onsets)]
+    np.testing.assert_allclose(notes.onset, np.array(onsets) * 0.6, atol=0.01)
+    np.testing.assert_allclose((notes.onset + notes.duration)[:-1], notes.onset[1:], atol=1e-3)
+    assert notes.seconds == pytest.approx(1.2, abs=0.01)
 
 
 def test_an_accidental_earlier_in_the_measure_holds_for_the_neighbour():
