@@ -1,11 +1,13 @@
 """What playlists are worth: how many pieces of an artist go on from five of them, and how smooth the steps are."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from modeling_pianobind.index.embedding_index import EmbeddingIndex
 from modeling_pianobind.index.facts import key_of, measured_tempo
 from modeling_pianobind.index.feedback import Background
-from modeling_pianobind.index.playlist import continuation, key_place, make_playlist
+from modeling_pianobind.index.playlist import Track, continuation, key_place, make_playlist
 from modeling_pianobind.index.table import FileRow, FileTable
 from training.data.facts import creator_name
 
@@ -65,7 +67,7 @@ def index_of(rows: list[dict], embeds: np.ndarray, notes: list) -> EmbeddingInde
     return EmbeddingIndex(table=FileTable.from_rows(table))
 
 
-def measure_steps(index: EmbeddingIndex, embed_text, seed: int = 0) -> dict:
+def measure_steps(index: EmbeddingIndex, embed_text: Callable[[list[str]], np.ndarray], seed: int = 0) -> dict:
     """How smooth playlists are and how they follow a path, against the same pieces in the order of their score."""
     random, place = np.random.default_rng(seed), {path: number for number, path in enumerate(index.paths)}
     unit = Background.of(index.embeddings).directions(index.embeddings)
@@ -94,7 +96,7 @@ def measure_steps(index: EmbeddingIndex, embed_text, seed: int = 0) -> dict:
     }  # fmt: skip
 
 
-def _steps(tracks, unit) -> tuple[float, float, float]:
+def _steps(tracks: list[Track], unit: np.ndarray) -> tuple[float, float, float]:
     """Mean likeness, difference of tempo in octaves (half and double are the same), and fifths between neighbours."""
     tempo = np.abs(np.diff(np.log2([track.tempo for track in tracks])))
     apart = np.abs(np.diff(key_place(np.array([track.key for track in tracks]))))

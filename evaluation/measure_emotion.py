@@ -8,6 +8,7 @@ CORPUS is the packed open piano corpus. `--compare NAME=FOLDER` measures another
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,10 @@ from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_audio, 
 from modeling_pianobind.checkpoint_pianobind import model_fingerprint
 from modeling_pianobind.embedding_pianobind import unit_rows
 from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS
+from modeling_pianobind.notes_pianobind import PianoNotes
 from modeling_pianobind.service.piece_heads import DifficultyHead, EmotionHead
+from training.data.arguments import InstrumentArguments
+from training.data.corpus import PackedCorpus
 from training.data.cutting import excerpt
 from training.data.emotion_labels import SOURCES, emotion_of
 from training.data.head_pieces import SECONDS, RowEmbedder, embed_middles, emotion_places, graded_pieces
@@ -30,7 +34,7 @@ from training.data.rendering import make_instruments
 from .baselines import feature_matrix
 from .changes import in_a_room, without_cues
 from .corpora import load_corpus
-from .evaluate_checkpoint import code_commit, instrument_of, save_results, subject
+from .measurement import add_subject_arguments, code_commit, instrument_of, save_results, subject
 from .scores import Bootstrap
 
 LISTENED = SOURCES[:2]
@@ -39,7 +43,7 @@ FEATURE_STRENGTH = 0.1
 AFFECTS = ("valence", "arousal")
 
 
-def figures(chances: np.ndarray, truth: np.ndarray, songs, bootstrap: Bootstrap) -> dict:
+def figures(chances: np.ndarray, truth: np.ndarray, songs: Sequence[str], bootstrap: Bootstrap) -> dict:
     """Shares of pieces whose quadrant, valence and arousal are right, with intervals over songs.
 
     Args:
@@ -77,7 +81,7 @@ def zero_shot(embeds: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return np.stack([np.isin(guess, (1, 4)), np.isin(guess, (1, 2))], axis=1).astype(float)
 
 
-def hand_made(features: np.ndarray, truth: np.ndarray, notes) -> np.ndarray:
+def hand_made(features: np.ndarray, truth: np.ndarray, notes: list[PianoNotes]) -> np.ndarray:
     """Chances `(pieces, 2)` by logistic regressions on features of the notes, taught by the same listeners."""
     measured, chances = feature_matrix(notes), []
     for column in truth.T:
@@ -86,7 +90,13 @@ def hand_made(features: np.ndarray, truth: np.ndarray, notes) -> np.ndarray:
     return np.stack(chances, axis=1)
 
 
-def embed_renderings(model, processor, instrument, notes, places) -> np.ndarray:
+def embed_renderings(
+    model: PianoBindModel,
+    processor: PianoBindProcessor,
+    instrument: InstrumentArguments,
+    notes: list[PianoNotes],
+    places: list[int],
+) -> np.ndarray:
     """`(pieces, dim)` unit rows of pieces as an instrument plays them in a room."""
     rate, embeds = processor.feature_extractor.sampling_rate, []
     (player,) = make_instruments([instrument])
@@ -96,12 +106,14 @@ def embed_renderings(model, processor, instrument, notes, places) -> np.ndarray:
     return np.concatenate(embeds)
 
 
-def listened(corpus, split: str) -> list[int]:
+def listened(corpus: PackedCorpus, split: str) -> list[int]:
     """Rows whose quadrant listeners gave."""
     return [place for place in emotion_places(corpus, split) if corpus.rows[place]["source"] in LISTENED]
 
 
-def measure(given, corpus, embed: RowEmbedder, heads: dict[str, EmotionHead]) -> dict:
+def measure(
+    given: argparse.Namespace, corpus: PackedCorpus, embed: RowEmbedder, heads: dict[str, EmotionHead]
+) -> dict:
     """All figures of emotion."""
     bootstrap, model, processor = Bootstrap(), embed.model, embed.processor
     places = listened(corpus, given.split)
@@ -153,7 +165,7 @@ def measure(given, corpus, embed: RowEmbedder, heads: dict[str, EmotionHead]) ->
     }
 
 
-def difficulty(corpus, embed: RowEmbedder, head: DifficultyHead) -> dict:
+def difficulty(corpus: PackedCorpus, embed: RowEmbedder, head: DifficultyHead) -> dict:
     """The graded pieces: grades by the head, which drew its line through these very pieces, and their order."""
     pieces = graded_pieces(corpus, embed)
     grades = head.grades(pieces.embeds)
@@ -173,7 +185,7 @@ def difficulty(corpus, embed: RowEmbedder, head: DifficultyHead) -> dict:
     }
 
 
-def rank_correlation(first, second) -> float:
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's."""
     from scipy.stats import spearmanr
 
@@ -198,13 +210,10 @@ def draw_reliability(by_view: dict, path: Path) -> None:
     figure.savefig(path, dpi=90, metadata={"Software": None})
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.measure_emotion", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint with its heads")
-    parser.add_argument("corpus", type=Path, help="folder of the packed corpus")
-    parser.add_argument("--output", type=Path, required=True, help="results JSON")
-    parser.add_argument("--split", default="valid", help="rows to measure on (default: valid)")
+    add_subject_arguments(parser, checkpoint="folder of a checkpoint with its heads")
     parser.add_argument("--soundfont", metavar="FILE[:PROGRAM]", help="instrument that training has not heard")
     parser.add_argument("--audio-pieces", type=int, metavar="N", help="how many are rendered (default: all)")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw how reliable the chances are")

@@ -12,6 +12,7 @@ user has never marked any. Names of files are not used. For the other figures se
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +24,11 @@ from training.data.facts import creator_name
 
 from .continuation import index_of, measure_continuation, measure_steps
 from .corpora import load_corpus
-from .evaluate_checkpoint import code_commit, save_results, subject
+from .measurement import code_commit, save_results, subject
 from .piece_embeddings import SECONDS, add_arguments, embedded
 from .tastes import measure_tastes
 
+EmbedText = Callable[[list[str]], np.ndarray]  # texts -> `(texts, dim)` unit rows
 ROUNDS, PAGE = 3, 10
 MIN_SONGS = 6  # of an artist
 HALVES = 4  # draws of the half that is never marked
@@ -50,7 +52,7 @@ class User:
     liked: np.ndarray
 
 
-def make_users(rows: list[dict], embeds: np.ndarray, embed_text) -> dict[str, list[User]]:
+def make_users(rows: list[dict], embeds: np.ndarray, embed_text: EmbedText) -> dict[str, list[User]]:
     """Users by kind: those of artists with `MIN_SONGS` songs, and those of the four quadrants of emotion."""
     names = np.array([creator_name(row) or "" for row in rows])
     quadrants = np.array([row.get("emotion_quadrant") or 0 for row in rows])
@@ -73,7 +75,7 @@ def make_users(rows: list[dict], embeds: np.ndarray, embed_text) -> dict[str, li
     return users
 
 
-def _has_taste(row) -> bool:
+def _has_taste(row: dict) -> bool:
     return bool(creator_name(row) or row.get("emotion_quadrant"))
 
 
@@ -85,7 +87,9 @@ def one_a_song(rows: list[dict], usable: np.ndarray) -> np.ndarray:
     return np.array(sorted(first.values()), int)
 
 
-def rocchio(query, more, less, background=None) -> np.ndarray:
+def rocchio(
+    query: np.ndarray, more: list[np.ndarray], less: list[np.ndarray], background: Background | None = None
+) -> np.ndarray:
     """The classic way, for comparison: weighted means of query and examples."""
     direction = ROCCHIO[0] * query
     for weight, side in ((ROCCHIO[1], more), (-ROCCHIO[2], less)):
@@ -97,7 +101,16 @@ WAYS = {"refine": (refine, PAGE), "refine, three thumbs a round": (refine, 3), "
 PLACES = {"page": 1.0, "unseen": 0.5}  # and the share of the songs that is measured
 
 
-def session(query, embeds, liked, marked_from, judged_on, background, move=refine, marks: int = PAGE) -> list[float]:
+def session(
+    query: np.ndarray,
+    embeds: np.ndarray,
+    liked: np.ndarray,
+    marked_from: np.ndarray,
+    judged_on: np.ndarray,
+    background: Background,
+    move: Callable = refine,
+    marks: int = PAGE,
+) -> list[float]:
     """Precision of the first ten before any feedback and after each round.
 
     Args:
@@ -122,7 +135,7 @@ def session(query, embeds, liked, marked_from, judged_on, background, move=refin
     return shares
 
 
-def measure(rows, embeds, embed_text, seed: int = 0) -> dict:
+def measure(rows: list[dict], embeds: np.ndarray, embed_text: EmbedText, seed: int = 0) -> dict:
     """Figures of all users, by kind of user and of words."""
     by_kind = {}
     for kind, users in make_users(rows, embeds, embed_text).items():
@@ -149,7 +162,7 @@ def measure(rows, embeds, embed_text, seed: int = 0) -> dict:
     return by_kind
 
 
-def _keys():
+def _keys() -> list[tuple[str, str]]:
     return [(place, way) for place in PLACES for way in WAYS]
 
 
@@ -169,7 +182,7 @@ def _measure_user(user: User, pieces: np.ndarray, seed: int) -> dict:
     return {key: np.mean(curves, axis=0) for key, curves in all_curves.items()}
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.measure_feedback", description=__doc__.split("\n")[0])
     add_arguments(parser)

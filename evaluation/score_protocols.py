@@ -113,7 +113,7 @@ def _read_scores(bench: Bench) -> tuple[list[dict], list[Example], int]:
     if bench.printed_scores is None:
         raise UnsuitableError("needs the folder of `scores.jsonl`: name it with --scores.")
     folder, listed, notes, failed = Path(bench.printed_scores), [], [], 0
-    if (folder / "rows.jsonl.gz").exists():
+    if PackedCorpus.is_folder(folder):
         kept = PackedCorpus.load(folder)
         examples = bench.note_examples([kept.notes(place) for place in range(len(kept))])
         return kept.rows, examples, kept.rows[0]["listed"] - len(kept)
@@ -158,7 +158,9 @@ def _searched(index: EmbeddingIndex, example: Example, names: list[str]) -> np.n
     return scores
 
 
-def _other_performances(bench, index, pieces, names, songs, options) -> dict:
+def _other_performances(
+    bench: Bench, index: EmbeddingIndex, pieces: list[Example], names: list[str], songs: np.ndarray, options: dict
+) -> dict:
     """Retrieval between real performances of one song and one source; other sources' files are left out.
 
     A song may hold a prelude and its fugue; a second figure is of files with one title alone.

@@ -12,6 +12,7 @@ import json
 import resource
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from itertools import pairwise
@@ -26,7 +27,7 @@ from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
 from training.common.atomic_folder import atomic_folder
 from training.data.corpus import PackedCorpus
 
-from .evaluate_checkpoint import save_results
+from .measurement import save_results
 
 PERFORMANCES = 2  # of each score
 STRETCH_SECONDS = 10.0  # of a performance, compared with what the score has beside it
@@ -65,7 +66,7 @@ def read_by_music21(path: Path) -> NoteLine:
 READERS = {"verovio": read_by_verovio, "partitura": read_by_partitura, "music21": read_by_music21}
 
 
-def line_of(onsets, pitches) -> NoteLine:
+def line_of(onsets: Sequence[float], pitches: Sequence[int]) -> NoteLine:
     """Notes in the order of their onsets; those of a chord from low to high."""
     order = np.lexsort((pitches, onsets))
     return NoteLine(np.asarray(pitches)[order].astype(np.uint8), np.asarray(onsets)[order].astype(np.float32))
@@ -144,7 +145,7 @@ def _cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.score_readers", description=__doc__.split("\n")[0])
     parser.add_argument("scores", type=Path, help="folder with scores.jsonl and the scores")

@@ -1,5 +1,6 @@
 """What a taste profile brings: simulated listeners of two artists, who search by words."""
 
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -14,7 +15,13 @@ QUERIES = (
 )  # fmt: skip
 
 
-def measure_tastes(rows: list[dict], embeds: np.ndarray, known: np.ndarray, embed_text, seed: int = 0) -> dict:
+def measure_tastes(
+    rows: list[dict],
+    embeds: np.ndarray,
+    known: np.ndarray,
+    embed_text: Callable[[list[str]], np.ndarray],
+    seed: int = 0,
+) -> dict:
     """Searches by words alone, by words and taste, and by words and taste without a bound.
 
     Each listener has played half of the songs of two artists; these are left out of the search.

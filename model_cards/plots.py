@@ -132,7 +132,7 @@ def draw(results: dict, folder: Path) -> list[Path]:
     return written
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m model_cards.plots", description=__doc__.split("\n")[0])
     parser.add_argument("results", type=Path, help="JSON of evaluation.evaluate_checkpoint")

@@ -308,7 +308,7 @@ def _split_windows(midi_ids, mask):
     ids[place_window, column] = midi_ids[row, place]
     split_mask = mask.new_zeros(ids.shape[:2])
     split_mask[place_window, column] = 1
-    return ids, split_mask, window // most
+    return ids, split_mask, window // windows
 
 
 def mean_of_windows(embeds, piece, pieces: int):

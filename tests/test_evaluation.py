@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from huggingface_hub import ModelCard
 
-from evaluation import audio_protocols, evaluate_checkpoint, midi_protocols, text_protocols
+from evaluation import audio_protocols, evaluate_checkpoint, measurement, midi_protocols, text_protocols
 from evaluation.bench import Bench, UnsuitableError
 from evaluation.changes import faster, through_mp3, transposed, with_noise, without_cues
 from evaluation.corpora import load_corpus
@@ -376,7 +376,7 @@ def test_the_command_adds_protocols_to_one_file(evaluated, tiny_checkpoint, caps
     ("text", "path", "program"), [("a.sf3", "a.sf3", 0), ("a:b.sf3:3", "a:b.sf3", 3), ("C:piano", "C:piano", 0)]
 )
 def test_an_instrument_is_a_file_and_perhaps_a_program(text, path, program):
-    result = evaluate_checkpoint.instrument_of(text)
+    result = measurement.instrument_of(text)
     assert (result.path, result.program) == (path, program)
 
 
@@ -406,7 +406,7 @@ def test_card_and_plots_are_made_of_the_results_alone(evaluated, tiny_checkpoint
 
 
 def test_the_readme_quotes_the_results_of_the_embedded_checkpoint():
-    root = evaluate_checkpoint.ROOT
+    root = measurement.ROOT
     results = json.loads((root / "evaluation" / "results" / "pianobind-mini.json").read_text())
     table = figure_table(deciding_figures(figures_of(results)))
     assert table.count("\n") == 1 + 6

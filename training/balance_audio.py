@@ -82,7 +82,7 @@ def balance(checkpoint: str, config: str, output: str | Path, batches: int) -> d
     audio, midi = embedded_windows(run, batches)
     model = run.model.model
     with torch.no_grad():
-        texts = model._project("text", run.fact_texts()[:, 0]).float().cpu()
+        texts = model._project("text", run.embedded_texts("facts")[:, 0]).float().cpu()
         half = len(audio) // 2
         matrix = correction(audio[:half], midi[:half], texts)
         told = {"before": offsets(audio[half:], midi[half:], texts)}

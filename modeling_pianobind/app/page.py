@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
@@ -111,22 +112,43 @@ class Handlers:
         limits = library.limits
         self.library, self.gate = library, Gate(limits.running, limits.waiting, limits.patience_seconds)
 
-    def search(self, words, example, share, tempo="", key="", minutes="", kind="", thumbs=None):
+    def search(
+        self,
+        words: str,
+        example: str,
+        share: float,
+        tempo: str = "",
+        key: str = "",
+        minutes: str = "",
+        kind: str = "",
+        thumbs: dict[str, str] | None = None,
+    ) -> tuple:
         return self._answer(lambda: self._found(words, example, share, (tempo, key, minutes, kind), thumbs))
 
-    def phrase(self, tempo, key, minutes, kind, event: gr.EventData):
+    def phrase(self, tempo: str, key: str, minutes: str, kind: str, event: gr.EventData) -> tuple:
         """One of the phrases was clicked."""
         number = str(getattr(event, "key", ""))
         words = DEMO_QUERIES[int(number)] if number in map(str, range(len(DEMO_QUERIES))) else DEMO_QUERIES[0]
         return self._answer(lambda: self._whole(words, "", (tempo, key, minutes, kind)))
 
-    def like(self, tempo, key, minutes, kind, event: gr.EventData):
+    def like(self, tempo: str, key: str, minutes: str, kind: str, event: gr.EventData) -> tuple:
         """A card's button was clicked: the piece becomes the example, or goes."""
         piece = "" if getattr(event, "ask", "") == "clear" else str(getattr(event, "key", ""))
         asked = tempo, key, minutes, kind
         return self._answer(lambda: self._whole("" if piece else DEMO_QUERIES[0], piece, asked))
 
-    def chosen(self, words, example, share, tempo, key, minutes, kind, thumbs, event: gr.EventData):
+    def chosen(
+        self,
+        words: str,
+        example: str,
+        share: float,
+        tempo: str,
+        key: str,
+        minutes: str,
+        kind: str,
+        thumbs: dict[str, str] | None,
+        event: gr.EventData,
+    ) -> tuple:
         """A button of a result was clicked: a thumb, which moves the search, or it becomes the example."""
         ask, piece = getattr(event, "ask", ""), str(getattr(event, "key", ""))
         asked = tempo, key, minutes, kind
@@ -138,31 +160,33 @@ class Handlers:
         listing, chart = self._answer(lambda: self._found(words, example, share, asked, given))
         return (*[gr.skip()] * 4, listing, chart, given)
 
-    def show(self, event: gr.EventData):
+    def show(self, event: gr.EventData) -> gr.HTML:
         """A point of the map was clicked."""
         return self._answer(lambda: gr.HTML(card(self.library.view(str(getattr(event, "key", "")))), visible=True))
 
-    def upload(self, path, tempo="", key="", minutes="", kind=""):
+    def upload(self, path: str, tempo: str = "", key: str = "", minutes: str = "", kind: str = "") -> tuple:
         def embed():
             upload = read_upload(path, self.library.checkpoint.embed_file, self.library.limits)
             return self._whole("", self.library.uploads.keep(upload), (tempo, key, minutes, kind))
 
         return self._answer(embed)
 
-    def _found(self, words, example, share, asked, thumbs=None):
+    def _found(
+        self, words: str, example: str, share: float, asked: tuple[str, ...], thumbs: dict[str, str] | None = None
+    ) -> tuple[str, str]:
         filters = {name: str(text or "") for name, text in zip(FILTERS, asked, strict=True)}
         given = thumbs or {}
         sides = {side: [key for key, thumb in given.items() if thumb == side] for side in ("more", "less")}
         answer = self.library.answer(words, example, share, filters, **sides)
         return results(answer, given), corpus_map(self.library, answer.views, example)
 
-    def _whole(self, words, key, asked):
+    def _whole(self, words: str, key: str, asked: tuple[str, ...]) -> tuple:
         listing, chart = self._found(words, key, 0.5, asked)
         like = gr.HTML(example_card(self.library.view(key)) if key else "", visible=bool(key))
         box = gr.Textbox(value=words, **(STEERING if key else WORDS))
         return box, key, gr.Slider(value=0.5, visible=bool(key)), like, listing, chart
 
-    def _answer(self, work: Callable):
+    def _answer(self, work: Callable) -> Any:
         """Runs `work` under the gate; the page shows errors of the request."""
         try:
             with self.gate.turn():
@@ -183,10 +207,10 @@ class Handlers:
             self._score, request.path_params["key"], asked.get("start", ""), asked.get("end", "")
         )
 
-    def _score(self, key, start, end):
+    def _score(self, key: str, start: str, end: str) -> Response:
         return self._sent(lambda: HTMLResponse(self.library.score(key, (_seconds(start), _seconds(end)))))
 
-    def _audio(self, key, middle):
+    def _audio(self, key: str, middle: str) -> Response:
         return self._sent(lambda: Response(self.library.sound(key, _seconds(middle)), media_type="audio/flac"))
 
     def _sent(self, make: Callable[[], Response]) -> Response:
@@ -204,7 +228,7 @@ def _seconds(text: str) -> float:
     return float(text) if text.replace(".", "", 1).isdecimal() else 0.0
 
 
-def launch(library: Library, host: str | None = None, port: int | None = None, blocking: bool = True):
+def launch(library: Library, host: str | None = None, port: int | None = None, blocking: bool = True) -> gr.Blocks:
     """Serves the page.
 
     Args:

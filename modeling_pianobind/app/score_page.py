@@ -6,6 +6,7 @@ above it.
 
 import base64
 import html
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ class ScorePage:
     marked: set[int]
 
 
-def score_page(path, window: tuple[float, float], notes: NoteLine | None = None) -> ScorePage:
+def score_page(path: str | os.PathLike, window: tuple[float, float], notes: NoteLine | None = None) -> ScorePage:
     """Draws the page on which a window begins.
 
     Args:

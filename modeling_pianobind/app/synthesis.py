@@ -1,7 +1,9 @@
 """Notes -> sound: a small additive piano of our own, or a soundfont."""
 
+import os
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import symusic
@@ -16,6 +18,13 @@ DAMPER_SECONDS, ATTACK_SECONDS = 0.09, 0.002
 TAIL_SECONDS = 2.0  # after the last release
 ROOM_SECONDS, ROOM_SHARE = 0.9, 0.16
 PEAK = 0.85
+
+
+class Instrument(Protocol):
+    """What plays notes: `AdditivePiano` or `Soundfont`."""
+
+    def render(self, notes: PianoNotes) -> np.ndarray:
+        """See `AdditivePiano.render`."""
 
 
 class AdditivePiano:
@@ -60,7 +69,7 @@ class Soundfont:
         ValueError: it is not an SF3 font.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike):
         if not Path(path).is_file():
             raise FileNotFoundError(path)
         if Path(path).suffix.lower() != ".sf3":
@@ -140,4 +149,4 @@ def _in_a_room(sound: np.ndarray) -> np.ndarray:
     return wet
 
 
-__all__ = ["SAMPLING_RATE", "AdditivePiano", "Soundfont", "levelled"]
+__all__ = ["SAMPLING_RATE", "AdditivePiano", "Instrument", "Soundfont", "levelled"]

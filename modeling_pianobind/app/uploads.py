@@ -4,14 +4,19 @@ import os
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..gate_pianobind import Limits
 from ..index.alignment import Example
 from ..inputs_pianobind import check_content, explain, modality_of
 from ..service.errors import UserError
 from .music import Midi, Recording, excerpt_around, flac, open_music
+
+if TYPE_CHECKING:
+    from ..embedding_pianobind import EmbeddedFile
 
 KEPT_MEGABYTES = 256.0  # of all visitors together; a recording's excerpt is some 6 MB, the notes of a piece far less
 
@@ -55,7 +60,9 @@ class Uploads:
             return self._kept[key]
 
 
-def read_upload(path, embed_file, limits: Limits) -> Upload:
+def read_upload(
+    path: str | os.PathLike, embed_file: Callable[[str | os.PathLike], "EmbeddedFile"], limits: Limits
+) -> Upload:
     """Reads an uploaded file.
 
     Args:
@@ -76,7 +83,7 @@ def read_upload(path, embed_file, limits: Limits) -> Upload:
     return Upload(name, music, Example(file.embedding, file.windows, file.spans, file.notes))
 
 
-def _open(path, limits) -> Midi | Recording:
+def _open(path: str | os.PathLike, limits: Limits) -> Midi | Recording:
     """Opens a file after all that can be known without reading it through."""
     modality, megabytes = modality_of(path), os.path.getsize(path) / 1e6
     if not megabytes:

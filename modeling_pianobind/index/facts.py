@@ -1,9 +1,10 @@
 """Facts of a file for filters and name search: length, tempo, key, and the names in its metadata."""
 
 import math
+import os
 import warnings
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import soundfile
@@ -12,6 +13,9 @@ from ..inputs_pianobind import SCORE_EXTENSIONS, gives_notes
 from ..notes_pianobind import PianoNotes, notes_from_score, other_instruments, score_from
 from ..score_pianobind import ScoreReading, read_score
 from ..standard_midi_pianobind import tick_clock
+
+if TYPE_CHECKING:
+    import symusic
 
 KEY_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 SAME_TONICS = {"d flat": 1, "d sharp": 3, "g flat": 6, "g sharp": 8, "a sharp": 10, "c flat": 11, "e sharp": 5}
@@ -42,7 +46,9 @@ class FileFacts(NamedTuple):
     other_tracks: float = 0.0
 
 
-def read_facts(path, spans: np.ndarray, reading: ScoreReading | None = None) -> tuple[FileFacts, str]:
+def read_facts(
+    path: str | os.PathLike, spans: np.ndarray, reading: ScoreReading | None = None
+) -> tuple[FileFacts, str]:
     """Reads the facts of a file, and the names in it, on one line.
 
     Args:
@@ -67,7 +73,7 @@ def read_facts(path, spans: np.ndarray, reading: ScoreReading | None = None) -> 
     return facts, _line(names)
 
 
-def _tags(path) -> str:
+def _tags(path: str | os.PathLike) -> str:
     """Title, artist and album of a recording, as its container states them."""
     try:
         with soundfile.SoundFile(path) as sound:
@@ -98,7 +104,7 @@ def transposed_profiles() -> np.ndarray:
     return profiles / np.linalg.norm(profiles, axis=1, keepdims=True)
 
 
-def tempo_of(notes: PianoNotes, score) -> float:
+def tempo_of(notes: PianoNotes, score: "symusic.Score") -> float:
     """Beats a minute: as the file states them where its notes lie on its beats, else as the onsets repeat.
 
     A free performance often states 120, the default of MIDI.

@@ -64,7 +64,7 @@ def _scikit_learn() -> Any:
     return sklearn
 
 
-def _clusters(sklearn, embeds, seed) -> np.ndarray:
+def _clusters(sklearn: Any, embeds: np.ndarray, seed: int) -> np.ndarray:
     """The number of each piece's cluster, the largest 0; as many clusters as part the pieces best."""
     if len(embeds) < FEW_PIECES or np.ptp(embeds, axis=0).max() < 1e-6:
         return np.zeros(len(embeds), int)
@@ -89,7 +89,7 @@ def _standing_out(scores: np.ndarray) -> np.ndarray:
     return (scores - scores.mean(axis=0)) / np.maximum(scores.std(axis=0), 1e-6)
 
 
-def _names(standing_out, cluster, labels) -> list[str]:
+def _names(standing_out: np.ndarray, cluster: np.ndarray, labels: list[str]) -> list[str]:
     """Two words for each cluster, the first of which names no other one."""
     means = np.stack([standing_out[cluster == number].mean(axis=0) for number in range(cluster.max() + 1)])
     first = {}

@@ -5,12 +5,16 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..inputs_pianobind import EXTENSIONS
+
+if TYPE_CHECKING:
+    from .embedding_index import EmbeddingIndex
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv", "examples.jsonl")
 FILE_COLUMNS = ("file_name", "file", "path")  # `file_name` as in the data sets of Hugging Face
@@ -37,7 +41,7 @@ def words_of(text: str) -> list[str]:
     return [word for word in re.findall(r"[^\W_]+", plain) if word not in COMMON]
 
 
-def read_metadata(folder) -> dict[str, dict[str, str]]:
+def read_metadata(folder: str | os.PathLike) -> dict[str, dict[str, str]]:
     """Columns about files, by their path below the folder, from `metadata.jsonl`, `metadata.csv` or `examples.jsonl`.
 
     Args:
@@ -63,7 +67,7 @@ def read_metadata(folder) -> dict[str, dict[str, str]]:
     return {}
 
 
-def _by_file(rows: Iterable[dict]):
+def _by_file(rows: Iterable[dict]) -> Iterator[tuple[str, dict[str, str]]]:
     for row in rows:
         file = next((row[column] for column in FILE_COLUMNS if isinstance(row.get(column), str)), None)
         if file is not None:
@@ -126,7 +130,7 @@ class NameIndex:
         return np.clip(self._ranker.get_scores(known) / max(full_score, 1e-9), 0, 1)
 
 
-def names_of(index, folder=None) -> list[str]:
+def names_of(index: "EmbeddingIndex", folder: str | os.PathLike | None = None) -> list[str]:
     """A name for each piece of an index: path below the common folder, names in its files, and metadata.
 
     Args:

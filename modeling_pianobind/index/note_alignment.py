@@ -6,8 +6,12 @@ which either piece may run up to twice as many notes as the other, as with ornam
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from ..notes_pianobind import PianoNotes
 
 KEYS, LOWEST_KEY = 88, 21
 MAX_HOP_NOTES, MIN_HOP_NOTES = 32, 8  # a segment is two hops long
@@ -37,7 +41,7 @@ class NoteLine:
         return len(self.pitch)
 
     @classmethod
-    def of(cls, notes) -> "NoteLine":
+    def of(cls, notes: "PianoNotes | NoteLine | None") -> "NoteLine":
         """The line of `PianoNotes`; an empty one of None."""
         if isinstance(notes, cls):
             return notes

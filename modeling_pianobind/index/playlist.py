@@ -111,12 +111,12 @@ def _facts(index: EmbeddingIndex) -> np.ndarray:
     return np.concatenate(by_shard or [np.zeros((0, 3))])
 
 
-def _standard(embeds, words, background) -> np.ndarray:
+def _standard(embeds: np.ndarray, words: np.ndarray, background: Background) -> np.ndarray:
     words = np.asarray(words, np.float64)
     return (embeds - background.mean) @ words / background.deviation(words)
 
 
-def _pool(score, ends, usable) -> list[int]:
+def _pool(score: np.ndarray, ends: list[np.ndarray], usable: np.ndarray) -> list[int]:
     """The most valuable pieces at some places along the path, and so along all of it."""
     chosen = set()
     for share in np.linspace(0, 1, PATH_STOPS):
@@ -125,14 +125,14 @@ def _pool(score, ends, usable) -> list[int]:
     return sorted(chosen)
 
 
-def _same(index, likes, pool) -> set[int]:
+def _same(index: EmbeddingIndex, likes: Sequence[Example], pool: list[int]) -> set[int]:
     """Pieces of the pool that are one of the examples in some form."""
     examples = [index.example(piece) for piece in pool]
     sure = [sameness(like, examples) >= DEFAULT_CONFIDENCE for like in likes]
     return {piece for same in sure for piece, is_same in zip(pool, same, strict=True) if is_same}
 
 
-def _versions(index, chosen) -> set[int]:
+def _versions(index: EmbeddingIndex, chosen: list[int]) -> set[int]:
     """Chosen pieces that are the same piece as one before them."""
     versions, examples = set(), [index.example(piece) for piece in chosen]
     for number, example in enumerate(examples[:-1]):
@@ -166,7 +166,9 @@ def key_place(key: np.ndarray) -> np.ndarray:
     return (7 * tonic) % 12
 
 
-def _best(score, ends, lengths, steps, seconds) -> list[int]:
+def _best(
+    score: np.ndarray, ends: list[np.ndarray], lengths: np.ndarray, steps: np.ndarray, seconds: float
+) -> list[int]:
     """The best playlist by a beam search: places in the pool.
 
     A piece is worth its `score` and what it has of the path where it begins, less the cost of the step to it.

@@ -99,7 +99,7 @@ def open_score_pairs(folder: str | Path, corpora: list) -> dict[str, ScorePair]:
         ValueError: as `align_scores`; or the folder holds neither.
     """
     folder = Path(folder)
-    if (folder / "rows.jsonl.gz").exists():
+    if PackedCorpus.is_folder(folder):
         scores = PackedCorpus.load(folder)
     elif (folder / LISTED).exists():
         scores = align_scores(folder, corpora)

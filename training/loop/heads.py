@@ -1,10 +1,13 @@
 """Heads that only training uses: they predict notes, statistics and facts from the towers' outputs."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from modeling_pianobind.note_statistics_pianobind import NoteStatistics
 
 MEASURED_FACT_WEIGHT = 0.3  # weight of facts that the notes of a window state: they are many and easy
 
@@ -29,7 +32,9 @@ class FactHead(nn.Module):
         self.register_buffer("is_label", is_label.float())
         self.register_buffer("fact_weight", torch.where(is_label, 1.0, MEASURED_FACT_WEIGHT))
 
-    def forward(self, embeds, texts, true, false):
+    def forward(
+        self, embeds: torch.Tensor, texts: torch.Tensor, true: torch.Tensor, false: torch.Tensor
+    ) -> torch.Tensor:
         """Mean loss over the facts that are known of some row.
 
         Args:
@@ -53,7 +58,7 @@ class FactHead(nn.Module):
 class MaskedNoteHeads(nn.Module):
     """Predicts every field of masked notes from the MIDI tower's hidden states; used in training only."""
 
-    def __init__(self, hidden_size: int, field_sizes, notes_per_token: int = 1):
+    def __init__(self, hidden_size: int, field_sizes: Sequence[int], notes_per_token: int = 1):
         super().__init__()
         self.spread = None
         if notes_per_token > 1:  # from the state of a token to those of its notes
@@ -61,11 +66,11 @@ class MaskedNoteHeads(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(hidden_size, size) for size in field_sizes)
         self.register_buffer("mask_row", torch.tensor(field_sizes) - 1)
 
-    def replace(self, midi_ids, masked):
+    def replace(self, midi_ids: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
         """Puts MASK where `masked (windows, notes)` is true."""
         return torch.where(masked[..., None], self.mask_row, midi_ids)
 
-    def forward(self, hidden, midi_ids, masked):
+    def forward(self, hidden: torch.Tensor, midi_ids: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
         """Cross-entropy, mean over the fields, summed over masked notes, and their count: shape `(2,)`."""
         if self.spread is not None:
             of_notes = F.gelu(self.spread(hidden)).unflatten(2, (-1, hidden.shape[2])).flatten(1, 2)
@@ -87,7 +92,7 @@ class StatisticsHead(nn.Module):
 
     groups = 8  # of each field's values
 
-    def __init__(self, projection_dim: int, statistics):
+    def __init__(self, projection_dim: int, statistics: NoteStatistics):
         super().__init__()
         grouping = []
         for size in statistics.field_sizes:
@@ -98,7 +103,7 @@ class StatisticsHead(nn.Module):
         self.scale = nn.BatchNorm1d(self.grouping.shape[1] + others, affine=False, momentum=0.02)
         self.head = nn.Linear(projection_dim, self.scale.num_features)
 
-    def forward(self, embeds, statistics):
+    def forward(self, embeds: torch.Tensor, statistics: torch.Tensor) -> torch.Tensor:
         """Squared error in standard deviations, summed over windows, and their count: shape `(2,)`.
 
         Args:
@@ -131,8 +136,10 @@ class OnsetHead(nn.Module):
         self.head = nn.Linear(hidden_size, (slots + 1) * keys)
         nn.init.constant_(self.head.bias, self.rare)
 
-    def targets(self, keys, onsets, holds, tokens: int, token_seconds: float):
-        """`(windows, tokens, (slots + 1) * keys)` of 0 and 1: keys with an onset in each slot, then the keys that sound.
+    def targets(
+        self, keys: torch.Tensor, onsets: torch.Tensor, holds: torch.Tensor, tokens: int, token_seconds: float
+    ) -> torch.Tensor:
+        """`(windows, tokens, (slots + 1) * keys)` of 0 and 1: keys with an onset by slot, then sounding keys.
 
         Args:
             keys, onsets, holds (`torch.Tensor` of shape `(windows, notes)`): piano key, onset in seconds, and seconds
@@ -151,7 +158,7 @@ class OnsetHead(nn.Module):
         held = (changes.view(len(keys), tokens + 1, self.keys).cumsum(1)[:, :tokens] > 0.5).float()
         return torch.cat([onset_targets.view(len(keys), tokens, self.slots * self.keys), held], dim=2)
 
-    def _marked(self, place, keys, places):
+    def _marked(self, place: torch.Tensor, keys: torch.Tensor, places: int) -> torch.Tensor:
         """`(windows, places * keys)`: 1 where a key belongs to a place; places out of range are left out."""
         place = place.nan_to_num(-1.0).long()
         inside = (place >= 0) & (place < places)
@@ -161,7 +168,7 @@ class OnsetHead(nn.Module):
         marked = torch.zeros(len(keys), places * self.keys + 1, device=keys.device)
         return marked.scatter_(1, index, 1.0)[:, :-1]
 
-    def forward(self, hidden, targets, token_mask):
+    def forward(self, hidden: torch.Tensor, targets: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
         """Binary cross-entropy, summed over keys and unpadded tokens, and the count of these tokens: shape `(2,)`.
 
         Args:
