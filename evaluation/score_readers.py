@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +27,7 @@ from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
 from training.common.atomic_folder import atomic_folder
 from training.data.corpus import PackedCorpus
 
-from .evaluate_checkpoint import save_results
+from .measurement import save_results
 
 PERFORMANCES = 2  # of each score
 NEIGHBOURS = 32  # notes by which a printed and a played one may be apart; the alignment is as coarse
@@ -54,19 +55,19 @@ def read_by_music21(path: Path) -> NoteLine:
     score = converter.parse(path)
     with suppress(repeat.ExpanderException):  # it says of some that they are ambiguous
         score = score.expandRepeats()
-    found = [
-        (float(sound.offset), one.pitch.midi)
+    notes = [
+        (float(sound.offset), note.pitch.midi)
         for sound in score.flatten().notes
-        for one in getattr(sound, "notes", [sound])
-        if hasattr(one, "pitch") and (one.tie is None or one.tie.type == "start")
+        for note in getattr(sound, "notes", [sound])
+        if hasattr(note, "pitch") and (note.tie is None or note.tie.type == "start")
     ]
-    return line_of(*np.array(sorted(found)).T)
+    return line_of(*np.array(sorted(notes)).T)
 
 
 READERS = {"verovio": read_by_verovio, "partitura": read_by_partitura, "music21": read_by_music21}
 
 
-def line_of(onsets, pitches) -> NoteLine:
+def line_of(onsets: Sequence[float], pitches: Sequence[int]) -> NoteLine:
     """Notes in the order of their onsets; those of a chord from low to high."""
     order = np.lexsort((pitches, onsets))
     return NoteLine(np.asarray(pitches)[order].astype(np.uint8), np.asarray(onsets)[order].astype(np.float32))
@@ -78,15 +79,15 @@ def right_notes(score: NoteLine, performance: NoteLine) -> tuple[int, int, int]:
     Returns:
         How many there are, how many notes the score has where it is played, and how many the performance has.
     """
-    found = match(score, performance)
-    if found is None:
+    aligned = match(score, performance)
+    if aligned is None:
         return 0, 0, len(performance)
-    printed, heard = (
-        np.searchsorted(line.onset, at) for line, at in zip((score, performance), found.path.T, strict=True)
+    printed, played = (
+        np.searchsorted(line.onset, at) for line, at in zip((score, performance), aligned.path.T, strict=True)
     )
     printed, kept = np.unique(printed, return_index=True)
     of_score = np.arange(printed[0], min(printed[-1] + 1, len(score)))
-    beside = np.interp(of_score, printed, heard[kept])
+    beside = np.interp(of_score, printed, played[kept])
     shared = 0
     for pitch in np.unique(performance.pitch):
         places = beside[score.pitch[of_score] == pitch]
@@ -168,10 +169,10 @@ def _share(part: float, whole: float) -> float | None:
 def _cpu_seconds() -> float:
     """Of this process and of those that it has started and that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.score_readers", description=__doc__.split("\n")[0])
     parser.add_argument("scores", type=Path, help="folder with scores.jsonl and the scores")

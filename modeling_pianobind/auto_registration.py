@@ -79,7 +79,9 @@ class _Finder(MetaPathFinder):
         if fullname not in AUTO_MODULES and not _is_own(fullname):
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
-        spec = next((found for finder in others if (found := finder.find_spec(fullname, path, target))), None)
+        spec = next(
+            (other_spec for finder in others if (other_spec := finder.find_spec(fullname, path, target))), None
+        )
         if spec is not None:
             spec.loader = _Loader(spec.loader, self)
         return spec

@@ -28,7 +28,7 @@ def load_extractor(settings: dict):
     return extractor_class.from_dict(settings)
 
 
-def longest_seconds(extractor) -> float | None:
+def max_seconds(extractor) -> float | None:
     """The longest recording that an extractor takes without cutting it, in seconds; None without limit."""
     if hasattr(extractor, "chunk_length"):  # Whisper
         return float(extractor.chunk_length)
@@ -60,4 +60,4 @@ def encoder_batch(extractor, waveforms, window_samples: int) -> tuple[torch.Tens
     return features, torch.ones(len(features), 1, dtype=torch.long) if mask is None else mask.long()
 
 
-__all__ = ["encoder_batch", "extractor_settings", "load_extractor", "longest_seconds"]
+__all__ = ["encoder_batch", "extractor_settings", "load_extractor", "max_seconds"]

@@ -227,8 +227,8 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         """
         recordings = audio if isinstance(audio, (list, tuple)) and not _is_waveform(audio) else [audio]
         made = [self.batch(list(self.windows(recording, sampling_rate))) for recording in recordings]
-        most = max(len(features) for features, _ in made)
-        shape, mask_shape = ((len(made), most, *part.shape[1:]) for part in made[0])
+        max_windows = max(len(features) for features, _ in made)
+        shape, mask_shape = ((len(made), max_windows, *part.shape[1:]) for part in made[0])
         features, mask = torch.full(shape, self.padding_value), torch.zeros(mask_shape, dtype=torch.long)
         for row, (piece_features, piece_mask) in enumerate(made):
             features[row, : len(piece_features)] = piece_features

@@ -163,21 +163,21 @@ def readable_text(text: object) -> str:
     return text
 
 
-def check_numbers(settings: object, lowest: dict[str, float]) -> None:
+def check_numbers(settings: object, minimums: dict[str, float]) -> None:
     """Refuses settings that are not numbers in the valid range, such as those of a damaged file.
 
     Args:
         settings: an object with the settings as attributes.
-        lowest: their names and the lowest value of each; of an integer, the setting has to be one too.
+        minimums: their names and the lowest value of each; of an integer, the setting has to be one too.
     Raises:
         ValueError: one is of another type or out of range.
     """
-    for name, least in lowest.items():
-        value, whole = getattr(settings, name), isinstance(least, int)
+    for name, minimum in minimums.items():
+        value, whole = getattr(settings, name), isinstance(minimum, int)
         right = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-        if not right or not least <= value <= MAX_NUMBER:
+        if not right or not minimum <= value <= MAX_NUMBER:
             kind = "a whole number" if whole else "a number"
-            raise ValueError(f"`{name}` is {reprlib.repr(value)}; it must be {kind} of at least {least:g}.")
+            raise ValueError(f"`{name}` is {reprlib.repr(value)}; it must be {kind} of at least {minimum:g}.")
 
 
 def list_files(folder: str | os.PathLike, refused: list[OSError] | None = None) -> list[str]:

@@ -297,10 +297,10 @@ def _split_windows(midi_ids, mask):
     Returns:
         ids `(windows, notes, fields)`, mask `(windows, notes)` of 0 and 1, and the piece of each window `(windows,)`.
     """
-    most = int(mask.max()) + 1
+    windows = int(mask.max()) + 1
     row, place = mask.nonzero(as_tuple=True)
     window, place_window, counts = torch.unique_consecutive(
-        row * most + mask[row, place], return_inverse=True, return_counts=True
+        row * windows + mask[row, place], return_inverse=True, return_counts=True
     )
     first = counts.cumsum(0) - counts
     column = torch.arange(len(row), device=mask.device) - first[place_window]
@@ -308,7 +308,7 @@ def _split_windows(midi_ids, mask):
     ids[place_window, column] = midi_ids[row, place]
     split_mask = mask.new_zeros(ids.shape[:2])
     split_mask[place_window, column] = 1
-    return ids, split_mask, window // most
+    return ids, split_mask, window // windows
 
 
 def mean_of_windows(embeds, piece, pieces: int):

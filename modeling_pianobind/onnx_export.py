@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .atomic_file import atomic_file, replace_file
 from .embedding_pianobind import embed_midi, embed_text
 from .metric.ranking import embedding_retrieval_metrics
 
@@ -183,9 +183,7 @@ def export_onnx(model, folder: str | Path, int8: bool = False) -> dict:
         report["towers"][modality] = {"bytes": file.stat().st_size, "largest_difference": difference}
         if int8 and TOWERS[modality].has_int8:
             report["int8"][modality] = {"bytes": _quantise(file, _file(folder, modality, int8=True))}
-    temporary = folder / f".{REPORT}.{os.getpid()}"
-    temporary.write_text(json.dumps(report, indent=1))
-    os.replace(temporary, folder / REPORT)
+    replace_file(folder / REPORT, json.dumps(report, indent=1))
     return report
 
 
@@ -193,8 +191,7 @@ def _export_tower(tower: TowerEmbedding, file: Path) -> float:
     """Writes one tower and returns its largest difference to PyTorch."""
     names = TOWERS[tower.modality].inputs
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    temporary = file.with_name(f".{os.getpid()}.{file.name}")
-    try:
+    with atomic_file(file) as temporary:
         with _quiet(), torch.inference_mode():
             torch.onnx.export(
                 tower,
@@ -213,9 +210,6 @@ def _export_tower(tower: TowerEmbedding, file: Path) -> float:
                 f"the {tower.modality} tower's ONNX file differs from PyTorch by {difference:.1e}, more than "
                 f"{TOLERANCE:g}; report it with the versions of torch and onnxruntime."
             )
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
     return difference
 
 
@@ -247,13 +241,8 @@ def _quantise(source: Path, target: Path) -> int:
 
     model = _extra("onnx").load(source)
     del model.graph.value_info[:]  # shapes of inner values, which quantisation invalidates
-    temporary = target.with_name(f".{os.getpid()}.{target.name}")
-    try:
-        with _quiet():
-            quantize_dynamic(model, temporary, weight_type=QuantType.QInt8, per_channel=True)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(target) as temporary, _quiet():
+        quantize_dynamic(model, temporary, weight_type=QuantType.QInt8, per_channel=True)
     return target.stat().st_size
 
 

@@ -16,7 +16,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from .checkpoint_pianobind import MAX_TEXT_TOKENS, loading
-from .encoder_extractor_pianobind import extractor_settings, longest_seconds
+from .encoder_extractor_pianobind import extractor_settings, max_seconds
 from .feature_extraction_pianobind import PianoBindFeatureExtractor
 from .inputs_pianobind import check_numbers, readable_text
 from .midi_pianobind import PianoBindMidiProcessor
@@ -150,7 +150,7 @@ def processor_parts(audio, midi, text) -> dict:
 
 
 def _extractor_around(extractor) -> PianoBindFeatureExtractor:
-    limit = longest_seconds(extractor) or WINDOW_SECONDS
+    limit = max_seconds(extractor) or WINDOW_SECONDS
     return PianoBindFeatureExtractor(
         sampling_rate=extractor.sampling_rate,
         window_seconds=limit,

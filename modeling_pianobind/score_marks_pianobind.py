@@ -128,7 +128,7 @@ def tempo_changes(measures: list[Measure], written: list[tuple[float, float]]) -
     for measure in measures:
         beat = beat_quarters(measure.meter)
         for mark in sorted(
-            (one for one in measure.marks if one["what"] in ("tempo", "dir")), key=lambda one: one["at"]
+            (mark for mark in measure.marks if mark["what"] in ("tempo", "dir")), key=lambda mark: mark["at"]
         ):
             at = measure.start + mark["at"]
             near = bisect_right(places, at - beat / 2)
@@ -175,17 +175,17 @@ def velocities(measures: list[Measure], quarters: np.ndarray) -> np.ndarray:
                 accents.append(at)
             elif swell:
                 swells.append((at, at + SWELL_QUARTERS, 1 if swell[0].startswith("cresc") else -1))
-            elif mark["what"] == "dynam" and (found := LEVEL_WORDS.search(text)):
-                levels.append((at, float(LEVELS[found[0]])))
+            elif mark["what"] == "dynam" and (level := LEVEL_WORDS.search(text)):
+                levels.append((at, float(LEVELS[level[0]])))
             elif mark["what"] == "dynam" and text == "fp":
                 levels.append((at + 0.5, float(LEVELS["p"])))
                 accents.append(at)
     curve = _loudness(sorted(levels), sorted(swells))
     places, values = np.array(curve).T
-    heard = np.interp(quarters, places, values)
+    velocity = np.interp(quarters, places, values)
     accents = np.sort(accents)
-    heard += ACCENT_STEP * (np.searchsorted(accents, quarters + 0.05) - np.searchsorted(accents, quarters - 0.05))
-    return np.clip(np.rint(heard), 1, 127).astype(np.int64)
+    velocity += ACCENT_STEP * (np.searchsorted(accents, quarters + 0.05) - np.searchsorted(accents, quarters - 0.05))
+    return np.clip(np.rint(velocity), 1, 127).astype(np.int64)
 
 
 def _loudness(levels, swells) -> list[tuple[float, float]]:

@@ -10,7 +10,7 @@ MAX_NOTES = 100_000  # of all ornaments of a score; long trills of a damaged one
 
 @dataclass(frozen=True)
 class Ornament:
-    """An ornament of a note, each time that it is played.
+    """An ornament of a note, at one of the times that it is played.
 
     Attributes:
         at (`float`): quarters from the beginning of the score to that note.
@@ -29,19 +29,19 @@ class Ornament:
     inverted: bool = False
     delayed: bool = False
 
-    def notes(self, length: float, seconds: float, most: int) -> tuple[np.ndarray, np.ndarray]:
+    def notes(self, length: float, seconds: float, max_notes: int) -> tuple[np.ndarray, np.ndarray]:
         """When the notes begin, in parts of the ornamented one, and how many semitones they are away from it.
 
         Args:
             length (`float`): of the ornamented note, in what unit the onsets are wanted.
             seconds (`float`): the same length.
-            most (`int`): notes, at least 3.
+            max_notes (`int`): of a trill, at least 3.
         Returns:
             Two `np.ndarray` of shape `(notes,)`: onsets from 0 to below `length`, and steps.
         """
         fast = length / max(seconds * NOTES_A_SECOND, 1e-9)
         if self.kind == "trill":
-            pairs = min(max(round((seconds * NOTES_A_SECOND - 1) / 2), 1), (most - 1) // 2)
+            pairs = min(max(round((seconds * NOTES_A_SECOND - 1) / 2), 1), (max_notes - 1) // 2)
             count = 2 * pairs + 1  # it ends on its own note
             return np.arange(count) * (length / count), np.where(np.arange(count) % 2, self.up, 0)
         if self.kind == "mordent":
@@ -76,18 +76,18 @@ def with_ornaments(
         (at // tick, pitch): row for row, (at, pitch) in enumerate(zip(notes["time"], notes["pitch"], strict=True))
     }
     begins, rates = np.array(tempi).T
-    most = max(3, MAX_NOTES // max(1, len(ornaments)))
+    max_notes = max(3, MAX_NOTES // max(1, len(ornaments)))
     replaced, made = [], []
-    for one in ornaments:
-        at = round(one.at * quarter / tick)
-        place = next((place for near in (at, at - 1, at + 1) if (place := (near, one.pitch)) in rows), None)
+    for ornament in ornaments:
+        at = round(ornament.at * quarter / tick)
+        place = next((place for near in (at, at - 1, at + 1) if (place := (near, ornament.pitch)) in rows), None)
         if place is None:
             continue
         row = rows.pop(place)
         begin, length = int(notes["time"][row]), int(notes["duration"][row])
         rate = rates[np.searchsorted(begins, begin, side="right") - 1]
-        onsets, steps = one.notes(length, length / quarter * 60 / rate, most)
-        onsets, pitches = np.rint(onsets).astype(np.int64), one.pitch + steps
+        onsets, steps = ornament.notes(length, length / quarter * 60 / rate, max_notes)
+        onsets, pitches = np.rint(onsets).astype(np.int64), ornament.pitch + steps
         if length > 2 * len(onsets) and pitches.min() >= 0 and pitches.max() <= 127:
             replaced.append(row)
             made.append(np.stack([begin + onsets, np.diff(onsets, append=length), pitches]))

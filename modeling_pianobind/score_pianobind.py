@@ -38,7 +38,7 @@ MAX_SCORE_BYTES = 24 << 20  # six times the longest piano score of the corpus
 MAX_CONTAINER_BYTES = 1 << 16
 MAX_SECONDS = 300.0  # of the clock for one score; the worker allows itself far fewer of CPU
 MAX_STAVES = 12
-SLOWEST, FASTEST = 5.0, 1500.0  # quarters a minute
+MIN_TEMPO, MAX_TEMPO = 5.0, 1500.0  # quarters a minute
 TICKS = 960  # of a quarter, or the next multiple of verovio's
 OUT_OF_TIME = {-getattr(signal, "SIGXCPU", 0)} - {0}  # exit status of a worker that used its CPU time up
 ENCODINGS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
@@ -101,7 +101,7 @@ class ScoreReading:
         if not names:
             return np.zeros((len(spans), 2), np.int32)
         numbers = np.array(
-            [int(found[0][:6]) if (found := re.findall(r"\d+", name)) else 0 for name in names], np.int32
+            [int(digits[0][:6]) if (digits := re.findall(r"\d+", name)) else 0 for name in names], np.int32
         )
         first = np.searchsorted(starts, spans[:, 0] + 1e-3, side="right") - 1
         last = np.searchsorted(starts, spans[:, 1] - 1e-3, side="left") - 1
@@ -390,11 +390,11 @@ def _played(midi: symusic.Score, measures: list[Measure], ornaments: list[Orname
         if mark.keys() & {"midi.bpm", "mm"}
     }
     # What nobody can play is a slip of the pen.
-    written = [(at, qpm) for at, qpm in written if SLOWEST <= qpm <= FASTEST]
+    written = [(at, qpm) for at, qpm in written if MIN_TEMPO <= qpm <= MAX_TEMPO]
     # verovio writes 120 where a score says nothing.
     written = [(at, qpm) for at, qpm in written if at > 0 or round(qpm) != 120 or 0.0 in numbered]
     for at, quarters in tempo_changes(measures, written):
-        quarters = min(max(quarters, SLOWEST), FASTEST)  # after many a "più mosso"
+        quarters = min(max(quarters, MIN_TEMPO), MAX_TEMPO)  # after many a "più mosso"
         out.tempos.append(symusic.Tempo(round(at * out.ticks_per_quarter), quarters))
     tempi = [(tempo.time, tempo.qpm) for tempo in out.tempos]
     for track in midi.tracks:

@@ -60,24 +60,24 @@ class Reader:
         sounding = {name: event["qstamp"] for event in reversed(events) for name in event.get("on", ())}
         starts = self._starts(events)
         first = {name: at for at, name in reversed(starts)}
-        found = _Measures(ET.fromstring(self._toolkit.getMEI({"removeIds": False})), sounding, first)  # nosec B314
-        measures = [[at, *found.measures[name]] for at, name in starts if name in found.measures]
+        document = _Measures(ET.fromstring(self._toolkit.getMEI({"removeIds": False})), sounding, first)  # nosec B314
+        measures = [[at, *document.measures[name]] for at, name in starts if name in document.measures]
         return {
             "midi": self._toolkit.renderToMIDI(),
             "measures": measures,
-            "staves": found.staves,
-            "ornaments": self._ornaments(found.ornaments, events),
+            "staves": document.staves,
+            "ornaments": self._ornaments(document.ornaments, events),
         }
 
-    def _ornaments(self, found: dict[str, list], events) -> list[list]:
+    def _ornaments(self, signs: dict[str, list], events) -> list[list]:
         """The fields of an `Ornament` of each ornamented note, once for each time that it is played."""
         played = []
-        for event in events if found else ():
+        for event in events if signs else ():
             for name in event.get("on", ()):
-                about = found.get(REPEAT_SUFFIX.sub("", name))
-                if about is not None:
+                sign = signs.get(REPEAT_SUFFIX.sub("", name))
+                if sign is not None:
                     pitch = self._toolkit.getMIDIValuesForElement(name)["pitch"]
-                    played.append([event["qstamp"], pitch, *about])
+                    played.append([event["qstamp"], pitch, *sign])
         return played
 
     def _without_slivers(self) -> str:
@@ -89,7 +89,7 @@ class Reader:
         root = ET.fromstring(self._toolkit.getMEI({"removeIds": False}))  # nosec B314
         for parent in list(root.iter()):
             for child in list(parent):
-                silent = child.tag == f"{MEI}tuplet" and {one.tag for one in child} <= {f"{MEI}space"}
+                silent = child.tag == f"{MEI}tuplet" and {inner.tag for inner in child} <= {f"{MEI}space"}
                 if silent or (child.tag == f"{MEI}space" and child.get("dur", "none") in SLIVERS):
                     parent.remove(child)
         ET.register_namespace("", MEI[1:-1])
@@ -102,7 +102,9 @@ class Reader:
     @staticmethod
     def _starts(events) -> list[tuple[float, str]]:
         """When each measure begins, in quarters with repeats, and its id, which is the same each time."""
-        return [(one["qstamp"], REPEAT_SUFFIX.sub("", one["measureOn"])) for one in events if "measureOn" in one]
+        return [
+            (event["qstamp"], REPEAT_SUFFIX.sub("", event["measureOn"])) for event in events if "measureOn" in event
+        ]
 
     def draw(self, number: int) -> dict:
         """The page with a measure, counted as it is played, and where that page has measures.
@@ -118,10 +120,15 @@ class Reader:
         svg = self._toolkit.renderToSVG(page)
         root = ET.fromstring(svg)  # nosec B314
         width, height = (float(value) for value in root.get("viewBox").split()[2:])
-        inner = next(one for one in root.iter(f"{SVG}svg") if one.get("class") == "definition-scale")
+        inner = next(element for element in root.iter(f"{SVG}svg") if element.get("class") == "definition-scale")
         scale = width / float(inner.get("viewBox").split()[2])
         margin = next(
-            (one.get("transform", "") for one in inner.iter(f"{SVG}g") if one.get("class") == "page-margin"), ""
+            (
+                element.get("transform", "")
+                for element in inner.iter(f"{SVG}g")
+                if element.get("class") == "page-margin"
+            ),
+            "",
         )
         left, top = (float(value) for value in [*re.findall(r"-?[\d.]+", margin), "0", "0"][:2])
         boxes = {}
@@ -130,8 +137,8 @@ class Reader:
                 lines = [
                     line for staff in measure if staff.get("class") == "staff" for line in staff.iter(f"{SVG}path")
                 ]
-                found = [STAFF_LINE.fullmatch(line.get("d", "")) for line in lines]
-                points = [[float(value) for value in line.groups()] for line in found if line]
+                matches = [STAFF_LINE.fullmatch(line.get("d", "")) for line in lines]
+                points = [[float(value) for value in line.groups()] for line in matches if line]
                 if points:
                     x, y, right, bottom = (
                         pick(column)
@@ -171,13 +178,15 @@ class _Measures:
             tag = child.tag.removeprefix(MEI)
             if tag not in ("staffGrp", "staffDef"):
                 continue
-            own = [_text(one) for one in child if one.tag in (f"{MEI}label", f"{MEI}labelAbbr")]
+            own = [_text(label) for label in child if label.tag in (f"{MEI}label", f"{MEI}labelAbbr")]
             own += [child.get("label", "")]
-            played = next((one.get("midi.instrnum") for one in child if one.tag == f"{MEI}instrDef"), None) or program
-            heard = names + [name for name in own if name]
+            played = (
+                next((inner.get("midi.instrnum") for inner in child if inner.tag == f"{MEI}instrDef"), None) or program
+            )
+            all_names = names + [name for name in own if name]
             if tag == "staffDef":
-                self.staves.append([child.get("n", ""), heard, played])
-            self._read_staves(child, heard, played)
+                self.staves.append([child.get("n", ""), all_names, played])
+            self._read_staves(child, all_names, played)
 
     def _walk(self, element):
         for child in element:
@@ -188,7 +197,9 @@ class _Measures:
             if tag == "measure":
                 name = child.get(XML_ID, "")
                 marks = [
-                    self._mark(one, self._starts.get(name, 0.0)) for one in child if one.tag.removeprefix(MEI) in MARKS
+                    self._mark(inner, self._starts.get(name, 0.0))
+                    for inner in child
+                    if inner.tag.removeprefix(MEI) in MARKS
                 ]
                 number = child.get("n") or str(len(self.measures) + 1)
                 self.measures[name] = [number, self._meter, marks]
@@ -211,7 +222,7 @@ class _Measures:
             self._key = {}
 
     def _read_ornaments(self, measure):
-        signs = {one.get("startid", "")[1:]: one for one in measure if one.tag.removeprefix(MEI) in ORNAMENTS}
+        signs = {child.get("startid", "")[1:]: child for child in measure if child.tag.removeprefix(MEI) in ORNAMENTS}
         for staff in measure.iter(f"{MEI}staff") if signs else ():
             raised = {}  # what notes of the measure were, by letter and octave
             for element in staff.iter():
@@ -247,20 +258,20 @@ class _Measures:
 
     def _mark(self, element, measure_begin) -> dict:
         """A mark with `at`, and with `end` where it has one: `[measures later, quarter in that measure]`."""
-        found = {name: element.get(name) for name in MARK_ATTRIBUTES if element.get(name)}
-        found |= {"what": element.tag.removeprefix(MEI), "text": _text(element), "at": 0.0}
+        mark = {name: element.get(name) for name in MARK_ATTRIBUTES if element.get(name)}
+        mark |= {"what": element.tag.removeprefix(MEI), "text": _text(element), "at": 0.0}
         quarters = 4 / self._meter[1] if self._meter else 1.0
         beat = TSTAMP2.fullmatch(element.get("tstamp", ""))
         begins, ends = (self._sounding.get(element.get(name, "")[1:]) for name in ("startid", "endid"))
         if beat:
-            found["at"] = max(0.0, float(beat[2]) - 1) * quarters
+            mark["at"] = max(0.0, float(beat[2]) - 1) * quarters
         elif begins is not None:
-            found["at"] = max(0.0, begins - measure_begin)
+            mark["at"] = max(0.0, begins - measure_begin)
         if last := TSTAMP2.fullmatch(element.get("tstamp2", "")):
-            found["end"] = [int(last[1] or 0), max(0.0, float(last[2]) - 1) * quarters]
+            mark["end"] = [int(last[1] or 0), max(0.0, float(last[2]) - 1) * quarters]
         elif ends is not None:
-            found["end"] = [0, max(0.0, ends - measure_begin)]
-        return found
+            mark["end"] = [0, max(0.0, ends - measure_begin)]
+        return mark
 
 
 def partwise(text: str) -> str:

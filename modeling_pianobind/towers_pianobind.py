@@ -27,7 +27,7 @@ def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def rotary_embeddings(seconds: torch.Tensor, head_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines of rotary positions; half of them turn with the place in the sequence, half with seconds.
+    """Cosines and sines of rotary positions; half of them part with the place in the sequence, half with seconds.
 
     Args:
         seconds (`torch.Tensor` of shape `(batch, length)`): time of each place.
@@ -45,9 +45,9 @@ def rotary_embeddings(seconds: torch.Tensor, head_size: int) -> tuple[torch.Tens
     return torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
 
 
-def apply_rotary(x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def apply_rotary(x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Rotates `x (batch, heads, length, head_size)` pairwise: dimension `i` with `i + head_size / 2`."""
-    cosine, sine = turns
+    cosine, sine = rotary
     return x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * sine
 
 
@@ -79,14 +79,14 @@ class PianoBindAttention(nn.Module):
             head_size = config.hidden_size // config.num_attention_heads
             self.distance_embedding = nn.Embedding(2 * config.max_relative_position - 1, head_size)
 
-    def forward(self, hidden, attention_mask, turns):
+    def forward(self, hidden, attention_mask, rotary):
         batch, length, width = hidden.shape
         q, k, v = (
             projection(hidden).view(batch, length, self.num_heads, -1).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )  # (batch, heads, length, head_size)
         if self.distance_embedding is None:
-            mixed = attend(apply_rotary(q, turns), apply_rotary(k, turns), v, attention_mask)
+            mixed = attend(apply_rotary(q, rotary), apply_rotary(k, rotary), v, attention_mask)
         else:
             mixed = relative_key_query_attention(q, k, v, self.distance_embedding.weight, attention_mask)
         return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
@@ -108,11 +108,11 @@ class PianoBindLayer(GradientCheckpointingLayer):
     def mlp(self, hidden):
         return self.down_proj(F.gelu(self.up_proj(hidden)))
 
-    def forward(self, hidden, attention_mask, turns):
+    def forward(self, hidden, attention_mask, rotary):
         if self.pre_norm:
-            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), attention_mask, turns))
+            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), attention_mask, rotary))
             return hidden + self.dropout(self.mlp(self.mlp_norm(hidden)))
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, attention_mask, turns)))
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, attention_mask, rotary)))
         return self.mlp_norm(hidden + self.dropout(self.mlp(hidden)))
 
 
@@ -130,14 +130,14 @@ class PianoBindTransformer(nn.Module):
     def forward(self, hidden, mask, seconds):
         """`hidden (batch, length, width)`, `mask (batch, length)` -> the shape of `hidden`.
 
-        `seconds (batch, length)` is what rotary positions turn with; None for relative positions.
+        `seconds (batch, length)` is what rotary positions part with; None for relative positions.
         """
         attention_mask = (mask != 0)[:, None, None]  # (batch, 1, 1, length): every place sees all that are not padding
-        turns = None
+        rotary = None
         if seconds is not None:
-            turns = tuple(turn.to(hidden.dtype) for turn in rotary_embeddings(seconds, self.head_size))
+            rotary = tuple(part.to(hidden.dtype) for part in rotary_embeddings(seconds, self.head_size))
         for layer in self.layers:
-            hidden = layer(hidden, attention_mask, turns)
+            hidden = layer(hidden, attention_mask, rotary)
         return hidden if self.final_norm is None else self.final_norm(hidden)
 
 

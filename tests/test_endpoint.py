@@ -93,8 +93,8 @@ class TestAnswers:
         for path in files.values():
             expected = describe(tiny_model, tiny_processor, path, labels, top_k=2)
             answer = ask({"file": encoded(path.read_bytes())}, candidate_labels=labels, top_k=2)["labels"]
-            assert [one["label"] for one in answer] == [label for label, _ in expected]
-            assert [one["score"] for one in answer] == pytest.approx([score for _, score in expected], abs=1e-5)
+            assert [item["label"] for item in answer] == [label for label, _ in expected]
+            assert [item["score"] for item in answer] == pytest.approx([score for _, score in expected], abs=1e-5)
 
     def test_many_at_once_get_their_own_answers(self, ask, tiny_model, tiny_processor):
         texts = ["calm", "fast", "jazz", "waltz", "dark", "bright", "slow", "sad"]

@@ -49,9 +49,12 @@ def correction(audio: torch.Tensor, midi: torch.Tensor, texts: torch.Tensor) -> 
 
 def offsets(audio: torch.Tensor, midi: torch.Tensor, texts: torch.Tensor) -> dict[str, float]:
     """Mean difference of the scores, and their spread over windows."""
-    heard, played = audio @ texts.T, midi @ texts.T
-    spreads = {"audio_spread": heard.std(0).mean(), "midi_spread": played.std(0).mean()}
-    return {name: round(float(value), 4) for name, value in ({"offset": (heard - played).mean()} | spreads).items()}
+    audio_scores, midi_scores = audio @ texts.T, midi @ texts.T
+    spreads = {"audio_spread": audio_scores.std(0).mean(), "midi_spread": midi_scores.std(0).mean()}
+    return {
+        name: round(float(value), 4)
+        for name, value in ({"offset": (audio_scores - midi_scores).mean()} | spreads).items()
+    }
 
 
 @torch.no_grad()
@@ -63,10 +66,10 @@ def embedded_windows(run: Run, batches: int) -> tuple[torch.Tensor, torch.Tensor
         blocks, known = on_device(batch, run.accelerator.device, extractor, run.arguments.audio_augmentation)
         sound, notes = blocks["audio"], blocks["midi"]
         with run.accelerator.autocast():
-            heard = model.get_audio_features(sound["input_features"], sound["audio_attention_mask"])
+            embeds = model.get_audio_features(sound["input_features"], sound["audio_attention_mask"])
             played = run.model.embed_midi_by_length(**notes)
         of_audio, of_midi = same_example(known["rows"]["audio"], known["rows"]["midi"])
-        audio.append(heard[of_audio].float().cpu())
+        audio.append(embeds[of_audio].float().cpu())
         midi.append(played[of_midi].float().cpu())
     return torch.cat(audio), torch.cat(midi)
 
@@ -79,7 +82,7 @@ def balance(checkpoint: str, config: str, output: str | Path, batches: int) -> d
     audio, midi = embedded_windows(run, batches)
     model = run.model.model
     with torch.no_grad():
-        texts = model._project("text", run.fact_texts()[:, 0]).float().cpu()
+        texts = model._project("text", run.embedded_texts("facts")[:, 0]).float().cpu()
         half = len(audio) // 2
         matrix = correction(audio[:half], midi[:half], texts)
         told = {"before": offsets(audio[half:], midi[half:], texts)}

@@ -63,8 +63,8 @@ def fit(checkpoint: Path, corpus: PackedCorpus, output: Path, cache: Path | None
     fingerprint = model_fingerprint(model)
     embed = RowEmbedder(corpus, model, PianoBindProcessor.from_pretrained(checkpoint), fingerprint, cache)
     pieces = emotion_pieces(corpus, emotion_places(corpus, "train"), embed)
-    weight, bias, found = fit_emotion(pieces, adversarial)
-    right = (found["chances"] > 0.5) == (pieces.targets == 1)
+    weight, bias, report = fit_emotion(pieces, adversarial)
+    right = (report["chances"] > 0.5) == (pieces.targets == 1)
     for place, name in enumerate(("valence", "arousal")):
         known = ~np.isnan(pieces.targets[:, place]) & (pieces.sources < LISTENERS)
         print(

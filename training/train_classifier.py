@@ -57,14 +57,14 @@ def train(given, checkpoint: Checkpoint) -> list[str]:
     features = scaled(np.asarray(index.embeddings)[labels.pieces])
     guess = held_out(make, features, targets, labels.songs)
     model = make().fit(features, targets, labels.songs)
-    found = figures(targets, guess)
+    scores = figures(targets, guess)
     measured = Measured(
         label_column=given.label_column,
         names=names,
         pieces=len(targets),
         songs=len(set(labels.songs)),
         counts=dict(Counter(labels.values)) if problem_type == SINGLE else {},
-        figures=found,
+        figures=scores,
         intervals=interval(figures, targets, guess, labels.songs),
         chance=figures(targets, _chance(targets)),
         truth=targets,
@@ -74,7 +74,7 @@ def train(given, checkpoint: Checkpoint) -> list[str]:
     with atomic_folder(output) as partial:
         save(partial, checkpoint, names, problem_type, *model.weights())
         write_classifier_card(partial, checkpoint.name, measured)
-    for name, value in found.items():
+    for name, value in scores.items():
         low, high = measured.intervals[name]
         print(
             f"{name}: {value:.3f} (95 % of draws {low:.3f} to {high:.3f}; without hearing {measured.chance[name]:.3f})"

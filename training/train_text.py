@@ -35,11 +35,11 @@ WINDOWS_OF_PIECE = 3
 MIN_NOTES = 6
 NOTES_AT_ONCE = 24_000
 PIECES_AT_ONCE = 4096  # that a batch of texts is compared with
-TEXTS = {"fact": 40, "caption": 48, "query": 60, "work": 36}  # of a batch
+TEXTS = {"fact": 32, "caption": 48, "query": 76, "work": 36}  # of a batch
 NAME_WEIGHT = 0.35  # of facts that are names of people or keys, which are half of all, beside 1 for the others
 ALL_LABELS_SHARE, MAX_CLAIMS = 0.5, 8  # of captions, and of their facts
 LENGTH_PARTS = 4
-LOWEST_PROBABILITY = 0.02
+MIN_PROBABILITY = 0.02
 SHARPNESS = 1.5  # of the target over pieces
 ALIKE_COSINE = 0.7
 KEPT_WEIGHT = 1.0  # of staying near the pretrained encoder
@@ -136,7 +136,7 @@ class TextTrainer:
             out = [vocabulary.number[fact] for fact in query.excludes if fact in vocabulary.number]
             share = min(1.0, 2.0 / max(1, len(holds)))  # a scene need not have all that it suggests
             claims.append((dict.fromkeys(holds, share), dict.fromkeys(out, 0.3)))
-        probability = table.probability[pieces].clamp(LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY)
+        probability = table.probability[pieces].clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
         yes, no = torch.zeros(len(texts), len(vocabulary.facts)), torch.zeros(len(texts), len(vocabulary.facts))
         for row, (holds, out) in enumerate(claims):
             for fact, weight in holds.items():

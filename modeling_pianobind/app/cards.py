@@ -11,7 +11,7 @@ MAP_WIDTH, MAP_HEIGHT, MAP_MARGIN = 400, 300, 26
 MAP_POINTS = 1_000  # more points overlap, and are slow to draw
 
 
-def escaped(text) -> str:
+def escaped(text: object) -> str:
     """Text for HTML, in quotes or out of them; braces and dollars too, since gradio fills templates with the page."""
     text = html.escape(str(text))
     for character in "{}$`":

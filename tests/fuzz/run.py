@@ -36,17 +36,17 @@ class Report:
     counts: Counter = field(default_factory=Counter)
     problems: list[tuple[int, str]] = field(default_factory=list)
     most_seconds: float = 0.0
-    most_megabytes: float = 0.0
+    max_megabytes: float = 0.0
     verovio: Counter = field(default_factory=Counter)
-    most_verovio_seconds: float = 0.0
-    most_verovio_megabytes: float = 0.0
+    max_verovio_seconds: float = 0.0
+    max_verovio_megabytes: float = 0.0
 
     def take(self, seed: int, answer: dict) -> None:
         outcome = answer["outcome"]
         self.most_seconds = max(self.most_seconds, answer["seconds"])
-        self.most_megabytes = max(self.most_megabytes, answer["megabytes"])
-        self.most_verovio_seconds = max(self.most_verovio_seconds, answer.get("verovio_seconds", 0.0))
-        self.most_verovio_megabytes = max(self.most_verovio_megabytes, answer.get("verovio_megabytes", 0.0))
+        self.max_megabytes = max(self.max_megabytes, answer["megabytes"])
+        self.max_verovio_seconds = max(self.max_verovio_seconds, answer.get("verovio_seconds", 0.0))
+        self.max_verovio_megabytes = max(self.max_verovio_megabytes, answer.get("verovio_megabytes", 0.0))
         self.verovio.update(how for said, how in VEROVIO_ENDS.items() if said in outcome)
         if answer["seconds"] > MAX_SECONDS:
             outcome = f"SLOW {answer['seconds']:.1f} s"
@@ -59,11 +59,11 @@ class Report:
 
     def __str__(self):
         counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.counts.items()))
-        said = f"{self.kind}: {counts}; at most {self.most_seconds:.2f} s and {self.most_megabytes:.0f} MB a case"
-        if self.most_verovio_megabytes:
+        said = f"{self.kind}: {counts}; at most {self.most_seconds:.2f} s and {self.max_megabytes:.0f} MB a case"
+        if self.max_verovio_megabytes:
             ends = ", ".join(f"{count} {how}" for how, count in sorted(self.verovio.items())) or "none ended verovio"
-            said += f"; {ends}, it took at most {self.most_verovio_seconds:.2f} s and held at most "
-            said += f"{self.most_verovio_megabytes:.0f} MB"
+            said += f"; {ends}, it took at most {self.max_verovio_seconds:.2f} s and held at most "
+            said += f"{self.max_verovio_megabytes:.0f} MB"
         return said
 
 

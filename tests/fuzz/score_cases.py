@@ -52,7 +52,7 @@ def changed_tree(random: Random, text: str) -> str:
     """XML that is still XML: elements doubled, dropped, moved or nested, texts and attributes odd."""
     root = ET.fromstring(text)
     for _ in range(random.randint(1, 8)):
-        parents = [one for one in root.iter() if len(one)]
+        parents = [element for element in root.iter() if len(element)]
         if not parents:
             break
         parent = random.choice(parents)
@@ -69,7 +69,7 @@ def changed_tree(random: Random, text: str) -> str:
         elif how == 4 and child.attrib:
             child.set(random.choice(list(child.attrib)), odd(random))
         elif how == 5:
-            child.tag = random.choice([one.tag for one in root.iter()])
+            child.tag = random.choice([element.tag for element in root.iter()])
         else:
             child.set(random.choice(("number", "dur", "xml-id", "type", "startid", "n", "plist")), odd(random))
     ET.register_namespace("", "http://www.music-encoding.org/ns/mei")

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from modeling_pianobind import PianoBindFeatureExtractor, PianoBindProcessor
+from modeling_pianobind.atomic_file import atomic_file
 
 from .arguments import TrainingArguments
 from .captions import choose_facts, write_caption
@@ -59,9 +60,8 @@ def render_bank(sampler: WindowSampler, extractor, output: Path, windows: int, s
             "false": np.stack([example["false"] for example in examples]).astype(np.uint8),
             "song": np.array([example["song"] for example in examples]),
         }
-        partial = path.with_suffix(".partial")
-        save_file(shard, partial, metadata={"facts": json.dumps(sampler.vocabulary.facts)})
-        partial.rename(path)
+        with atomic_file(path) as temporary:
+            save_file(shard, temporary, metadata={"facts": json.dumps(sampler.vocabulary.facts)})
 
 
 class AudioBank:

@@ -270,8 +270,8 @@ class WindowSampler:
         labelled, false = self.vocabulary.labels(row)
         true = labelled
         if window.notes is not None:
-            heard, unheard = descriptor_facts(measure(window.notes, min(window.seconds, window.notes.seconds)))
-            true, false = true | heard, (false | unheard) - labelled - heard
+            measured, ruled_out = descriptor_facts(measure(window.notes, min(window.seconds, window.notes.seconds)))
+            true, false = true | measured, (false | ruled_out) - labelled - measured
         words = random.Random(int(generator.integers(1 << 62)))
         captions = row.get("captions")
         given = bool(captions) and (plain or words.random() < self.given_caption_share)

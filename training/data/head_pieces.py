@@ -87,7 +87,7 @@ def graded_pieces(corpus: PackedCorpus, embed) -> HeadPieces:
 
 def embed_middles(model, processor, notes, dtype: str = "auto") -> np.ndarray:
     """`(pieces, dim)` unit rows of the middle of pieces; by default faster where the processor multiplies bfloat16."""
-    middles = [excerpt(one, SECONDS) for one in notes]
+    middles = [excerpt(piece_notes, SECONDS) for piece_notes in notes]
     return embed_all(model, processor, middles, modality="midi", batch_size=BATCH_WINDOWS, dtype=dtype, progress=None)
 
 

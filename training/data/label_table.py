@@ -60,19 +60,19 @@ def read_labels(table: str | Path, column: str, paths: list[str], folder: str | 
     if named_by is None:
         raise ValueError(f"{table}: has no column that names files; call it one of {', '.join(FILE_COLUMNS)}.")
     places = _places(paths, folder)
-    found, absent, unlabelled, contradicted = {}, [], 0, []
+    labelled, absent, unlabelled, contradicted = {}, [], 0, []
     for row in rows:
-        name, label = (str(row[one] or "").strip() for one in (named_by, column))
+        name, label = (str(row[header] or "").strip() for header in (named_by, column))
         place = places.get(piece_of(os.path.normpath(name)))
         if place is None:
             absent.append(name)
         elif not label:
             unlabelled += 1
-        elif found.setdefault(place, (label, row))[0] != label:
+        elif labelled.setdefault(place, (label, row))[0] != label:
             contradicted.append(name)
     if contradicted:
         raise ValueError(f"{table}: {_few(contradicted)} has two different labels; keep one of them.")
-    if not found:
+    if not labelled:
         where = f"files of {folder}" if folder else "pieces"
         raise ValueError(f"{table}: none of its {len(rows)} rows is of the {where} and labelled; check {named_by!r}.")
     problems = []
@@ -82,8 +82,8 @@ def read_labels(table: str | Path, column: str, paths: list[str], folder: str | 
         )
     if unlabelled:
         print(f"{table}: {unlabelled} rows have no {column} and are left out")
-    songs = [str(row.get(SONG_COLUMN) or f"piece {place}") for place, (_, row) in found.items()]
-    return Labels(list(found), [label for label, _ in found.values()], songs, problems)
+    songs = [str(row.get(SONG_COLUMN) or f"piece {place}") for place, (_, row) in labelled.items()]
+    return Labels(list(labelled), [label for label, _ in labelled.values()], songs, problems)
 
 
 def without_rare(labels: Labels, table) -> Labels:
@@ -92,7 +92,7 @@ def without_rare(labels: Labels, table) -> Labels:
     Raises:
         ValueError: fewer than two classes are left.
     """
-    songs = {label: len({song for one, song in zip(labels.values, labels.songs, strict=True) if one == label})
+    songs = {label: len({song for value, song in zip(labels.values, labels.songs, strict=True) if value == label})
              for label in set(labels.values)}  # fmt: skip
     rare = sorted(label for label, count in songs.items() if count < 2)
     if len(songs) - len(rare) < 2:
@@ -131,7 +131,7 @@ def as_sets(labels: Labels, separator: str, table) -> tuple[np.ndarray, list[str
     Raises:
         ValueError: no label is there that two songs have and two have not.
     """
-    sets = [{one.strip() for one in value.split(separator) if one.strip()} for value in labels.values]
+    sets = [{part.strip() for part in value.split(separator) if part.strip()} for value in labels.values]
     names = []
     for name in sorted(set().union(*sets)):
         songs = {True: set(), False: set()}
@@ -162,7 +162,7 @@ def _places(paths, folder) -> dict[str, int]:
         piece = piece_of(path)
         for name in {piece, os.path.relpath(piece, folder or "."), os.path.basename(piece)}:
             names.setdefault(name, set()).add(place)
-    return {name: next(iter(found)) for name, found in names.items() if len(found) == 1}
+    return {name: next(iter(places)) for name, places in names.items() if len(places) == 1}
 
 
 def _few(names: list[str]) -> str:

@@ -13,6 +13,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from modeling_pianobind import PianoBindFeatureExtractor
+from modeling_pianobind.atomic_file import atomic_file
 from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNotes
 
 DEEP_DB = 100.0  # kept below the loudest bin: noise added later needs to reach under the model's own floor
@@ -56,9 +57,8 @@ class MelInstrument:
             kept[place] = (spectrum[: audible[-1] + 1 if len(audible) else 1] / loudest).astype(np.float32)
         if self.cache:
             self.cache.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.cache.with_suffix(".partial")
-            save_file({f"{key}-{velocity}": power for (key, velocity), power in kept.items()}, partial)
-            partial.rename(self.cache)
+            with atomic_file(self.cache) as temporary:
+                save_file({f"{key}-{velocity}": power for (key, velocity), power in kept.items()}, temporary)
         return kept
 
     def _note(self, key: int, velocity: int) -> np.ndarray:

@@ -22,8 +22,10 @@ def in_tune_share(instrument) -> float:
     """
     shares = []
     for key in KEYS:
-        one = np.ones(1)
-        notes = PianoNotes(0 * one, (HELD_SECONDS * one).astype("f4"), np.array([key]), np.array([90]), 0 * one)
+        single = np.ones(1)
+        notes = PianoNotes(
+            0 * single, (HELD_SECONDS * single).astype("f4"), np.array([key]), np.array([90]), 0 * single
+        )
         first, last = (round(seconds * SAMPLING_RATE) for seconds in HEARD_SECONDS)
         sound = instrument.render(notes, SAMPLING_RATE)[first:last]
         energy = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), FFT_SIZE)) ** 2

@@ -96,11 +96,11 @@ class EndpointHandler:
             self._check_texts(texts, "the text", MAX_TEXTS)
             return [{"text": text} for text in texts]
         content = self._content(value)
-        found = self._modality_of(content[:12])
-        found = found if found in FILES else "audio"  # whatever else decodes
-        if kind != "file" and (found == "audio") != (kind == "audio"):
-            raise RequestError(f'the content sent as "{kind}" is {FILES[found]}; send it as "file".')
-        return [self._audio(content) if found == "audio" else self._notes(content, found)]
+        modality = self._modality_of(content[:12])
+        modality = modality if modality in FILES else "audio"  # whatever else decodes
+        if kind != "file" and (modality == "audio") != (kind == "audio"):
+            raise RequestError(f'the content sent as "{kind}" is {FILES[modality]}; send it as "file".')
+        return [self._audio(content) if modality == "audio" else self._notes(content, modality)]
 
     def _notes(self, content: bytes, modality: str):
         limits = self._limits
@@ -122,38 +122,40 @@ class EndpointHandler:
                 "the content is neither MIDI, a score nor audio that can be decoded "
                 f"({error.error_string.strip('. ')}); send WAV, FLAC, MP3, OGG, a Standard MIDI File or MusicXML."
             ) from error
-        most = 60 * self._limits.minutes
-        if seconds > most:
-            raise RequestError(f"the recording lasts {seconds:.0f} s; at most {most:g} s are allowed: send a part.")
+        max_seconds = 60 * self._limits.minutes
+        if seconds > max_seconds:
+            raise RequestError(
+                f"the recording lasts {seconds:.0f} s; at most {max_seconds:g} s are allowed: send a part."
+            )
         return {"audio": content}
 
-    def _check_texts(self, texts, name: str, most: int) -> None:
-        if not isinstance(texts, list) or not 1 <= len(texts) <= most:
-            raise RequestError(f"{name}: send a list of 1 to {most} strings.")
-        most_characters = self._limits.characters
+    def _check_texts(self, texts, name: str, max_count: int) -> None:
+        if not isinstance(texts, list) or not 1 <= len(texts) <= max_count:
+            raise RequestError(f"{name}: send a list of 1 to {max_count} strings.")
+        max_characters = self._limits.characters
         for text in texts:
-            if not isinstance(text, str) or not text.strip() or len(text) > most_characters:
-                raise RequestError(f"{name}: each has to be a string of 1 to {most_characters} characters.")
+            if not isinstance(text, str) or not text.strip() or len(text) > max_characters:
+                raise RequestError(f"{name}: each has to be a string of 1 to {max_characters} characters.")
 
     def _content(self, value) -> bytes:
         """The bytes of a file; base64 is measured before it is decoded."""
-        most = self._limits.file_megabytes
+        max_megabytes = self._limits.file_megabytes
         if isinstance(value, str):
             encoded = value.partition("base64,")[2] if value.startswith("data:") else value
-            if len(encoded) * 3 // 4 > most * 1e6 + 3:
-                raise RequestError(_too_large("a file", len(encoded) * 3 // 4, most))
+            if len(encoded) * 3 // 4 > max_megabytes * 1e6 + 3:
+                raise RequestError(_too_large("a file", len(encoded) * 3 // 4, max_megabytes))
             try:
                 value = base64.b64decode(encoded, validate=True)
             except (binascii.Error, ValueError) as error:
                 raise RequestError(f"the file is not valid base64 ({error}); encode its bytes again.") from error
         if not isinstance(value, (bytes, bytearray)):
             raise RequestError(f"a file is bytes or base64, not {type(value).__name__}.")
-        if len(value) > most * 1e6:
-            raise RequestError(_too_large("a file", len(value), most))
+        if len(value) > max_megabytes * 1e6:
+            raise RequestError(_too_large("a file", len(value), max_megabytes))
         if not value:
             raise RequestError("the file is empty; send its content.")
         return bytes(value)
 
 
-def _too_large(what: str, size: int, most_megabytes: float) -> str:
-    return f"{what} has {size / 1e6:.1f} MB; at most {most_megabytes:g} MB are allowed: send a shorter one."
+def _too_large(what: str, size: int, max_megabytes: float) -> str:
+    return f"{what} has {size / 1e6:.1f} MB; at most {max_megabytes:g} MB are allowed: send a shorter one."
