@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from safetensors import SafetensorError, safe_open
 
-from model_cards.figures import figure_table, figures_of, model_index
+from model_cards.figures import Figure, figure_table, figures_of, model_index
 from modeling_pianobind.service.examples import DEMO_QUERIES
 
 ROOT = Path(__file__).parent.parent
