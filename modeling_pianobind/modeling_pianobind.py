@@ -108,7 +108,8 @@ class PianoBindModel(PianoBindPreTrainedModel):
     def from_encoders(cls, audio=None, midi=None, text=None, **overrides) -> "PianoBindModel":
         """Puts pretrained encoders together; the projections between them are new and have to be trained.
 
-        A tower of a PianoBind checkpoint with the same `projection_dim` brings its projection.
+        A tower of a PianoBind checkpoint with the same `projection_dim` brings its projection, and a text tower its
+        temperature.
 
         Args:
             audio (`str` or `Path`, *optional*): Hub id or folder of a PianoBind checkpoint, or of AST, Wav2Vec2,
@@ -119,7 +120,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
         Returns:
             `PianoBindModel` in eval mode; `PianoBindProcessor.from_encoders` makes the processor that belongs to it.
         """
-        towers, projections = {}, {}
+        towers, projections, temperature = {}, {}, None
         for modality, source in (("audio", audio), ("midi", midi), ("text", text)):
             if source is None:
                 continue
@@ -129,6 +130,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
                 projections[modality] = getattr(whole, f"{modality}_projection").weight
                 if modality == "text":
                     overrides.setdefault("pool_text_padding", whole.config.pool_text_padding)
+                    temperature = whole.logit_scale.weight
         if not towers:
             raise ValueError("nothing to put together: name an encoder for `audio`, `midi` or `text`.")
         model = cls(PianoBindConfig(**overrides))
@@ -137,6 +139,8 @@ class PianoBindModel(PianoBindPreTrainedModel):
             own = getattr(model, f"{modality}_projection").weight
             if modality in projections and projections[modality].shape == own.shape:
                 own.data.copy_(projections[modality].data)
+        if temperature is not None:
+            model.logit_scale.weight.data.copy_(temperature.data)
         return model.eval()
 
     def get_input_embeddings(self):

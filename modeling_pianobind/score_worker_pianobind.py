@@ -6,6 +6,7 @@ then JSON. What marks mean is decided in `score_marks_pianobind`, where it needs
 
 import importlib
 import json
+import os
 import re
 import sys
 import xml.etree.ElementTree as ET  # nosec B405
@@ -22,6 +23,11 @@ READING = {"breaks": "none", "xmlIdSeed": 1, "header": "none", "footer": "none"}
 DRAWING = READING | {"breaks": "auto", "adjustPageHeight": True, "svgViewBox": True, "scale": 40, "pageWidth": 2100}
 MARKS = ("tempo", "dir", "dynam", "hairpin")
 MARK_ATTRIBUTES = ("form", "midi.bpm", "mm")
+ORNAMENTS = ("trill", "mordent", "turn")
+SCALE, SHARPS = "cdefgab", "fcgdaeb"
+SEMITONES = dict(zip(SCALE, (0, 2, 4, 5, 7, 9, 11), strict=True))
+ACCIDENTALS = {"s": 1, "f": -1, "ss": 2, "x": 2, "ff": -2, "n": 0}
+KEY = re.compile("([1-7])([sf])")
 TSTAMP2 = re.compile(r"(?:(\d+)m\s*\+\s*)?(\d+(?:\.\d+)?)")
 SLIVERS = {"none", "128", "256", "512", "1024", "2048"}
 REPEAT_SUFFIX = re.compile(r"-rend\d+$")
@@ -47,7 +53,7 @@ class Reader:
         return self.draw(question["measure"]) if question["do"] == "draw" else self.read()
 
     def read(self) -> dict:
-        """Notes as MIDI, when each measure begins, the staves, and the marks that tell tempo and dynamics."""
+        """Notes as MIDI, when each measure begins, the staves, the ornaments, and the marks of tempo and dynamics."""
         events = self._events()
         if any(event["qstamp"] < 0 for event in events) and self._toolkit.loadData(self._without_slivers()):
             events = self._events()
@@ -56,7 +62,23 @@ class Reader:
         first = {name: at for at, name in reversed(starts)}
         document = _Measures(ET.fromstring(self._toolkit.getMEI({"removeIds": False})), sounding, first)  # nosec B314
         measures = [[at, *document.measures[name]] for at, name in starts if name in document.measures]
-        return {"midi": self._toolkit.renderToMIDI(), "measures": measures, "staves": document.staves}
+        return {
+            "midi": self._toolkit.renderToMIDI(),
+            "measures": measures,
+            "staves": document.staves,
+            "ornaments": self._ornaments(document.ornaments, events),
+        }
+
+    def _ornaments(self, signs: dict[str, list], events) -> list[list]:
+        """The fields of an `Ornament` of each ornamented note, once for each time that it is played."""
+        played = []
+        for event in events if signs else ():
+            for name in event.get("on", ()):
+                sign = signs.get(REPEAT_SUFFIX.sub("", name))
+                if sign is not None:
+                    pitch = self._toolkit.getMIDIValuesForElement(name)["pitch"]
+                    played.append([event["qstamp"], pitch, *sign])
+        return played
 
     def _without_slivers(self) -> str:
         """The score without the shortest rests and the tuplets of nothing else.
@@ -138,10 +160,12 @@ class _Measures:
         measures (`dict`): by id: the measure's name, its meter `[count, unit]` or None, and its marks, each
             `at` a quarter from its beginning.
         staves (`list`): `[number, names, program]` of each staff.
+        ornaments (`dict`): by the id of a note, `[kind, semitones up, semitones down, inverted, delayed]`.
     """
 
     def __init__(self, root, sounding, starts):
-        self.measures, self.staves = {}, []
+        self.measures, self.staves, self.ornaments = {}, [], {}
+        self._key = {}
         self._sounding, self._starts = sounding, starts
         self._meter = None
         for part in root.iter(f"{MEI}scoreDef"):
@@ -167,8 +191,9 @@ class _Measures:
     def _walk(self, element):
         for child in element:
             tag = child.tag.removeprefix(MEI)
-            if tag in ("scoreDef", "staffDef", "meterSig", "staffGrp"):
+            if tag in ("scoreDef", "staffDef", "meterSig", "keySig", "staffGrp"):
                 self._read_meter(child)
+                self._read_key(child)
             if tag == "measure":
                 name = child.get(XML_ID, "")
                 marks = [
@@ -178,6 +203,7 @@ class _Measures:
                 ]
                 number = child.get("n") or str(len(self.measures) + 1)
                 self.measures[name] = [number, self._meter, marks]
+                self._read_ornaments(child)
             elif len(child):
                 self._walk(child)
 
@@ -186,6 +212,49 @@ class _Measures:
             count, unit = (element.get(name, "") for name in names)
             if count.isdecimal() and unit.isdecimal() and int(count) and int(unit):
                 self._meter = [int(count), int(unit)]
+
+    def _read_key(self, element):
+        signature = KEY.fullmatch(element.get("sig") or element.get("keysig") or "")
+        if signature:
+            letters = SHARPS if signature[2] == "s" else SHARPS[::-1]
+            self._key = dict.fromkeys(letters[: int(signature[1])], 1 if signature[2] == "s" else -1)
+        elif "0" in (element.get("sig"), element.get("keysig")):
+            self._key = {}
+
+    def _read_ornaments(self, measure):
+        signs = {child.get("startid", "")[1:]: child for child in measure if child.tag.removeprefix(MEI) in ORNAMENTS}
+        for staff in measure.iter(f"{MEI}staff") if signs else ():
+            raised = {}  # what notes of the measure were, by letter and octave
+            for element in staff.iter():
+                if element.tag == f"{MEI}chord" and element.get(XML_ID) in signs:
+                    top = max(element.iter(f"{MEI}note"), key=_height, default=element)
+                    signs[top.get(XML_ID)] = signs[element.get(XML_ID)]
+                if element.tag != f"{MEI}note" or element.get("pname") not in SEMITONES:
+                    continue
+                raised[_height(element)] = self._alteration(element)
+                if (sign := signs.get(element.get(XML_ID))) is not None:
+                    self.ornaments[element.get(XML_ID)] = self._ornament(sign, _height(element), raised)
+
+    def _ornament(self, sign, height: int, raised: dict[int, int]) -> list:
+        """What `ornaments` holds of a sign over a note on a step of the white keys."""
+        pitch, steps = _white(height) + raised[height], []
+        for step, told in ((1, "accidupper"), (-1, "accidlower")):
+            other = height + step
+            alteration = ACCIDENTALS.get(sign.get(told, ""))
+            if alteration is None:
+                alteration = raised.get(other, self._key.get(SCALE[other % 7], 0))
+            steps.append(min(max(step * (_white(other) + alteration - pitch), 1), 3))
+        kind, form = sign.tag.removeprefix(MEI), sign.get("form")
+        inverted = form == ("upper" if kind == "mordent" else "lower")
+        return [kind, *steps, inverted, sign.get("delayed") == "true"]
+
+    def _alteration(self, note) -> int:
+        """Semitones that a note is above its white key."""
+        for element in (note, *note.iter(f"{MEI}accid")):
+            for name in ("accid.ges", "accid"):
+                if element.get(name) in ACCIDENTALS:
+                    return ACCIDENTALS[element.get(name)]
+        return self._key.get(note.get("pname"), 0)
 
     def _mark(self, element, measure_begin) -> dict:
         """A mark with `at`, and with `end` where it has one: `[measures later, quarter in that measure]`."""
@@ -220,6 +289,17 @@ def partwise(text: str) -> str:
     return ET.tostring(score, "unicode")
 
 
+def _height(note) -> int:
+    """The white key of a note's letter and octave, counted from C0."""
+    octave = note.get("oct", "4")
+    return 7 * (int(octave) if octave.isdecimal() else 4) + SCALE.index(note.get("pname", "c"))
+
+
+def _white(height: int) -> int:
+    """Semitones of a white key above C0."""
+    return 12 * (height // 7) + SEMITONES[SCALE[height % 7]]
+
+
 def _text(element) -> str:
     return " ".join("".join(element.itertext()).split())[:200]
 
@@ -239,7 +319,9 @@ def main() -> None:
         resource = None
     _limit_memory(resource)
     sys.setrecursionlimit(5_000)  # of nested elements; C's stack holds as many
-    reader, stdin, stdout = Reader(), sys.stdin.buffer, sys.stdout.buffer
+    stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what verovio prints must not stand among the answers
+    reader = Reader()
     while head := stdin.read(8):
         size = int.from_bytes(head, "little")
         question = json.loads(stdin.read(size))

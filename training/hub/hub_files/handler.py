@@ -2,8 +2,9 @@
 
 A request is `{"inputs": ..., "parameters": {"candidate_labels": [...], "top_k": 8}}`; `parameters` may be left out.
 `inputs` is words or a list of them, the content of a file (bytes), or one of `{"text": words}`, `{"audio": file}`,
-`{"midi": file}` and `{"file": file}`, where a file is bytes or base64. The answer is `{"embeddings": [[...], ...]}`,
-with `candidate_labels` `{"labels": [{"label": ..., "score": ...}, ...]}`, best first, or `{"error": "what is wrong"}`.
+`{"midi": file}`, `{"score": file}` and `{"file": file}`, where a file is bytes or base64. The answer is
+`{"embeddings": [[...], ...]}`, with `candidate_labels` `{"labels": [{"label": ..., "score": ...}, ...]}`, best first,
+or `{"error": "what is wrong"}`.
 """
 
 import base64
@@ -18,6 +19,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 # What differs from the page's limits: one request at a time, but with larger files and longer texts.
 LIMITS = {"file_megabytes": 25.0, "midi_share": 0.08, "characters": 2_000, "running": 1}
 MAX_TEXTS, MAX_LABELS = 64, 256
+FILES = {"midi": "a MIDI file", "score": "a score", "audio": "no MIDI file or score"}  # by their content
 
 
 class RequestError(ValueError):
@@ -84,27 +86,30 @@ class EndpointHandler:
             inputs = {"text": inputs}
         elif isinstance(inputs, (bytes, bytearray)):
             inputs = {"file": inputs}
-        if not isinstance(inputs, dict) or len(inputs) != 1 or set(inputs) - {"text", "audio", "midi", "file"}:
-            raise RequestError('"inputs" is neither words, bytes nor one of {"text"}, {"audio"}, {"midi"}, {"file"}.')
+        if not isinstance(inputs, dict) or len(inputs) != 1 or set(inputs) - {"text", "file", *FILES}:
+            raise RequestError(
+                '"inputs" is neither words, bytes nor one of {"text"}, {"audio"}, {"midi"}, {"score"}, {"file"}.'
+            )
         ((kind, value),) = inputs.items()
         if kind == "text":
             texts = [value] if isinstance(value, str) else value
             self._check_texts(texts, "the text", MAX_TEXTS)
             return [{"text": text} for text in texts]
         content = self._content(value)
-        is_midi = self._modality_of(content[:12]) in ("midi", "score")
-        if kind in ("audio", "midi") and is_midi != (kind == "midi"):
-            raise RequestError(f'the content sent as "{kind}" is {"" if is_midi else "no "}MIDI; send it as "file".')
-        return [self._midi(content) if is_midi else self._audio(content)]
+        modality = self._modality_of(content[:12])
+        modality = modality if modality in FILES else "audio"  # whatever else decodes
+        if kind != "file" and (modality == "audio") != (kind == "audio"):
+            raise RequestError(f'the content sent as "{kind}" is {FILES[modality]}; send it as "file".')
+        return [self._audio(content) if modality == "audio" else self._notes(content, modality)]
 
-    def _midi(self, content: bytes):
+    def _notes(self, content: bytes, modality: str):
         limits = self._limits
-        if len(content) > limits.midi_megabytes * 1e6:
-            raise RequestError(_too_large("MIDI file", len(content), limits.midi_megabytes))
+        if modality == "midi" and len(content) > limits.midi_megabytes * 1e6:
+            raise RequestError(_too_large(FILES[modality], len(content), limits.midi_megabytes))
         notes = self.processor.midi_processor.read(content)  # notes only; its windows come after the check
         if notes.seconds > 60 * limits.minutes or len(notes) > limits.notes:
             raise RequestError(
-                f"the MIDI file has {len(notes)} notes in {notes.seconds:.0f} s; at most {limits.notes} in "
+                f"the piece has {len(notes)} notes in {notes.seconds:.0f} s; at most {limits.notes} in "
                 f"{60 * limits.minutes:g} s are allowed: send a part of it."
             )
         return {"midi": notes}
@@ -114,8 +119,8 @@ class EndpointHandler:
             seconds = soundfile.info(io.BytesIO(content)).duration  # of the header; nothing is decoded
         except soundfile.LibsndfileError as error:
             raise RequestError(
-                f"the content is neither MIDI nor audio that can be decoded ({error.error_string.strip('. ')}); "
-                "send WAV, FLAC, MP3, OGG or a Standard MIDI File."
+                "the content is neither MIDI, a score nor audio that can be decoded "
+                f"({error.error_string.strip('. ')}); send WAV, FLAC, MP3, OGG, a Standard MIDI File or MusicXML."
             ) from error
         max_seconds = 60 * self._limits.minutes
         if seconds > max_seconds:
@@ -138,7 +143,7 @@ class EndpointHandler:
         if isinstance(value, str):
             encoded = value.partition("base64,")[2] if value.startswith("data:") else value
             if len(encoded) * 3 // 4 > max_megabytes * 1e6 + 3:
-                raise RequestError(_too_large("file", len(encoded) * 3 // 4, max_megabytes))
+                raise RequestError(_too_large("a file", len(encoded) * 3 // 4, max_megabytes))
             try:
                 value = base64.b64decode(encoded, validate=True)
             except (binascii.Error, ValueError) as error:
@@ -146,11 +151,11 @@ class EndpointHandler:
         if not isinstance(value, (bytes, bytearray)):
             raise RequestError(f"a file is bytes or base64, not {type(value).__name__}.")
         if len(value) > max_megabytes * 1e6:
-            raise RequestError(_too_large("file", len(value), max_megabytes))
+            raise RequestError(_too_large("a file", len(value), max_megabytes))
         if not value:
             raise RequestError("the file is empty; send its content.")
         return bytes(value)
 
 
 def _too_large(what: str, size: int, max_megabytes: float) -> str:
-    return f"the {what} has {size / 1e6:.1f} MB; at most {max_megabytes:g} MB are allowed: send a shorter one."
+    return f"{what} has {size / 1e6:.1f} MB; at most {max_megabytes:g} MB are allowed: send a shorter one."
