@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import xml.etree.ElementTree as ET  # nosec B405
+from types import ModuleType
 
 MAX_MEMORY_BYTES = 3 << 30
 # Of one score; the longest of the corpus, of 4 MB, takes three.
@@ -100,7 +101,7 @@ class Reader:
         return self._toolkit.renderToTimemap({"includeMeasures": True, "includeRests": False})
 
     @staticmethod
-    def _starts(events) -> list[tuple[float, str]]:
+    def _starts(events: list[dict]) -> list[tuple[float, str]]:
         """When each measure begins, in quarters with repeats, and its id, which is the same each time."""
         return [
             (event["qstamp"], REPEAT_SUFFIX.sub("", event["measureOn"])) for event in events if "measureOn" in event
@@ -163,7 +164,7 @@ class _Measures:
         ornaments (`dict`): by the id of a note, `[kind, semitones up, semitones down, inverted, delayed]`.
     """
 
-    def __init__(self, root, sounding, starts):
+    def __init__(self, root: ET.Element, sounding: dict[str, float], starts: dict[str, float]):
         self.measures, self.staves, self.ornaments = {}, [], {}
         self._key = {}
         self._sounding, self._starts = sounding, starts
@@ -173,7 +174,7 @@ class _Measures:
                 self._read_staves(part, [], None)
         self._walk(root)
 
-    def _read_staves(self, element, names, program):
+    def _read_staves(self, element: ET.Element, names: list[str], program: str | None) -> None:
         for child in element:
             tag = child.tag.removeprefix(MEI)
             if tag not in ("staffGrp", "staffDef"):
@@ -188,7 +189,7 @@ class _Measures:
                 self.staves.append([child.get("n", ""), all_names, played])
             self._read_staves(child, all_names, played)
 
-    def _walk(self, element):
+    def _walk(self, element: ET.Element) -> None:
         for child in element:
             tag = child.tag.removeprefix(MEI)
             if tag in ("scoreDef", "staffDef", "meterSig", "keySig", "staffGrp"):
@@ -207,7 +208,7 @@ class _Measures:
             elif len(child):
                 self._walk(child)
 
-    def _read_meter(self, element):
+    def _read_meter(self, element: ET.Element) -> None:
         for names in (("count", "unit"), ("meter.count", "meter.unit")):
             count, unit = (element.get(name, "") for name in names)
             if count.isdecimal() and unit.isdecimal() and int(count) and int(unit):
@@ -256,7 +257,7 @@ class _Measures:
                     return ACCIDENTALS[element.get(name)]
         return self._key.get(note.get("pname"), 0)
 
-    def _mark(self, element, measure_begin) -> dict:
+    def _mark(self, element: ET.Element, measure_begin: float) -> dict:
         """A mark with `at`, and with `end` where it has one: `[measures later, quarter in that measure]`."""
         mark = {name: element.get(name) for name in MARK_ATTRIBUTES if element.get(name)}
         mark |= {"what": element.tag.removeprefix(MEI), "text": _text(element), "at": 0.0}
@@ -300,11 +301,11 @@ def _white(height: int) -> int:
     return 12 * (height // 7) + SEMITONES[SCALE[height % 7]]
 
 
-def _text(element) -> str:
+def _text(element: ET.Element) -> str:
     return " ".join("".join(element.itertext()).split())[:200]
 
 
-def _limit_memory(resource) -> None:
+def _limit_memory(resource: ModuleType | None) -> None:
     if resource is None:
         return
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
