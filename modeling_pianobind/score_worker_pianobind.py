@@ -70,7 +70,7 @@ class Reader:
             "ornaments": self._ornaments(document.ornaments, events),
         }
 
-    def _ornaments(self, signs: dict[str, list], events) -> list[list]:
+    def _ornaments(self, signs: dict[str, list], events: list[dict]) -> list[list]:
         """The fields of an `Ornament` of each ornamented note, once for each time that it is played."""
         played = []
         for event in events if signs else ():
@@ -214,7 +214,7 @@ class _Measures:
             if count.isdecimal() and unit.isdecimal() and int(count) and int(unit):
                 self._meter = [int(count), int(unit)]
 
-    def _read_key(self, element):
+    def _read_key(self, element: ET.Element) -> None:
         signature = KEY.fullmatch(element.get("sig") or element.get("keysig") or "")
         if signature:
             letters = SHARPS if signature[2] == "s" else SHARPS[::-1]
@@ -222,7 +222,7 @@ class _Measures:
         elif "0" in (element.get("sig"), element.get("keysig")):
             self._key = {}
 
-    def _read_ornaments(self, measure):
+    def _read_ornaments(self, measure: ET.Element) -> None:
         signs = {child.get("startid", "")[1:]: child for child in measure if child.tag.removeprefix(MEI) in ORNAMENTS}
         for staff in measure.iter(f"{MEI}staff") if signs else ():
             raised = {}  # what notes of the measure were, by letter and octave
@@ -236,7 +236,7 @@ class _Measures:
                 if (sign := signs.get(element.get(XML_ID))) is not None:
                     self.ornaments[element.get(XML_ID)] = self._ornament(sign, _height(element), raised)
 
-    def _ornament(self, sign, height: int, raised: dict[int, int]) -> list:
+    def _ornament(self, sign: ET.Element, height: int, raised: dict[int, int]) -> list:
         """What `ornaments` holds of a sign over a note on a step of the white keys."""
         pitch, steps = _white(height) + raised[height], []
         for step, told in ((1, "accidupper"), (-1, "accidlower")):
@@ -249,7 +249,7 @@ class _Measures:
         inverted = form == ("upper" if kind == "mordent" else "lower")
         return [kind, *steps, inverted, sign.get("delayed") == "true"]
 
-    def _alteration(self, note) -> int:
+    def _alteration(self, note: ET.Element) -> int:
         """Semitones that a note is above its white key."""
         for element in (note, *note.iter(f"{MEI}accid")):
             for name in ("accid.ges", "accid"):
@@ -290,7 +290,7 @@ def partwise(text: str) -> str:
     return ET.tostring(score, "unicode")
 
 
-def _height(note) -> int:
+def _height(note: ET.Element) -> int:
     """The white key of a note's letter and octave, counted from C0."""
     octave = note.get("oct", "4")
     return 7 * (int(octave) if octave.isdecimal() else 4) + SCALE.index(note.get("pname", "c"))
