@@ -121,7 +121,7 @@ def read_score(source: str | os.PathLike | bytes, name: str | None = None) -> Sc
         MissingDecoderError: verovio is not installed.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else "the given score")
-    answer = _ask(*_text_and_kind(source, name), "read", name)
+    answer = ask_verovio(*_text_and_kind(source, name), "read", name)
     measures = [
         Measure(float(start), label, tuple(meter) if meter else None, marks)
         for start, label, meter, marks in answer["measures"]
@@ -164,7 +164,7 @@ def draw_score(source: str | os.PathLike | bytes, measure: int, name: str | None
         OSError, ValueError: as `read_score`; or there is no such measure.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else "the given score")
-    answer = _ask(*_text_and_kind(source, name), "draw", name, measure)
+    answer = ask_verovio(*_text_and_kind(source, name), "draw", name, measure)
     return DrawnPage(answer["svg"], tuple(answer["size"]), {place: tuple(box) for place, *box in answer["boxes"]})
 
 
@@ -255,21 +255,21 @@ def _decoded(content: bytes, name: str) -> str:
     return text
 
 
-class _Worker:
+class ScoreWorker:
     """A process with verovio."""
 
     def __init__(self):
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-EP", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
 
     @property
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        return self.process.poll() is None
 
     def ask(self, question: dict) -> dict | None:
         """The answer; None if the process ended. Raises TimeoutError if it takes too long, by the clock or of CPU."""
-        content, process = json.dumps(question).encode(), self._process
+        content, process = json.dumps(question).encode(), self.process
         timer = threading.Timer(MAX_SECONDS, process.kill)
         timer.start()
         try:
@@ -284,29 +284,29 @@ class _Worker:
             timer.cancel()
         if answer:
             return json.loads(answer)
-        if late or self._process.wait() in OUT_OF_TIME:
+        if late or self.process.wait() in OUT_OF_TIME:
             raise TimeoutError
         return None
 
     def stop(self) -> None:
-        self._process.kill()
+        self.process.kill()
         with contextlib.suppress(BrokenPipeError):  # what it was not told any more
-            self._process.communicate()
+            self.process.communicate()
 
 
 # Workers that wait for a question; as many are started as threads read scores at once.
-_idle: queue.SimpleQueue = queue.SimpleQueue()
+idle_workers: queue.SimpleQueue = queue.SimpleQueue()
 
 
-def _ask(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
+def ask_verovio(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
     if find_spec("verovio") is None:
         raise MissingDecoderError(f'{name}: reading scores needs verovio; run pip install "pianobind[scores]".')
     worker = None
     while worker is None or not worker.is_alive:
         try:
-            worker = _idle.get_nowait()
+            worker = idle_workers.get_nowait()
         except queue.Empty:
-            worker = _Worker()
+            worker = ScoreWorker()
             break
     try:
         answer = worker.ask({"text": text, "kind": kind, "do": do, "measure": measure})
@@ -319,16 +319,16 @@ def _ask(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
     if answer is None:
         worker.stop()
         raise ValueError(f"{name}: verovio cannot read it (its process ended); export the score again.")
-    _idle.put(worker)
+    idle_workers.put(worker)
     if "error" in answer:
         raise ValueError(f"{name}: {answer['error']}; check the score, or export it again.")
     return answer
 
 
 @atexit.register
-def _stop_workers() -> None:
-    while not _idle.empty():
-        _idle.get().stop()
+def stop_workers() -> None:
+    while not idle_workers.empty():
+        idle_workers.get().stop()
 
 
 def _piano_staves(staves: list, name: str) -> tuple[set[str], list[str]]:

@@ -17,7 +17,7 @@ from modeling_pianobind import cli
 from modeling_pianobind.app.library import Library
 from modeling_pianobind.app.page import Handlers, launch
 from modeling_pianobind.app.synthesis import AdditivePiano
-from modeling_pianobind.gate_pianobind import Limits
+from modeling_pianobind.gate_pianobind import Gate, Limits
 from modeling_pianobind.service.checkpoint import Checkpoint
 from modeling_pianobind.service.examples import DEMO_QUERIES
 
@@ -83,10 +83,11 @@ class TestAnswers:
 
     def test_when_all_places_are_taken_it_says_busy(self, url, library):
         handlers = Handlers(library)
-        with handlers.gate.turn(), handlers.gate._places:
+        handlers.gate = Gate(running=1, waiting=0, patience_seconds=20)
+        with handlers.gate.turn():
             with pytest.raises(gradio.Error, match="busy"):
                 handlers.search("calm", "", 0.5)
-            assert handlers._audio("0", "").status_code == 503
+            assert handlers.sound_response("0", 0.0).status_code == 503
 
     def test_a_proxy_does_not_stop_the_page_and_a_page_that_cannot_be_reached_is_one_line(
         self, library, tiny_checkpoint, monkeypatch, capsys

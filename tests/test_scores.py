@@ -237,9 +237,9 @@ def test_without_verovio_the_message_says_what_to_install(monkeypatch):
 
 @pytest.fixture
 def no_readers():
-    score_pianobind._stop_workers()
+    score_pianobind.stop_workers()
     yield
-    score_pianobind._stop_workers()
+    score_pianobind.stop_workers()
 
 
 def test_a_reader_that_dies_takes_down_nothing_else(monkeypatch, tmp_path, no_readers):
@@ -249,10 +249,10 @@ def test_a_reader_that_dies_takes_down_nothing_else(monkeypatch, tmp_path, no_re
         with pytest.raises(ValueError, match="its process ended"):
             read_midi(SIMPLE.encode())
     assert len(read_midi(SIMPLE.encode())) == 6
-    worker = score_pianobind._idle.get()
-    worker._process.kill()  # as the system does when memory runs out
-    worker._process.wait()
-    score_pianobind._idle.put(worker)
+    worker = score_pianobind.idle_workers.get()
+    worker.process.kill()  # as the system does when memory runs out
+    worker.process.wait()
+    score_pianobind.idle_workers.put(worker)
     assert len(read_midi(SIMPLE.encode())) == 6
 
 

@@ -19,7 +19,7 @@ from ..inputs_pianobind import SCORE_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
 from ..service.beside import path_beside
 from ..service.checkpoint import Checkpoint
-from ..service.errors import UserError, user_errors
+from ..service.errors import UserError, complain, user_errors
 from ..service.piece_heads import EmotionHead
 from .music import Midi, Recording, excerpt_around, flac, open_music
 from .piano_roll import draw_moods, draw_roll
@@ -160,8 +160,8 @@ class Library:
         try:
             finder = self._finder(Filters.parse(**filters or {}))
             result = finder.find(words or None, like, top_k + 1, weight, **thumbs)
-        except ValueError as error:  # a filter, or thumbs up and down for the same music
-            raise UserError(error) from error
+        except (OSError, ValueError) as error:  # a filter, thumbs up and down for the same music, or a damaged index
+            raise UserError(self._message_without_folders(error)) from error
         views = []
         for hit in [hit for hit in result.hits if str(self._number[hit.path]) != example][:top_k]:
             window = None if hit.start_seconds is None else (hit.start_seconds, hit.end_seconds)
@@ -240,7 +240,20 @@ class Library:
         """Why a piece cannot be shown; the message names no folder of the server."""
         number = self._piece(key)
         path = self.uploads.get(key).name if number is None else self.paths[number]
+        if self._is_of_index(error):
+            return self._message_without_folders(error)
         return explain(path, error).replace(path, os.path.basename(path))
+
+    def _message_without_folders(self, error: Exception) -> str:
+        """What a visitor is told of a failed search; what is wrong with the index itself goes to stderr."""
+        if isinstance(error, OSError) or self._is_of_index(error):
+            complain(error)
+            return "The index of this page cannot be read; please tell whoever runs the page."
+        return str(error)
+
+    def _is_of_index(self, error: Exception) -> bool:
+        """Whether the message is about the index, and so names a folder of the server."""
+        return any(str(error).startswith(f"{shard.source}: ") for shard in self.index.shards)
 
     def _piece(self, key: str) -> int | None:
         """The number of a corpus piece; None for the key of an upload."""

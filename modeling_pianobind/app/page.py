@@ -198,20 +198,21 @@ class Handlers:
 
     async def audio(self, request: Request) -> Response:
         """GET audio/KEY.flac?middle=SECONDS"""
-        return await run_in_threadpool(self._audio, request.path_params["key"], request.query_params.get("middle", ""))
+        middle = _seconds(request.query_params.get("middle", ""))
+        return await run_in_threadpool(self.sound_response, request.path_params["key"], middle)
 
     async def score(self, request: Request) -> Response:
         """GET score/KEY?start=SECONDS&end=SECONDS"""
-        asked = request.query_params
-        return await run_in_threadpool(
-            self._score, request.path_params["key"], asked.get("start", ""), asked.get("end", "")
-        )
+        start, end = (_seconds(request.query_params.get(name, "")) for name in ("start", "end"))
+        return await run_in_threadpool(self.score_response, request.path_params["key"], (start, end))
 
-    def _score(self, key: str, start: str, end: str) -> Response:
-        return self._sent(lambda: HTMLResponse(self.library.score(key, (_seconds(start), _seconds(end)))))
+    def score_response(self, key: str, window: tuple[float, float]) -> Response:
+        """The page of a piece's score on which the window begins, or why there is none."""
+        return self._sent(lambda: HTMLResponse(self.library.score(key, window)))
 
-    def _audio(self, key: str, middle: str) -> Response:
-        return self._sent(lambda: Response(self.library.sound(key, _seconds(middle)), media_type="audio/flac"))
+    def sound_response(self, key: str, middle_seconds: float) -> Response:
+        """The sound around a moment of a piece, or why there is none."""
+        return self._sent(lambda: Response(self.library.sound(key, middle_seconds), media_type="audio/flac"))
 
     def _sent(self, make: Callable[[], Response]) -> Response:
         """Response of a route, computed under the gate."""

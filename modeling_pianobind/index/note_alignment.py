@@ -104,7 +104,7 @@ def match(first: NoteLine, second: NoteLine) -> Match | None:
     swapped = len(segments[0]) > len(segments[1])
     short, long = segments[::-1] if swapped else segments
     cosines = short @ long.T
-    likeness, steps = _traced(cosines)
+    likeness, steps = best_path(cosines)
     steps = steps[:, ::-1] if swapped else steps
     seconds = [
         line.onset[np.minimum(steps[:, side] * hop, len(line) - 1)] for side, line in enumerate((first, second))
@@ -157,11 +157,11 @@ def _within_longer(query: np.ndarray, pieces: list[np.ndarray]) -> np.ndarray:
     cosines = query @ columns.T
     for offset, piece in zip(starts, pieces, strict=True):
         cosines[:, offset + len(piece) : offset + len(piece) + 2] = FAR
-    last = _best_sums(cosines)
+    last = best_path_sums(cosines)
     return np.maximum.reduceat(last, starts) / len(query)
 
 
-def _best_sums(cosines: np.ndarray) -> np.ndarray:
+def best_path_sums(cosines: np.ndarray) -> np.ndarray:
     """The best sum of a path over all rows that ends in each column.
 
     A step leads one row and one column on, one row and two columns, or two rows and one column, each row counting.
@@ -214,7 +214,7 @@ def _block_within_query(query: np.ndarray, pieces: list[np.ndarray]) -> np.ndarr
     return means
 
 
-def _traced(cosines: np.ndarray) -> tuple[float, np.ndarray]:
+def best_path(cosines: np.ndarray) -> tuple[float, np.ndarray]:
     """The best path over all rows: its mean, and its `(steps, 2)` rows and columns."""
     rows, width = cosines.shape
     sums = np.full((rows, width), FAR, np.float32)
