@@ -1,4 +1,4 @@
-"""Measures the heads beside a checkpoint: emotion by MIDI, by rendered audio and without cues; and difficulty.
+"""Measures a checkpoint's heads: emotion by MIDI, by rendered audio and without cues; and difficulty.
 
     python -m evaluation.measure_emotion CHECKPOINT CORPUS --soundfont UNHEARD.sf3 --output results.json
 
@@ -166,7 +166,7 @@ def measure(
 
 
 def difficulty(corpus: PackedCorpus, embed: RowEmbedder, head: DifficultyHead) -> dict:
-    """The graded pieces: grades by the head, which drew its line through these very pieces, and their order."""
+    """Figures of the graded pieces, which the head was also fitted to: their grades, and their order."""
     pieces = graded_pieces(corpus, embed)
     grades = head.grades(pieces.embeds)
     notes = [excerpt(corpus.notes(place), SECONDS) for place in pieces.places]
@@ -186,7 +186,7 @@ def difficulty(corpus: PackedCorpus, embed: RowEmbedder, head: DifficultyHead) -
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's."""
+    """Spearman's rank correlation."""
     from scipy.stats import spearmanr
 
     return float(spearmanr(first, second).statistic)

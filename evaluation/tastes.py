@@ -1,4 +1,4 @@
-"""What a taste profile brings: simulated listeners of two artists, who search by words."""
+"""Measures taste profiles: simulated listeners of two artists search by words."""
 
 from collections.abc import Callable
 from itertools import combinations

@@ -239,7 +239,7 @@ def _unpacked(content: bytes, name: str) -> bytes:
 
 def _member(archive: zipfile.ZipFile, member: str, limit: int = MAX_CONTAINER_BYTES) -> bytes:
     with archive.open(member) as handle:
-        return handle.read(limit)  # however much the archive says that there is
+        return handle.read(limit)  # whatever size the archive states
 
 
 def _decoded(content: bytes, name: str) -> str:
@@ -290,7 +290,7 @@ class ScoreWorker:
 
     def stop(self) -> None:
         self.process.kill()
-        with contextlib.suppress(BrokenPipeError):  # what it was not told any more
+        with contextlib.suppress(BrokenPipeError):  # of a question that was still being written
             self.process.communicate()
 
 
@@ -390,7 +390,7 @@ def _played(midi: symusic.Score, measures: list[Measure], ornaments: list[Orname
         for mark in measure.marks
         if mark.keys() & {"midi.bpm", "mm"}
     }
-    # What nobody can play is a slip of the pen.
+    # Tempi out of range are errors of the score.
     written = [(at, qpm) for at, qpm in written if MIN_TEMPO <= qpm <= MAX_TEMPO]
     # verovio writes 120 where a score says nothing.
     written = [(at, qpm) for at, qpm in written if at > 0 or round(qpm) != 120 or 0.0 in numbered]

@@ -1,4 +1,4 @@
-"""Audio and MIDI get like scores for texts: `python -m training.balance_audio CHECKPOINT CONFIG.yaml --output FOLDER`.
+"""Corrects audio to score like MIDI: `python -m training.balance_audio CHECKPOINT CONFIG.yaml --output FOLDER`.
 
 An audio tower that was distilled from a MIDI tower gives embeddings closer to their common mean. In one ranking by
 text, recordings then come after MIDI files of the same music. This command embeds windows of `train` as audio and as

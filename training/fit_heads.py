@@ -1,4 +1,4 @@
-"""Fits the small heads beside a checkpoint anew: `python -m training.fit_heads CHECKPOINT CORPUS`.
+"""Fits a checkpoint's heads for emotion and difficulty: `python -m training.fit_heads CHECKPOINT CORPUS`.
 
 `emotion.safetensors` (valence and arousal) and `difficulty.safetensors` (grades) belong to one set of weights, as
 `calibration.safetensors` does. CORPUS is the packed open piano corpus. It takes a few minutes on one CPU core.
@@ -30,7 +30,7 @@ from .loop.emotion_fit import LISTENERS, fit_emotion
 from .loop.linear_heads import LinearRegressor, scaled
 
 COVERED = 0.8  # share of graded pieces that an interval holds
-GRADE_RIDGE = 1.0  # pieces at the mean that count beside the graded ones
+GRADE_RIDGE = 1.0  # ridge, as a number of further pieces at the mean
 
 
 def fit_difficulty(levels: HeadPieces, graded: HeadPieces) -> tuple[DifficultyHead, float]:

@@ -20,7 +20,7 @@ def escaped(text: object) -> str:
 
 
 def results(answer: Answer, thumbs: dict[str, str] | None = None) -> str:
-    """The cards of a search, best first, below what has to be said about them.
+    """The cards of a search, best first, below the notes about them.
 
     Args:
         thumbs (`dict[str, str]`, *optional*): "more" or "less" for the keys of pieces that got a thumb.

@@ -66,7 +66,7 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
                     elem_id="file",
                 )
                 like = gr.HTML("", visible=False, js_on_load=ASKING, elem_id="example")
-                share = gr.Slider(0, 1, 0.5, step=0.05, label="What the words weigh beside the example", visible=False)
+                share = gr.Slider(0, 1, 0.5, step=0.05, label="Weight: example (0) to words (1)", visible=False)
                 listing = gr.HTML(results(first), js_on_load=ASKING, elem_id="results")
             with gr.Column(scale=2, min_width=320, elem_classes="pb-side"):
                 chart = gr.HTML(corpus_map(library, first.views), js_on_load=ASKING, elem_id="map")
@@ -243,7 +243,7 @@ def launch(library: Library, host: str | None = None, port: int | None = None, b
         OSError: the port is taken.
         ValueError: gradio, which looks at its page first, cannot reach it.
     """
-    for name in ("no_proxy", "NO_PROXY"):  # gradio's look at its own page
+    for name in ("no_proxy", "NO_PROXY"):  # gradio requests its own page at start
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost")))
     if "GRADIO_TEMP_DIR" not in os.environ:  # uploads are in a temporary folder that is removed at exit
         os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="pianobind-")

@@ -12,8 +12,8 @@ import numpy as np
 # Scores are in standard deviations above the mean of the background. The values were chosen on 992 pieces of the
 # `train` split (`evaluation.measure_feedback --split train --pieces 992`).
 WANTED, UNWANTED = 4.0, -1.0  # what the score of an example should become
-NOISE = 0.3  # how little a wanted example is trusted beside what the query says
-# An unwanted example says less, since there are many ways to be wrong; many together say no more than the wanted ones.
+NOISE = 0.3  # variance of the noise of a wanted example's score, in relation to the query's own
+# Unwanted examples are noisier, since a piece can be wrong in many ways; all together count no more than the wanted.
 UNWANTED_NOISE = 4 * NOISE
 SHRINKAGE = 1.0  # of the background's covariance, in its mean variance: directions in which pieces hardly differ
 SAME = 1 - 1e-5  # cosine from which two examples are the same music
@@ -21,7 +21,7 @@ SAME = 1 - 1e-5  # cosine from which two examples are the same music
 
 @dataclass(frozen=True)
 class Background:
-    """What the pieces of a corpus are like: where a score is zero, and along which directions they differ.
+    """Mean and covariance of a corpus's embeddings, in which scores are standardised.
 
     Attributes:
         mean (`np.ndarray` of shape `(dim,)`): of the embeddings.
@@ -56,7 +56,7 @@ class Background:
         return (np.atleast_2d(np.asarray(embeds, np.float64)) - self.mean) @ self.spread
 
     def directions(self, embeds: np.ndarray) -> np.ndarray:
-        """`whitened`, of unit length: their products say how alike pieces are among pieces of this background."""
+        """`whitened` rows of unit length: their products are similarities in relation to the background."""
         rows = self.whitened(embeds)
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
@@ -78,7 +78,7 @@ def refine(
             examples alone.
         more, less (each `np.ndarray` of shape `(n, dim)`): embeddings of pieces that are wanted, and that are not.
         background (`np.ndarray` of shape `(pieces, dim)` or `Background`, *optional*): the corpus that is searched,
-            such as `index.embeddings`; it says what is common to all pieces, which no example is wanted for.
+            such as `index.embeddings`. What all its pieces have in common does not count as a trait of an example.
     Returns:
         `np.ndarray` of shape `(dim,)`: float32, unit length, for `EmbeddingIndex.search`.
     Raises:

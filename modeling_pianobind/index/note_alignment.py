@@ -22,7 +22,7 @@ MIN_NOTES = 32  # fewer notes are not distinctive
 # segments, the same piece 0.89 to 0.99; a few segments are found by chance in more pieces.
 SAME_FROM, SURE_FROM, CHANCE = 0.875, 0.945, 0.35
 FAR = np.float32(-1e6)
-PIECES_AT_ONCE = 64  # beside a longer example
+PIECES_AT_ONCE = 64  # shorter pieces that are compared with a longer example in one batch
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _segments(lines: list[NoteLine], hop: int) -> list[np.ndarray]:
 
 
 def _within_longer(query: np.ndarray, pieces: list[np.ndarray]) -> np.ndarray:
-    """The best path of the whole query within each piece; all pieces side by side, with a gap that no path crosses."""
+    """The best path of the whole query within each piece; all pieces in one array with gaps that no path crosses."""
     gap = np.zeros((2, KEYS), np.float32)
     columns = np.concatenate([part for piece in pieces for part in (piece, gap)])
     starts = np.cumsum([0, *(len(piece) + 2 for piece in pieces)])[:-1]

@@ -1,4 +1,4 @@
-"""Small files of arrays beside a checkpoint, each for one set of weights."""
+"""Small files of arrays in a checkpoint's folder, each for one set of weights."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What linear layers beside a checkpoint read off its embeddings: valence and arousal, and the grade of difficulty.
+"""Linear heads on a checkpoint's embeddings: valence and arousal, and the grade of difficulty.
 
 `python -m training.fit_heads` fits them. They belong to one set of weights, and take recordings, MIDI and scores.
 """
@@ -17,7 +17,7 @@ GRADES = (1.0, 7.0)
 
 
 class _Head:
-    """Arrays in a file beside a checkpoint."""
+    """A head whose arrays are in a file of the checkpoint's folder."""
 
     file = ""
 

@@ -1,4 +1,4 @@
-"""The pieces that the heads beside a checkpoint are fitted to, and their embeddings."""
+"""The pieces that a checkpoint's heads (emotion, difficulty) are fitted to, and their embeddings."""
 
 import random
 from dataclasses import dataclass

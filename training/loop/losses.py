@@ -173,7 +173,7 @@ class FactLoss(Loss):
         for name in [*compared.trained(), *(["view"] if "view" in compared.embeds else [])]:
             own, embeds, known = compared.rows[name], compared.embeds[name], compared.known
             true, false = known["true"][own] + GENERATED_TRUTH * known["generated"][own], known["false"][own]
-            if name == "view":  # played in another way, so only facts of labels hold for both
+            if name == "view":  # an augmented view may change measured facts, so only facts of labels hold for both
                 true, false = true * self.head.is_label, false * self.head.is_label
             parts.append((embeds, true, false))
             if compared.stage.windows_per_piece > 1 and name != "view":
@@ -302,7 +302,7 @@ def queued_loss(
 
 
 class ViewLoss(Loss):
-    """Contrastive loss of windows and the same notes played in another way."""
+    """Contrastive loss of windows and augmented views of the same notes."""
 
     name, blocks = "view", ("midi", "view")
 
