@@ -1,4 +1,4 @@
-"""Which library reads printed scores best: their notes beside the performances', files that fail, seconds a file.
+"""Which library reads printed scores best: notes in common with performances, files that fail, seconds a file.
 
     python -m evaluation.score_readers SCORES CORPUS --output evaluation/results/score-readers.json --reader partitura
 

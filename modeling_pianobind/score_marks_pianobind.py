@@ -31,7 +31,7 @@ _TEMPO_WORDS = {
     172.0: "vivacissimo, presto, sehr rasch, sehr schnell, very fast, très vif, tres vif, très vite",
     196.0: "prestissimo, so rasch wie möglich, so schnell wie möglich, as fast as possible",
 }
-# Of words on the character of a piece, where no other stands beside them.
+# Of words on the character of a piece, where no other mark stands with them.
 _CHARACTER_WORDS = {
     54.0: "gravement",
     66.0: "getragen, largement, feierlich",

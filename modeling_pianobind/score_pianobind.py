@@ -332,10 +332,10 @@ def stop_workers() -> None:
 
 
 def _piano_staves(staves: list, name: str) -> tuple[set[str], list[str]]:
-    """The numbers of the staves that a pianist plays, and the names of the voices beside them.
+    """The numbers of the staves that a pianist plays, and the names of the voices that sing to them.
 
     Raises:
-        ValueError: there are other instruments than voices beside them, or none, or too many staves.
+        ValueError: there are other instruments than piano and voices, or no piano, or too many staves.
     """
     if len(staves) > MAX_STAVES:
         raise ValueError(

@@ -68,7 +68,7 @@ def fit(checkpoint: Path, corpus: PackedCorpus, output: Path, cache: Path | None
     for place, name in enumerate(("valence", "arousal")):
         known = ~np.isnan(pieces.targets[:, place]) & (pieces.sources < LISTENERS)
         print(
-            f"{name}: right for {right[known, place].mean():.3f} of {known.sum()} pieces that people heard, held out"
+            f"{name}: right for {right[known, place].mean():.3f} of {known.sum()} pieces with human labels, held out"
         )
     EmotionHead(weight, bias).save(output / EmotionHead.file, fingerprint)
     print(output / EmotionHead.file)

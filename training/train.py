@@ -34,7 +34,7 @@ class TrainingLoop:
         self.run, self.folder, self.progress = run, RunFolder(run.arguments.output), Progress()
 
     def train(self, resume: bool = False) -> None:
-        """Trains all stages; `resume` goes on from the newest state in the folder, if there is one."""
+        """Trains all stages; `resume` continues from the newest state in the folder, if there is one."""
         run, arguments, accelerator = self.run, self.run.arguments, self.run.accelerator
         if accelerator.is_main_process:
             self.folder.start(arguments, resume, environment_of(accelerator))

@@ -74,7 +74,7 @@ class Answer:
 
     Attributes:
         views (`list[View]`): best first.
-        notes (`list[str]`): what a person should know about them, such as that nothing fits well.
+        notes (`list[str]`): remarks about them for the visitor, such as that nothing fits well.
     """
 
     views: list[View]

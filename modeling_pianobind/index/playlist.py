@@ -1,4 +1,4 @@
-"""Playlists: pieces that go on from some examples, along a path of moods, each easy to hear after the one before."""
+"""Playlists: pieces that continue some examples along a path of moods, with smooth steps from each to the next."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from .embedding_index import EmbeddingIndex
 from .feedback import Background
 from .filters import piece_facts
 
-POOL, PATH_STOPS = 60, 5  # pieces that are looked at for each of some places along the path
+POOL, PATH_STOPS = 60, 5  # candidates at each of some places along the path
 BEAM = 8  # unfinished playlists that are kept
 # Values are in standard deviations of the corpus.
 PATH_WEIGHT = 1.0
@@ -67,7 +67,7 @@ def make_playlist(
 
     Args:
         index (`EmbeddingIndex`): the corpus.
-        likes (`list[Example]`): what the pieces should go on from; may be empty if there is a path.
+        likes (`list[Example]`): examples that the pieces should continue; may be empty if there is a path.
         seconds (`float`): length of the playlist, above 0; it is shorter where no further piece fits in.
         start, end (`np.ndarray` of shape `(dim,)`, *optional*): words that the playlist begins and ends with.
     Raises:

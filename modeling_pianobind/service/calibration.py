@@ -1,8 +1,8 @@
 """Calibration of scores: queries are compared with background texts, cosines with those of background pieces.
 
 No constant here depends on a checkpoint. `Calibration.measure` computes everything from the texts of
-`background_texts` and from pieces, by default the example corpus; `pianobind calibrate` keeps the result beside a
-checkpoint, and without such a file it is measured once and cached.
+`background_texts` and from pieces, by default the example corpus; `pianobind calibrate` keeps the result in the
+folder of a checkpoint, and without such a file it is measured once and cached.
 """
 
 import os
