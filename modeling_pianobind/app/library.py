@@ -17,8 +17,8 @@ from ..index.names import common_folder, display_names
 from ..index.note_alignment import NoteLine, confidences
 from ..inputs_pianobind import SCORE_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
-from ..service.beside import path_beside
 from ..service.checkpoint import Checkpoint
+from ..service.checkpoint_files import checkpoint_file
 from ..service.errors import UserError, complain, user_errors
 from ..service.piece_heads import EmotionHead
 from .music import Midi, Recording, excerpt_around, flac, open_music
@@ -110,7 +110,7 @@ class Library:
         self._number = {path: number for number, path in enumerate(self.paths)}
         with user_errors(path):
             self._names = display_names(self.paths, folder)
-        emotion_file = path_beside(checkpoint.name, EmotionHead.file)
+        emotion_file = checkpoint_file(checkpoint.name, EmotionHead.file)
         self._emotion = EmotionHead.load(emotion_file, checkpoint.weights_fingerprint)
         self.labels, self._label_embeds = label_embeddings(checkpoint.embed_text)
         self.map_points, self.map_words = _lay_out(self.index.embeddings, self.labels, self._label_embeds)

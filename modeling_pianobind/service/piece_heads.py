@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from .beside import load_beside, path_beside, save_beside
+from .checkpoint_files import checkpoint_file, load_checkpoint_arrays, save_checkpoint_arrays
 
 FORMAT = "1"
 QUADRANTS = ("happy", "tense", "sad", "calm")  # as EMOPIA counts them, from 1: high or low valence and arousal
@@ -23,14 +23,14 @@ class _Head:
 
     def save(self, path: str | os.PathLike, fingerprint: str) -> None:
         """Writes the file for the checkpoint of a fingerprint, in one step."""
-        save_beside(
+        save_checkpoint_arrays(
             path, {field.name: np.float32(getattr(self, field.name)) for field in fields(self)}, fingerprint, FORMAT
         )
 
     @classmethod
     def load(cls, path: str | os.PathLike, fingerprint: str) -> Self | None:
         """Reads the file; None if there is none, it is damaged, or it belongs to other weights."""
-        arrays = load_beside(path, [field.name for field in fields(cls)], fingerprint, FORMAT)
+        arrays = load_checkpoint_arrays(path, [field.name for field in fields(cls)], fingerprint, FORMAT)
         return None if arrays is None else cls(**arrays)
 
     @classmethod
@@ -40,7 +40,7 @@ class _Head:
         Raises:
             ValueError: it has none for these weights.
         """
-        head = cls.load(path_beside(name, cls.file), fingerprint)
+        head = cls.load(checkpoint_file(name, cls.file), fingerprint)
         if head is None:
             made = f"make it by `python -m training.fit_heads {name} CORPUS`, or take the checkpoint of the package"
             raise ValueError(f"{name}: has no {cls.file} for its present weights; {made}.")

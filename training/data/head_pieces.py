@@ -9,7 +9,7 @@ import numpy as np
 from modeling_pianobind import PianoBindModel, PianoBindProcessor
 from modeling_pianobind.embedding_pianobind import embed_all
 from modeling_pianobind.notes_pianobind import PianoNotes
-from modeling_pianobind.service.beside import load_beside, save_beside
+from modeling_pianobind.service.checkpoint_files import load_checkpoint_arrays, save_checkpoint_arrays
 
 from .corpus import PackedCorpus
 from .cutting import excerpt
@@ -113,7 +113,7 @@ class RowEmbedder:
     ):
         self.corpus, self.model, self.processor = corpus, model, processor
         self.fingerprint, self.cache, self.known = fingerprint, cache, {}
-        saved = None if cache is None else load_beside(cache, ["ids", "embeds"], fingerprint, CACHE_FORMAT)
+        saved = None if cache is None else load_checkpoint_arrays(cache, ["ids", "embeds"], fingerprint, CACHE_FORMAT)
         if saved is not None:
             self.known = dict(zip(bytes(saved["ids"].astype(np.uint8)).decode().split(), saved["embeds"], strict=True))
 
@@ -139,7 +139,7 @@ class RowEmbedder:
         if self.cache is not None:
             ids = np.frombuffer(" ".join(self.known).encode(), np.uint8)
             arrays = {"ids": ids, "embeds": np.stack(list(self.known.values()))}
-            save_beside(self.cache, arrays, self.fingerprint, CACHE_FORMAT)
+            save_checkpoint_arrays(self.cache, arrays, self.fingerprint, CACHE_FORMAT)
 
 
 def _songs(rows: list[dict]) -> np.ndarray:
