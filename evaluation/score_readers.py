@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -147,7 +147,7 @@ def compare(reader: str, folder: Path, listed: list[dict], corpus: PackedCorpus,
 
 
 @contextmanager
-def _limited(seconds: float):
+def _limited(seconds: float) -> Iterator[None]:
     """Raises TimeoutError in what runs within, once this process has used so many seconds of CPU."""
 
     def stop(*_):

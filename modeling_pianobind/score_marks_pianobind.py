@@ -188,7 +188,7 @@ def velocities(measures: list[Measure], quarters: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(velocity), 1, 127).astype(np.int64)
 
 
-def _loudness(levels, swells) -> list[tuple[float, float]]:
+def _loudness(levels: list[tuple[float, float]], swells: list[tuple[float, float, int]]) -> list[tuple[float, float]]:
     """Levels and swells as one line of points; a swell ends at the next level, if that lies in its direction."""
     places = [at for at, _ in levels]
     begun = {}

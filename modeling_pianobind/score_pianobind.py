@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import lzma
+import os
 import queue
 import re
 import signal
@@ -108,7 +109,7 @@ class ScoreReading:
         return numbers[np.stack([np.maximum(first, 0), np.maximum(last, np.maximum(first, 0))], axis=1)]
 
 
-def read_score(source, name: str | None = None) -> ScoreReading:
+def read_score(source: str | os.PathLike | bytes, name: str | None = None) -> ScoreReading:
     """Reads a score.
 
     Args:
@@ -153,7 +154,7 @@ class DrawnPage:
     boxes: dict[int, tuple[float, float, float, float]]
 
 
-def draw_score(source, measure: int, name: str | None = None) -> DrawnPage:
+def draw_score(source: str | os.PathLike | bytes, measure: int, name: str | None = None) -> DrawnPage:
     """Draws the page with a measure.
 
     Args:
@@ -167,7 +168,7 @@ def draw_score(source, measure: int, name: str | None = None) -> DrawnPage:
     return DrawnPage(answer["svg"], tuple(answer["size"]), {place: tuple(box) for place, *box in answer["boxes"]})
 
 
-def _text_and_kind(source, name: str) -> tuple[str, str]:
+def _text_and_kind(source: str | os.PathLike | bytes, name: str) -> tuple[str, str]:
     """A score's text, and the worker's name of its format."""
     if isinstance(source, (str, Path)):
         with open(source, "rb") as handle:

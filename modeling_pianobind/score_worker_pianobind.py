@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import xml.etree.ElementTree as ET  # nosec B405
+from types import ModuleType
 
 MAX_MEMORY_BYTES = 3 << 30
 # Of one score; the longest of the corpus, of 4 MB, takes three.
@@ -69,7 +70,7 @@ class Reader:
             "ornaments": self._ornaments(document.ornaments, events),
         }
 
-    def _ornaments(self, signs: dict[str, list], events) -> list[list]:
+    def _ornaments(self, signs: dict[str, list], events: list[dict]) -> list[list]:
         """The fields of an `Ornament` of each ornamented note, once for each time that it is played."""
         played = []
         for event in events if signs else ():
@@ -100,7 +101,7 @@ class Reader:
         return self._toolkit.renderToTimemap({"includeMeasures": True, "includeRests": False})
 
     @staticmethod
-    def _starts(events) -> list[tuple[float, str]]:
+    def _starts(events: list[dict]) -> list[tuple[float, str]]:
         """When each measure begins, in quarters with repeats, and its id, which is the same each time."""
         return [
             (event["qstamp"], REPEAT_SUFFIX.sub("", event["measureOn"])) for event in events if "measureOn" in event
@@ -163,7 +164,7 @@ class _Measures:
         ornaments (`dict`): by the id of a note, `[kind, semitones up, semitones down, inverted, delayed]`.
     """
 
-    def __init__(self, root, sounding, starts):
+    def __init__(self, root: ET.Element, sounding: dict[str, float], starts: dict[str, float]):
         self.measures, self.staves, self.ornaments = {}, [], {}
         self._key = {}
         self._sounding, self._starts = sounding, starts
@@ -173,7 +174,7 @@ class _Measures:
                 self._read_staves(part, [], None)
         self._walk(root)
 
-    def _read_staves(self, element, names, program):
+    def _read_staves(self, element: ET.Element, names: list[str], program: str | None) -> None:
         for child in element:
             tag = child.tag.removeprefix(MEI)
             if tag not in ("staffGrp", "staffDef"):
@@ -188,7 +189,7 @@ class _Measures:
                 self.staves.append([child.get("n", ""), all_names, played])
             self._read_staves(child, all_names, played)
 
-    def _walk(self, element):
+    def _walk(self, element: ET.Element) -> None:
         for child in element:
             tag = child.tag.removeprefix(MEI)
             if tag in ("scoreDef", "staffDef", "meterSig", "keySig", "staffGrp"):
@@ -207,13 +208,13 @@ class _Measures:
             elif len(child):
                 self._walk(child)
 
-    def _read_meter(self, element):
+    def _read_meter(self, element: ET.Element) -> None:
         for names in (("count", "unit"), ("meter.count", "meter.unit")):
             count, unit = (element.get(name, "") for name in names)
             if count.isdecimal() and unit.isdecimal() and int(count) and int(unit):
                 self._meter = [int(count), int(unit)]
 
-    def _read_key(self, element):
+    def _read_key(self, element: ET.Element) -> None:
         signature = KEY.fullmatch(element.get("sig") or element.get("keysig") or "")
         if signature:
             letters = SHARPS if signature[2] == "s" else SHARPS[::-1]
@@ -221,7 +222,7 @@ class _Measures:
         elif "0" in (element.get("sig"), element.get("keysig")):
             self._key = {}
 
-    def _read_ornaments(self, measure):
+    def _read_ornaments(self, measure: ET.Element) -> None:
         signs = {child.get("startid", "")[1:]: child for child in measure if child.tag.removeprefix(MEI) in ORNAMENTS}
         for staff in measure.iter(f"{MEI}staff") if signs else ():
             raised = {}  # what notes of the measure were, by letter and octave
@@ -235,7 +236,7 @@ class _Measures:
                 if (sign := signs.get(element.get(XML_ID))) is not None:
                     self.ornaments[element.get(XML_ID)] = self._ornament(sign, _height(element), raised)
 
-    def _ornament(self, sign, height: int, raised: dict[int, int]) -> list:
+    def _ornament(self, sign: ET.Element, height: int, raised: dict[int, int]) -> list:
         """What `ornaments` holds of a sign over a note on a step of the white keys."""
         pitch, steps = _white(height) + raised[height], []
         for step, told in ((1, "accidupper"), (-1, "accidlower")):
@@ -248,7 +249,7 @@ class _Measures:
         inverted = form == ("upper" if kind == "mordent" else "lower")
         return [kind, *steps, inverted, sign.get("delayed") == "true"]
 
-    def _alteration(self, note) -> int:
+    def _alteration(self, note: ET.Element) -> int:
         """Semitones that a note is above its white key."""
         for element in (note, *note.iter(f"{MEI}accid")):
             for name in ("accid.ges", "accid"):
@@ -256,7 +257,7 @@ class _Measures:
                     return ACCIDENTALS[element.get(name)]
         return self._key.get(note.get("pname"), 0)
 
-    def _mark(self, element, measure_begin) -> dict:
+    def _mark(self, element: ET.Element, measure_begin: float) -> dict:
         """A mark with `at`, and with `end` where it has one: `[measures later, quarter in that measure]`."""
         mark = {name: element.get(name) for name in MARK_ATTRIBUTES if element.get(name)}
         mark |= {"what": element.tag.removeprefix(MEI), "text": _text(element), "at": 0.0}
@@ -289,7 +290,7 @@ def partwise(text: str) -> str:
     return ET.tostring(score, "unicode")
 
 
-def _height(note) -> int:
+def _height(note: ET.Element) -> int:
     """The white key of a note's letter and octave, counted from C0."""
     octave = note.get("oct", "4")
     return 7 * (int(octave) if octave.isdecimal() else 4) + SCALE.index(note.get("pname", "c"))
@@ -300,11 +301,11 @@ def _white(height: int) -> int:
     return 12 * (height // 7) + SEMITONES[SCALE[height % 7]]
 
 
-def _text(element) -> str:
+def _text(element: ET.Element) -> str:
     return " ".join("".join(element.itertext()).split())[:200]
 
 
-def _limit_memory(resource) -> None:
+def _limit_memory(resource: ModuleType | None) -> None:
     if resource is None:
         return
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))

@@ -53,7 +53,7 @@ def fit_difficulty(levels: HeadPieces, graded: HeadPieces) -> tuple[DifficultyHe
     return head, float(spearmanr(level[:, 0], graded.targets).statistic)
 
 
-def _line(level, grades):
+def _line(level: np.ndarray, grades: np.ndarray) -> Ridge:
     return Ridge(GRADE_RIDGE * level.var()).fit(level, grades)
 
 

@@ -56,7 +56,7 @@ def cut_midi(score: symusic.Score, start_seconds: float, end_seconds: float) -> 
     return part.dumps_midi()
 
 
-def _tick_at(score, seconds: float) -> int:
+def _tick_at(score: symusic.Score, seconds: float) -> int:
     """The tick that is nearest to a time."""
     clock = tick_clock(score)
     low, high = 0, 1

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from modeling_pianobind import PianoBindModel, PianoBindProcessor
 from modeling_pianobind.embedding_pianobind import embed_all
+from modeling_pianobind.notes_pianobind import PianoNotes
 from modeling_pianobind.service.beside import load_beside, save_beside
 
 from .corpus import PackedCorpus
@@ -50,14 +52,14 @@ def emotion_places(corpus: PackedCorpus, split: str) -> list[int]:
     return sorted({*places} - {*weak}) + _some(weak, WEAK_PIECES)
 
 
-def emotion_pieces(corpus: PackedCorpus, places: list[int], embed) -> HeadPieces:
+def emotion_pieces(corpus: PackedCorpus, places: list[int], embed: "RowEmbedder") -> HeadPieces:
     """Pieces with their valence and arousal; `embed` is a `RowEmbedder`."""
     rows = [corpus.rows[place] for place in places]
     targets = np.array([emotion_of(row) for row in rows])
     return HeadPieces(places, embed(places), targets, _songs(rows), _sources(rows))
 
 
-def difficulty_pieces(corpus: PackedCorpus, embed) -> HeadPieces:
+def difficulty_pieces(corpus: PackedCorpus, embed: "RowEmbedder") -> HeadPieces:
     """`train` pieces of three levels: easy versions, other versions of the same songs, and works tagged virtuosic."""
     train = corpus.select(lambda row: row["split"] == "train")
     easy = [place for place in train if is_easy(corpus.rows[place])]
@@ -77,7 +79,7 @@ def difficulty_pieces(corpus: PackedCorpus, embed) -> HeadPieces:
     return HeadPieces(places, embed(places), levels, _songs(rows), np.zeros(len(rows), int))
 
 
-def graded_pieces(corpus: PackedCorpus, embed) -> HeadPieces:
+def graded_pieces(corpus: PackedCorpus, embed: "RowEmbedder") -> HeadPieces:
     """The pieces with a grade from 1 to 7. There are few, all of `valid`."""
     places = corpus.select(lambda row: row.get("difficulty") is not None)
     rows = [corpus.rows[place] for place in places]
@@ -85,7 +87,9 @@ def graded_pieces(corpus: PackedCorpus, embed) -> HeadPieces:
     return HeadPieces(places, embed(places), grades, _songs(rows), np.zeros(len(rows), int))
 
 
-def embed_middles(model, processor, notes, dtype: str = "auto") -> np.ndarray:
+def embed_middles(
+    model: PianoBindModel, processor: PianoBindProcessor, notes: list[PianoNotes], dtype: str = "auto"
+) -> np.ndarray:
     """`(pieces, dim)` unit rows of the middle of pieces; by default faster where the processor multiplies bfloat16."""
     middles = [excerpt(piece_notes, SECONDS) for piece_notes in notes]
     return embed_all(model, processor, middles, modality="midi", batch_size=BATCH_WINDOWS, dtype=dtype, progress=None)
@@ -99,7 +103,14 @@ class RowEmbedder:
         cache (`Path`, *optional*): the file; one of other weights is replaced.
     """
 
-    def __init__(self, corpus: PackedCorpus, model, processor, fingerprint: str, cache: Path | None = None):
+    def __init__(
+        self,
+        corpus: PackedCorpus,
+        model: PianoBindModel,
+        processor: PianoBindProcessor,
+        fingerprint: str,
+        cache: Path | None = None,
+    ):
         self.corpus, self.model, self.processor = corpus, model, processor
         self.fingerprint, self.cache, self.known = fingerprint, cache, {}
         saved = None if cache is None else load_beside(cache, ["ids", "embeds"], fingerprint, CACHE_FORMAT)
@@ -131,11 +142,11 @@ class RowEmbedder:
             save_beside(self.cache, arrays, self.fingerprint, CACHE_FORMAT)
 
 
-def _songs(rows) -> np.ndarray:
+def _songs(rows: list[dict]) -> np.ndarray:
     return np.array([row.get("song") or row["id"] for row in rows])
 
 
-def _sources(rows) -> np.ndarray:
+def _sources(rows: list[dict]) -> np.ndarray:
     return np.array([SOURCES.index(row["source"]) for row in rows])
 
 

@@ -3,6 +3,7 @@
 import csv
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Labels:
     songs: list[str]
     problems: list[str]
 
-    def keep(self, kept) -> "Labels":
+    def keep(self, kept: Sequence[bool]) -> "Labels":
         """Those for which `kept` is true."""
         chosen = np.flatnonzero(kept)
         lists = ([values[place] for place in chosen] for values in (self.pieces, self.values, self.songs))
@@ -86,7 +87,7 @@ def read_labels(table: str | Path, column: str, paths: list[str], folder: str | 
     return Labels(list(labelled), [label for label, _ in labelled.values()], songs, problems)
 
 
-def without_rare(labels: Labels, table) -> Labels:
+def without_rare(labels: Labels, table: str | os.PathLike) -> Labels:
     """Leaves out classes of a single song, which cannot be both learnt and measured.
 
     Raises:
@@ -104,7 +105,7 @@ def without_rare(labels: Labels, table) -> Labels:
     return kept
 
 
-def as_numbers(labels: Labels, table) -> np.ndarray:
+def as_numbers(labels: Labels, table: str | os.PathLike) -> np.ndarray:
     """The values as numbers `(pieces, 1)`.
 
     Raises:
@@ -125,7 +126,7 @@ def as_classes(labels: Labels) -> tuple[np.ndarray, list[str]]:
     return np.array([names.index(value) for value in labels.values]), names
 
 
-def as_sets(labels: Labels, separator: str, table) -> tuple[np.ndarray, list[str]]:
+def as_sets(labels: Labels, separator: str, table: str | os.PathLike) -> tuple[np.ndarray, list[str]]:
     """Which labels each piece has, `(pieces, labels)` of 0 and 1, and their names; those of few songs are left out.
 
     Raises:
@@ -144,7 +145,7 @@ def as_sets(labels: Labels, separator: str, table) -> tuple[np.ndarray, list[str
     return np.array([[float(name in own) for name in names] for own in sets]), names
 
 
-def _read(table) -> list[dict]:
+def _read(table: str | os.PathLike) -> list[dict]:
     with open(table, newline="", encoding="utf-8-sig") as stream:
         try:
             rows = list(csv.DictReader(stream))
@@ -155,7 +156,7 @@ def _read(table) -> list[dict]:
     return rows
 
 
-def _places(paths, folder) -> dict[str, int]:
+def _places(paths: list[str], folder: str | os.PathLike | None) -> dict[str, int]:
     """What a row may call a piece -> its place; a bare name only where one piece has it."""
     names = {}
     for place, path in enumerate(paths):

@@ -62,7 +62,7 @@ class EndpointHandler:
             logging.getLogger(__name__).exception("a request failed")
             return {"error": "the request failed on the server; its log says why."}
 
-    def _read(self, data):
+    def _read(self, data: object) -> tuple[list, list[str] | None, int]:
         """Sources, candidate labels and `top_k` of a request, all within the limits."""
         if not isinstance(data, dict) or "inputs" not in data:
             raise RequestError('the request has no "inputs"; send {"inputs": ..., "parameters": {...}}.')
@@ -81,7 +81,7 @@ class EndpointHandler:
             raise RequestError("labels are ranked for one input at a time; send one.")
         return sources, labels, top_k
 
-    def _sources(self, inputs) -> list:
+    def _sources(self, inputs: object) -> list:
         if isinstance(inputs, (str, list)):
             inputs = {"text": inputs}
         elif isinstance(inputs, (bytes, bytearray)):
@@ -102,7 +102,7 @@ class EndpointHandler:
             raise RequestError(f'the content sent as "{kind}" is {FILES[modality]}; send it as "file".')
         return [self._audio(content) if modality == "audio" else self._notes(content, modality)]
 
-    def _notes(self, content: bytes, modality: str):
+    def _notes(self, content: bytes, modality: str) -> dict:
         limits = self._limits
         if modality == "midi" and len(content) > limits.midi_megabytes * 1e6:
             raise RequestError(_too_large(FILES[modality], len(content), limits.midi_megabytes))
@@ -114,7 +114,7 @@ class EndpointHandler:
             )
         return {"midi": notes}
 
-    def _audio(self, content: bytes):
+    def _audio(self, content: bytes) -> dict:
         try:
             seconds = soundfile.info(io.BytesIO(content)).duration  # of the header; nothing is decoded
         except soundfile.LibsndfileError as error:
@@ -129,7 +129,7 @@ class EndpointHandler:
             )
         return {"audio": content}
 
-    def _check_texts(self, texts, name: str, max_count: int) -> None:
+    def _check_texts(self, texts: object, name: str, max_count: int) -> None:
         if not isinstance(texts, list) or not 1 <= len(texts) <= max_count:
             raise RequestError(f"{name}: send a list of 1 to {max_count} strings.")
         max_characters = self._limits.characters
@@ -137,7 +137,7 @@ class EndpointHandler:
             if not isinstance(text, str) or not text.strip() or len(text) > max_characters:
                 raise RequestError(f"{name}: each has to be a string of 1 to {max_characters} characters.")
 
-    def _content(self, value) -> bytes:
+    def _content(self, value: object) -> bytes:
         """The bytes of a file; base64 is measured before it is decoded."""
         max_megabytes = self._limits.file_megabytes
         if isinstance(value, str):
