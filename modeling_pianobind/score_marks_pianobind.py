@@ -94,15 +94,15 @@ def beats_of_words(text: str) -> float | None:
     """Beats a minute that words stand for, such as "Andante con moto"; None for words without a tempo."""
     text = text.casefold()
     for beats, words in TEMPO_WORDS if len(text) <= MAX_WORDS else ():
-        if found := words.findall(text):
-            return beats[max(found, key=len)]
+        if matches := words.findall(text):
+            return beats[max(matches, key=len)]
     return None
 
 
 def _ratio_of_words(text: str) -> float | None:
     """How many times as fast words such as "più mosso" say, in lower case; None for others."""
-    found = (ratio for words, ratio in RELATIVE_WORDS.items() if len(text) <= MAX_WORDS and words.search(text))
-    return next(found, None)
+    ratios = (ratio for words, ratio in RELATIVE_WORDS.items() if len(text) <= MAX_WORDS and words.search(text))
+    return next(ratios, None)
 
 
 def beat_quarters(meter: tuple[int, int] | None) -> float:

@@ -134,7 +134,7 @@ def read_score(source: str | os.PathLike | bytes, name: str | None = None) -> Sc
         midi = symusic.Score.from_midi(content)
     except (binascii.Error, RuntimeError, IndexError) as error:
         raise ValueError(f"{name}: verovio made no music of this score; export it again.") from error
-    ornaments = [Ornament(*one) for one in answer["ornaments"]]
+    ornaments = [Ornament(*values) for values in answer["ornaments"]]
     return ScoreReading(_played(midi, measures, ornaments), measures, name, voices)
 
 
