@@ -12,7 +12,7 @@ import numpy as np
 # Scores are in standard deviations above the mean of the background. The values were chosen on 992 pieces of the
 # `train` split (`evaluation.measure_feedback --split train --pieces 992`).
 WANTED, UNWANTED = 4.0, -1.0  # what the score of an example should become
-NOISE = 0.3  # variance of the noise of a wanted example's score, in relation to the query's own
+NOISE = 0.3  # noise variance of a wanted example's score, in units of the prior variance around the query
 # Unwanted examples are noisier, since a piece can be wrong in many ways; all together count no more than the wanted.
 UNWANTED_NOISE = 4 * NOISE
 SHRINKAGE = 1.0  # of the background's covariance, in its mean variance: directions in which pieces hardly differ

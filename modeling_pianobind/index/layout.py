@@ -19,7 +19,7 @@ class Layout:
         points (`np.ndarray` of shape `(pieces, 2)`): 0 to 1.
         cluster (`np.ndarray` of shape `(pieces,)`): number of each piece's cluster.
         names (`list[str]`): of the clusters, the largest first.
-        words (`list[str]`): for each piece, the label that stands out most against the other pieces.
+        words (`list[str]`): for each piece, the labels that stand out most against the other pieces.
     """
 
     points: np.ndarray

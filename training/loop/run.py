@@ -35,7 +35,7 @@ BETAS, EPSILON = (0.9, 0.98), 1e-6
 
 
 def make_accelerator(arguments: TrainingArguments) -> Accelerator:
-    """The accelerator of a run; on CPUs it must be asked for explicitly, or the processes would not form a group."""
+    """The accelerator of a run; without a GPU `cpu=True` is needed, or the processes would not form a group."""
     cpu = not torch.accelerator.is_available()
     return Accelerator(cpu=cpu, log_with=arguments.tracker or None, project_dir=arguments.output)
 
