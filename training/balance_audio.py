@@ -5,8 +5,8 @@ text, recordings then come after MIDI files of the same music. This command embe
 MIDI, with the data and instruments of the audio run, and changes the audio projection, a linear map without bias: the
 mean of the audio embeddings becomes that of the MIDI, and so does the spread of their scores for the facts' texts.
 
-Scores of an instrument that the tower was trained on spread more widely than those of other instruments; give one of
-the latter as `--instrument`.
+An instrument that the tower was trained on may fit better than others do: `--instrument` names one that training did
+not use.
 """
 
 import argparse
