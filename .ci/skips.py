@@ -30,7 +30,7 @@ def extras() -> str:
 
 def skips(run: Path) -> list[tuple[str, str, str]]:
     """File, test and reason of each skipped test; a file that is skipped while it is collected is one test."""
-    found = []
+    tests = []
     for case in ElementTree.parse(run).iter("testcase"):
         skipped = case.find("skipped")
         if skipped is not None and skipped.get("type") == "pytest.skip":
@@ -41,19 +41,19 @@ def skips(run: Path) -> list[tuple[str, str, str]]:
             reason = skipped.get("message")
             if reason == "collection skipped":
                 reason = skipped.text.rpartition("Skipped: ")[2].rstrip("')\"")
-            found.append((file.as_posix(), case.get("name"), reason))
-    return found
+            tests.append((file.as_posix(), case.get("name"), reason))
+    return tests
 
 
 def main(command: str, *runs: str) -> int:
     if command == "extras":
         print(extras())
         return 0
-    found = skips(Path(*runs))
+    skipped = skips(Path(*runs))
     if command == "files":
-        print("\n".join(sorted({file for file, _, _ in found})))
+        print("\n".join(sorted({file for file, _, _ in skipped})))
         return 0
-    unexplained = [skip for skip in found if not skip[2].startswith(tuple(ALLOWED))]
+    unexplained = [skip for skip in skipped if not skip[2].startswith(tuple(ALLOWED))]
     for file, test, reason in unexplained:
         print(
             f"{file}: {test} was skipped: {reason}; make it run, or give the reason in .ci/skips.py", file=sys.stderr

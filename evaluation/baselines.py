@@ -1,6 +1,8 @@
 """Baselines: hand-made features with logistic regression, and search in captions written from these."""
 
 import random
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -10,6 +12,9 @@ from sklearn.preprocessing import StandardScaler
 from modeling_pianobind.notes_pianobind import PianoNotes
 from training.data.captions import write_caption
 from training.data.descriptors import descriptor_facts, measure
+
+if TYPE_CHECKING:
+    from .bench import Bench
 
 VELOCITY_EDGES = np.linspace(0, 128, 9)
 PITCH_EDGES = np.linspace(21, 109, 9)
@@ -43,12 +48,12 @@ def note_features(notes: PianoNotes) -> np.ndarray:
     return np.concatenate([parts[0], *(part / max(part.sum(), 1e-9) for part in parts[1:])])
 
 
-def feature_matrix(pieces) -> np.ndarray:
+def feature_matrix(pieces: Iterable[PianoNotes]) -> np.ndarray:
     """`(pieces, features)`."""
     return np.stack([note_features(notes) for notes in pieces])
 
 
-def tag_probabilities(train, labels, test) -> np.ndarray:
+def tag_probabilities(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     """One logistic regression a column.
 
     Args:
@@ -67,7 +72,7 @@ def tag_probabilities(train, labels, test) -> np.ndarray:
     return probabilities
 
 
-def generated_captions(bench, pieces, unseen=()) -> list[str]:
+def generated_captions(bench: "Bench", pieces: list[PianoNotes], unseen: Iterable[int] = ()) -> list[str]:
     """Facts of a piece without any embedding: from its notes, and the labels that its features predict.
 
     Args:
@@ -111,7 +116,7 @@ def word_scores(queries: list[str], documents: list[str]) -> np.ndarray:
     return np.stack([index.get_scores(query) if query else none for query in queries])
 
 
-def sentence_embedder(folder: str, device: str):
+def sentence_embedder(folder: str, device: str) -> Callable[[list[str]], np.ndarray]:
     """A function of texts -> `(texts, dim)` unit rows, by an encoder whose tokens are averaged, such as MiniLM."""
     import torch
     from transformers import AutoModel, AutoTokenizer

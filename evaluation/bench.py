@@ -2,7 +2,7 @@
 
 import io
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -14,6 +14,7 @@ import soxr
 from tqdm import tqdm
 
 from modeling_pianobind.index.alignment import Example
+from modeling_pianobind.notes_pianobind import PianoNotes
 from training.data.captions import write_caption
 from training.data.corpus import PackedCorpus
 from training.data.cutting import excerpt
@@ -85,17 +86,17 @@ class Bench:
     def rows(self) -> list[dict]:
         return self.rows_at(self.places)
 
-    def rows_at(self, places) -> list[dict]:
+    def rows_at(self, places: Iterable[int]) -> list[dict]:
         return [self.corpus.rows[place] for place in places]
 
-    def notes_at(self, places) -> list:
+    def notes_at(self, places: Iterable[int]) -> list:
         return [self.corpus.notes(place) for place in places]
 
-    def songs_at(self, places) -> list[str]:
+    def songs_at(self, places: Iterable[int]) -> list[str]:
         """The song of each piece; a piece without one is its own song."""
         return [row.get("song") or row["id"] for row in self.rows_at(places)]
 
-    def midi_at(self, places) -> np.ndarray:
+    def midi_at(self, places: Sequence[int]) -> np.ndarray:
         """`(places, dim)` embeddings of whole pieces."""
         return self._kept("midi", self.embed_notes, places)
 
@@ -104,7 +105,7 @@ class Bench:
         """The measured pieces with their windows and notes."""
         return self.note_examples(self.notes_at(self.places))
 
-    def features_at(self, places) -> np.ndarray:
+    def features_at(self, places: Sequence[int]) -> np.ndarray:
         """`(places, features)` hand-made features of whole pieces, for baselines."""
         return self._kept("features", feature_matrix, places)
 
@@ -112,7 +113,7 @@ class Bench:
     def _memory(self) -> dict[tuple[str, int], np.ndarray]:
         return {}
 
-    def _kept(self, kind: str, make, places) -> np.ndarray:
+    def _kept(self, kind: str, make: Callable[[list[PianoNotes]], np.ndarray], places: Sequence[int]) -> np.ndarray:
         """Results of `make` for pieces; each piece is computed once."""
         missing = [place for place in places if (kind, place) not in self._memory]
         if missing:
@@ -158,7 +159,7 @@ class Bench:
         """The measured rows that have a caption."""
         return [place for place in self.places if self.caption(place)]
 
-    def some(self, places, count: int) -> list[int]:
+    def some(self, places: Sequence[int], count: int) -> list[int]:
         """A random sample of at most `count` places."""
         return sorted(np.random.default_rng(self.bootstrap.seed).permutation(places)[:count].tolist())
 
@@ -168,11 +169,11 @@ class Bench:
             raise UnsuitableError("needs an instrument outside the training data: name one with --soundfont.")
         return list(self.instruments)
 
-    def room_audio(self, places, notes) -> Iterator[np.ndarray]:
+    def room_audio(self, places: Sequence[int], notes: Sequence[PianoNotes]) -> Iterator[np.ndarray]:
         """Stretches of pieces as the first instrument sounds in a room, each with its own noise."""
         instrument = self.instruments[self.need_instruments()[0]]
-        for place, one in zip(places, tqdm(notes, desc="rendering"), strict=True):
-            yield in_a_room(instrument.render(one, self.sampling_rate), self.sampling_rate, seed=place)
+        for place, piece_notes in zip(places, tqdm(notes, desc="rendering"), strict=True):
+            yield in_a_room(instrument.render(piece_notes, self.sampling_rate), self.sampling_rate, seed=place)
 
     @cached_property
     def rendered(self) -> tuple[list[int], list, list[Example]]:

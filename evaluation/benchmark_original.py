@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ NOTES, WIDTH = 512, 768
 MIN_FORWARD_RATIO = 0.7
 
 
-def in_turns(candidates, rounds: int) -> dict[str, dict[str, float]]:
+def in_turns(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, dict[str, float]]:
     """Median seconds of each candidate, on the clock and of the processor, after one round that is not counted."""
     clocks = {"clock": time.perf_counter, "processor": time.process_time}
     taken = {name: {clock: [] for clock in clocks} for name in candidates}
@@ -45,7 +46,7 @@ def in_turns(candidates, rounds: int) -> dict[str, dict[str, float]]:
     }
 
 
-def ratio(seconds, slow: str, fast: str) -> dict[str, float]:
+def ratio(seconds: dict[str, dict[str, float]], slow: str, fast: str) -> dict[str, float]:
     """How many times the rate of `slow` that of `fast` is, by each clock."""
     return {clock: round(seconds[slow][clock] / seconds[fast][clock], 3) for clock in seconds[fast]}
 
@@ -72,7 +73,7 @@ def forward_times(batch_size: int, rounds: int) -> dict:
         )
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; the exit status is 1 where the ratio misses its target."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.benchmark_original")
     parser.add_argument("--rounds", type=int, default=5)

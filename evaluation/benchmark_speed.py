@@ -14,8 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile
@@ -23,6 +25,9 @@ import soundfile
 from modeling_pianobind import default_checkpoint
 
 from .process_memory import memory_kilobytes
+
+if TYPE_CHECKING:
+    from modeling_pianobind import PianoBindModel, PianoBindProcessor
 
 IMPORT_AND_LOAD = (
     "import sys, torch, transformers; from safetensors.torch import load_file; load_file(sys.argv[1])"  # what any
@@ -48,7 +53,7 @@ class Figure:
     detail: str
 
 
-def best_seconds(run, rounds=3) -> float:
+def best_seconds(run: Callable[[], object], rounds: int = 3) -> float:
     """The shortest of some runs: disturbances only lengthen a run."""
     times = []
     for _ in range(rounds):
@@ -58,7 +63,7 @@ def best_seconds(run, rounds=3) -> float:
     return min(times)
 
 
-def midi_rows(processor, paths) -> Figure:
+def midi_rows(processor: "PianoBindProcessor", paths: list[str]) -> Figure:
     """MIDI file -> note rows, one file after the other on one core."""
     midi = processor.midi_processor
     seconds = best_seconds(lambda: [midi.rows(midi.read(path)) for path in paths], rounds=5)
@@ -66,7 +71,7 @@ def midi_rows(processor, paths) -> Figure:
     return Figure("MIDI file to rows", rate, "files/s", ">= 2000", rate >= 2000, f"{len(paths)} files, one core")
 
 
-def midi_folder(model, processor, paths) -> Figure:
+def midi_folder(model: "PianoBindModel", processor: "PianoBindProcessor", paths: list[str]) -> Figure:
     """Embedding MIDI files, against the bare tower on the same windows in batches that are ready."""
     from modeling_pianobind import embed_midi
 
@@ -76,7 +81,7 @@ def midi_folder(model, processor, paths) -> Figure:
     return _folder("MIDI", model, processor, paths, embed_midi, model.get_midi_features, batches)
 
 
-def audio_folder(model, processor) -> Figure:
+def audio_folder(model: "PianoBindModel", processor: "PianoBindProcessor") -> Figure:
     """Embedding recordings in all formats, against the bare tower on the same windows in batches that are ready."""
     from modeling_pianobind import embed_audio
 
@@ -90,7 +95,15 @@ def audio_folder(model, processor) -> Figure:
         return _folder("Audio", model, processor, paths, embed_audio, model.get_audio_features, batches)
 
 
-def _folder(kind, model, processor, paths, embed, tower, batches) -> Figure:
+def _folder(
+    kind: str,
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    paths: list,
+    embed: Callable,
+    tower: Callable,
+    batches: list[tuple],
+) -> Figure:
     """The tower leaves one core to the threads that decode, alone as well as in the whole."""
     import torch
 
@@ -113,7 +126,7 @@ def _folder(kind, model, processor, paths, embed, tower, batches) -> Figure:
     return Figure(f"{kind} folder, speed relative to the bare tower", ratio, "x", ">= 0.8", ratio >= 0.8, detail)
 
 
-def search_index(model, checkpoint) -> Figure:
+def search_index(model: "PianoBindModel", checkpoint: str) -> Figure:
     """`pianobind search` on a saved index, against importing the libraries and reading the weights."""
     from modeling_pianobind import EmbeddingIndex
     from modeling_pianobind.checkpoint_pianobind import model_fingerprint
@@ -145,7 +158,7 @@ def search_index(model, checkpoint) -> Figure:
     return Figure("Search, time relative to imports and weights", ratio, "x", "<= 1.3", ratio <= 1.3, detail)
 
 
-def long_recording(checkpoint, hours) -> Figure:
+def long_recording(checkpoint: str, hours: float) -> Figure:
     """Memory for a recording of many hours beyond the loaded model, in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         path = write_recording(Path(folder) / "long.flac", hours)
@@ -168,7 +181,7 @@ def package_import() -> Figure:
     return Figure("Import, beyond torch and transformers", seconds, "s", "< 0.3", seconds < 0.3, "all public names")
 
 
-def exact_search(rows) -> list[Figure]:
+def exact_search(rows: int) -> list[Figure]:
     """Search of random unit vectors, the hardest case for int8; set OMP_NUM_THREADS=1 for one thread."""
     from modeling_pianobind import EmbeddingIndex
     from modeling_pianobind.index.table import FileTable
@@ -192,24 +205,24 @@ def exact_search(rows) -> list[Figure]:
         del index
         opening = best_seconds(lambda: EmbeddingIndex.load(Path(folder) / "int8"))
         exact, int8 = (EmbeddingIndex.load(Path(folder) / dtype) for dtype in ("float32", "int8"))
-        one, many = queries[:1], queries
+        single, many = queries[:1], queries
 
         def plain():
             scores = many @ embeds.T
             np.argpartition(scores, -10, axis=1)[:, -10:]
 
         seconds = {
-            "one": best_seconds(lambda: exact.search(one), 7),
-            "int8": best_seconds(lambda: int8.search(one), 7),
+            "one": best_seconds(lambda: exact.search(single), 7),
+            "int8": best_seconds(lambda: int8.search(single), 7),
             "many": best_seconds(lambda: exact.search(many)),
             "plain": best_seconds(plain),
-            "faiss": _faiss_seconds(embeds, one),
+            "faiss": _faiss_seconds(embeds, single),
         }
         hit_paths = [[{hit.path for hit in hits} for hits in each.search(many)] for each in (exact, int8)]
     recall = statistics.mean(len(right & got) / 10 for right, got in zip(*hit_paths, strict=True))
     size = f"{len(embeds)} x {SEARCH_DIM}"
     figures = []
-    for name, what, against, most in (
+    for name, what, against, limit in (
         ("One query, time relative to faiss Flat", "one", "faiss", 1.1),
         ("One query in int8, relative to faiss Flat", "int8", "faiss", 0.5),
         ("64 queries, relative to product and top-k", "many", "plain", 1.2),
@@ -217,13 +230,13 @@ def exact_search(rows) -> list[Figure]:
         if seconds[against] is not None:
             detail = f"{size}: {1e3 * seconds[what]:.1f} ms, {against} {1e3 * seconds[against]:.1f} ms"
             ratio = seconds[what] / seconds[against]
-            figures.append(Figure(name, ratio, "x", f"<= {most}", ratio <= most, detail))
+            figures.append(Figure(name, ratio, "x", f"<= {limit}", ratio <= limit, detail))
     figures.append(Figure("R@10 of int8 against float32", recall, "", ">= 0.97", recall >= 0.97, size))
     figures.append(Figure("Opening an index", opening, "s", "< 0.2", opening < 0.2, f"{size}, float32 and int8"))
     return figures
 
 
-def _faiss_seconds(embeds, query) -> float | None:
+def _faiss_seconds(embeds: np.ndarray, query: np.ndarray) -> float | None:
     """Time of faiss for one query; None if it is not installed."""
     try:
         import faiss
@@ -235,7 +248,7 @@ def _faiss_seconds(embeds, query) -> float | None:
     return best_seconds(lambda: flat.search(query, 10), 7)
 
 
-def growth(checkpoint, path) -> Figure:
+def growth(checkpoint: str, path: str) -> Figure:
     """`pianobind index` of copies of one MIDI file: time a file and memory, at each size in a process of its own.
 
     Each copy ends in different bytes, which MIDI readers ignore, so that all contents differ.
@@ -260,8 +273,8 @@ def growth(checkpoint, path) -> Figure:
             memory.append(int(done.stderr.split()[-1]) / 1e6)
     ratio = seconds[-1] / seconds[0]
     detail = ", ".join(
-        f"{size}: {1e3 * each:.1f} ms a file, {most:.2f} GB"
-        for size, each, most in zip(GROWTH_FILES, seconds, memory, strict=True)
+        f"{size}: {1e3 * each:.1f} ms a file, {peak:.2f} GB"
+        for size, each, peak in zip(GROWTH_FILES, seconds, memory, strict=True)
     )
     return Figure("Growth, time a file of most to fewest", ratio, "x", "<= 1.1", ratio <= 1.1, detail)
 
@@ -279,7 +292,7 @@ def write_recording(path: Path, hours: float, sampling_rate: int = SAMPLING_RATE
     return path
 
 
-def measure_memory(checkpoint, path) -> None:
+def measure_memory(checkpoint: str, path: str) -> None:
     """Prints the peak memory in kB with the model loaded and after embedding, and the seconds that embedding took."""
     from modeling_pianobind import embed_audio
 
@@ -290,7 +303,7 @@ def measure_memory(checkpoint, path) -> None:
     print(loaded, memory_kilobytes(field="VmHWM"), time.perf_counter() - start)
 
 
-def load(checkpoint):
+def load(checkpoint: str) -> "tuple[PianoBindModel, PianoBindProcessor]":
     """The model in float32, and its processor."""
     import torch
     from transformers.utils import logging
@@ -302,7 +315,7 @@ def load(checkpoint):
     return model, PianoBindProcessor.from_pretrained(checkpoint)
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m evaluation.benchmark_speed", description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", default=default_checkpoint(), help="folder (default: the package's own)")
     parser.add_argument("--midi-folder", help="piano MIDI files; without it the two MIDI figures are left out")

@@ -4,13 +4,9 @@ import hashlib
 import json
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from modeling_pianobind.notes_pianobind import read_midi
-from training.data.corpus import PackedCorpus
-from training.data.dataset_schema import row_id
-
-NOTE_ARRAYS = ("offsets", "onset", "duration", "pedal", "pitch", "velocity")
+from training.data.corpus import NOTE_ARRAYS, PackedCorpus
+from training.data.dataset_corpus import DatasetCorpus, is_dataset_folder
 
 
 def load_corpus(folder: str | Path) -> PackedCorpus:
@@ -20,34 +16,24 @@ def load_corpus(folder: str | Path) -> PackedCorpus:
 
     Raises:
         FileNotFoundError: the folder is neither.
+        ValueError: a column is missing, or no row has MIDI.
     """
-    folder = Path(folder)
-    if (folder / "rows.jsonl.gz").exists():
+    if PackedCorpus.is_folder(folder):
         return PackedCorpus.load(folder)
-    shards = sorted((folder / "data").glob("*.parquet"))
-    if not shards:
+    if not is_dataset_folder(folder):
         raise FileNotFoundError(
             f"{folder}: neither a packed corpus (rows.jsonl.gz) nor a dataset (data/*.parquet); make one with "
             "`python -m training.data.corpus` or `python -m training.build_dataset`."
         )
-    rows, notes = [], []
-    for shard in shards:
-        for batch in pq.ParquetFile(shard).iter_batches(batch_size=64):
-            for row in batch.to_pylist():
-                if row["midi"]:
-                    notes.append(read_midi(row["midi"]))
-                    rows.append(_row(row))
+    dataset, rows, notes = DatasetCorpus.open(str(folder)), [], []
+    for piece, row in enumerate(dataset.rows):
+        if content := dataset.midi_file(piece):
+            recording = dataset.recording(piece) if row.get("audio_origin") == "real" else None
+            notes.append(read_midi(content))
+            rows.append({"velocities": 0} | row | ({"audio": recording} if recording else {}))
     if not rows:
         raise ValueError(f"{folder}: no row has MIDI; every protocol here needs it. Build the dataset from MIDI.")
     return PackedCorpus.pack(rows, notes)
-
-
-def _row(row: dict) -> dict:
-    """A dataset's row -> a corpus row: nothing that is null, no content but recordings."""
-    recording = row["audio"]["bytes"] if row["audio"] and row["audio_origin"] == "real" else None
-    kept = {name: value for name, value in row.items() if value is not None and name not in ("midi", "audio")}
-    kept |= {"id": row_id(row), "velocities": row["velocities"] or 0}
-    return kept | ({"audio": recording} if recording else {})
 
 
 def corpus_sha256(corpus: PackedCorpus) -> str:

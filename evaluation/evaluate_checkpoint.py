@@ -1,22 +1,19 @@
 """Measures a checkpoint on a corpus: the one command behind every figure of the project.
 
-    python -m evaluation.evaluate_checkpoint CHECKPOINT DATASET --output results.json [--protocols tagging,emotion]
+    python -m evaluation.evaluate_checkpoint CHECKPOINT CORPUS --output results.json [--protocols tagging,emotion]
 
-DATASET is a packed corpus (training.data.corpus) or a folder of training.build_dataset. Protocols may be run singly:
+CORPUS is a packed corpus (training.data.corpus) or a folder of training.build_dataset. Protocols may be run singly:
 their figures are added to the same file, as long as it is of the same weights, the same data and the same split.
 """
 
 import argparse
-import hashlib
 import json
-import os
-import re
-import subprocess
 import sys
-from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,13 +21,20 @@ from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_midi, e
 from modeling_pianobind.embedding_pianobind import embed_files
 from modeling_pianobind.index.alignment import Example
 from training.data.arguments import InstrumentArguments
-from training.data.corpus import PackedCorpus
 from training.data.rendering import make_instruments
 
 from .audio_protocols import audio_midi, mixed_ranking, recordings, robustness_audio, tagging_audio
 from .baselines import sentence_embedder
 from .bench import Bench, UnsuitableError
-from .corpora import corpus_sha256, load_corpus
+from .corpora import load_corpus
+from .measurement import (
+    add_bootstrap_argument,
+    add_subject_arguments,
+    code_commit,
+    instrument_of,
+    save_results,
+    subject,
+)
 from .midi_protocols import (
     corpus_map,
     dance_and_form,
@@ -53,12 +57,10 @@ PROTOCOLS = {
         tagging_audio, audio_midi, mixed_ranking, recordings, robustness_audio, score_performance, duplicates,
     )
 }  # fmt: skip
-RENDER_RATE = 44_100
 BATCH_WINDOWS = 64
-ROOT = Path(__file__).parent.parent
 
 
-def tower(model, name: str, embed):
+def tower(model: PianoBindModel, name: str, embed: Callable) -> Callable:
     """An embedding function of a model; it raises if the model lacks the tower."""
     if getattr(model, f"{name}_model") is not None:
         return embed
@@ -69,12 +71,12 @@ def tower(model, name: str, embed):
     return refuse
 
 
-def make_bench(given, model, processor) -> Bench:
+def make_bench(given: argparse.Namespace, model: PianoBindModel, processor: PianoBindProcessor) -> Bench:
     """The bench of a command line."""
     rate = processor.feature_extractor.sampling_rate
     named = [instrument_of(text) for text in given.soundfont]
     return Bench(
-        corpus=load_corpus(given.dataset),
+        corpus=load_corpus(given.corpus),
         embed_text=tower(model, "text", partial(embed_text, model, processor)),
         embed_notes=tower(model, "midi", partial(embed_midi, model, processor, batch_size=BATCH_WINDOWS)),
         audio_examples=tower(model, "audio", partial(_examples, model, processor, "audio", sampling_rate=rate)),
@@ -93,7 +95,9 @@ def make_bench(given, model, processor) -> Bench:
     )
 
 
-def _examples(model, processor, modality, sources, **settings) -> list[Example]:
+def _examples(
+    model: PianoBindModel, processor: PianoBindProcessor, modality: str, sources: list, **settings: Any
+) -> list[Example]:
     files = dict(embed_files(model, processor, sources, modality, **settings))
     if failed := [file.error for file in files.values() if file.error is not None]:
         raise failed[0]
@@ -103,39 +107,8 @@ def _examples(model, processor, modality, sources, **settings) -> list[Example]:
     ]
 
 
-def instrument_of(text: str) -> InstrumentArguments:
-    """`FILE` or `FILE:PROGRAM`."""
-    path, _, program = text.rpartition(":")
-    if not path or not program.isdigit():
-        path, program = text, 0
-    return InstrumentArguments(path, int(program), RENDER_RATE)
-
-
 def _instrument_name(instrument: InstrumentArguments) -> str:
     return Path(instrument.path).name + (f", program {instrument.program}" if instrument.program else "")
-
-
-def subject(checkpoint: Path, corpus_folder: Path, corpus: PackedCorpus, split: str, dtype: str = "float32") -> dict:
-    """Names and checksums of checkpoint and corpus, and the sources of the `train` rows."""
-    trained = Counter((row["source"], row["licence"]) for row in corpus.rows if row["split"] == "train")
-    return {
-        "checkpoint": checkpoint.resolve().name,
-        "weights_sha256": hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest(),
-        "corpus": {"name": corpus_folder.resolve().name, "sha256": corpus_sha256(corpus), "rows": len(corpus)},
-        "split": split,
-        "dtype": dtype,
-        "sources": [
-            {"name": source, "pieces": pieces, "licence": licence}
-            for (source, licence), pieces in sorted(trained.items())
-        ],
-    }
-
-
-def code_commit() -> str:
-    """The commit that runs, marked where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"]
-    description = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    return description or "unknown"
 
 
 def open_results(path: Path, measured: dict) -> dict:
@@ -157,16 +130,6 @@ def open_results(path: Path, measured: dict) -> dict:
         if results.get(what) != measured[what]:
             raise ValueError(f"{path}: holds figures of {words}; name another --output, or delete it.")
     return measured | {"protocols": results["protocols"]}
-
-
-def save_results(path: Path, results: dict) -> None:
-    """Writes results atomically; a list of numbers is on one line."""
-    text = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False)
-    text = re.sub(r"\[[\s\d.,eE+-]*\]", lambda numbers: " ".join(numbers[0].split()), text)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = path.with_name(path.name + ".partial")
-    partial_path.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial_path, path)
 
 
 def evaluate(bench: Bench, names: list[str], output: Path, measured: dict, strict: bool) -> dict:
@@ -205,15 +168,12 @@ def summary(scores: dict, prefix: str = "") -> str:
     return ", ".join(filter(None, parts))
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m evaluation.evaluate_checkpoint", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint")
-    parser.add_argument("dataset", type=Path, help="folder of a packed corpus, or of a built dataset")
-    parser.add_argument("--output", type=Path, required=True, help="results JSON, new or to be added to")
-    parser.add_argument("--split", default="valid", help="rows to measure on (default: valid)")
+    add_subject_arguments(parser, output="results JSON, new or to be added to")
     parser.add_argument(
         "--protocols", help=f"comma-separated; all that suit the data by default: {', '.join(PROTOCOLS)}"
     )
@@ -229,7 +189,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--audio-seconds", type=float, default=40.0, help="of each, from its middle (default: 40)")
     parser.add_argument("--minilm", help="folder or Hub id of all-MiniLM-L6-v2, for the baseline of that name")
     parser.add_argument("--seed", type=int, default=0, help="of draws, folds and bootstrap (default: 0)")
-    parser.add_argument("--bootstrap-samples", type=int, default=500, help="for intervals (default: 500; 0 for none)")
+    add_bootstrap_argument(parser)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="the towers compute in")
     given = parser.parse_args(arguments)
@@ -240,7 +200,7 @@ def main(arguments=None) -> int:
         model = PianoBindModel.from_pretrained(given.checkpoint, dtype=getattr(torch, given.dtype))
         model = model.to(given.device).eval()
         bench = make_bench(given, model, PianoBindProcessor.from_pretrained(given.checkpoint))
-        measured = subject(given.checkpoint, given.dataset, bench.corpus, given.split, given.dtype)
+        measured = subject(given.checkpoint, given.corpus, bench.corpus, given.split, given.dtype)
         evaluate(bench, names, given.output, measured, strict=bool(given.protocols))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,15 +17,22 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 
-from .load_requests import app_requests, endpoint_requests
+from .load_requests import Requests, app_requests, endpoint_requests
 from .process_memory import memory_kilobytes
 
 BUSY = "is busy"
 SHOWN_CHARACTERS = 200
 
 
-def run_client(number: int, requests_of, url: str, until: float, record) -> None:
+def run_client(
+    number: int,
+    requests_of: Callable[[str], Requests],
+    url: str,
+    until: float,
+    record: Callable[[str, str, float], None],
+) -> None:
     """Sends requests until the time is up; `record(kind, outcome, seconds)` for each request."""
     try:
         requests = requests_of(url)

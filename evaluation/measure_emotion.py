@@ -8,6 +8,7 @@ CORPUS is the packed open piano corpus. `--compare NAME=FOLDER` measures another
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,10 @@ from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_audio, 
 from modeling_pianobind.checkpoint_pianobind import model_fingerprint
 from modeling_pianobind.embedding_pianobind import unit_rows
 from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS
+from modeling_pianobind.notes_pianobind import PianoNotes
 from modeling_pianobind.service.piece_heads import DifficultyHead, EmotionHead
+from training.data.arguments import InstrumentArguments
+from training.data.corpus import PackedCorpus
 from training.data.cutting import excerpt
 from training.data.emotion_labels import SOURCES, emotion_of
 from training.data.head_pieces import SECONDS, RowEmbedder, embed_middles, emotion_places, graded_pieces
@@ -30,7 +34,7 @@ from training.data.rendering import make_instruments
 from .baselines import feature_matrix
 from .changes import in_a_room, without_cues
 from .corpora import load_corpus
-from .evaluate_checkpoint import code_commit, instrument_of, save_results, subject
+from .measurement import add_subject_arguments, code_commit, instrument_of, save_results, subject
 from .scores import Bootstrap
 
 LISTENED = SOURCES[:2]
@@ -39,7 +43,7 @@ FEATURE_STRENGTH = 0.1
 AFFECTS = ("valence", "arousal")
 
 
-def figures(chances: np.ndarray, truth: np.ndarray, songs, bootstrap: Bootstrap) -> dict:
+def figures(chances: np.ndarray, truth: np.ndarray, songs: Sequence[str], bootstrap: Bootstrap) -> dict:
     """Shares of pieces whose quadrant, valence and arousal are right, with intervals over songs.
 
     Args:
@@ -58,17 +62,17 @@ def figures(chances: np.ndarray, truth: np.ndarray, songs, bootstrap: Bootstrap)
 
 def reliability(chances: np.ndarray, truth: np.ndarray) -> dict:
     """Stated chances against the share that holds, in five bins, for both affects; and their mean difference."""
-    found = {}
+    by_affect = {}
     for name, stated, holds in zip(AFFECTS, chances.T, truth.T, strict=True):
         place = np.clip(np.digitize(stated, BINS) - 1, 0, len(BINS) - 2)
         bins = [
-            {"stated": float(stated[place == one].mean()), "holds": float(holds[place == one].mean()),
-             "pieces": int((place == one).sum())}
-            for one in range(len(BINS) - 1) if (place == one).any()
+            {"stated": float(stated[place == number].mean()), "holds": float(holds[place == number].mean()),
+             "pieces": int((place == number).sum())}
+            for number in range(len(BINS) - 1) if (place == number).any()
         ]  # fmt: skip
-        error = sum(abs(one["stated"] - one["holds"]) * one["pieces"] for one in bins) / len(holds)
-        found[name] = {"bins": bins, "calibration_error": float(error)}
-    return found
+        error = sum(abs(row["stated"] - row["holds"]) * row["pieces"] for row in bins) / len(holds)
+        by_affect[name] = {"bins": bins, "calibration_error": float(error)}
+    return by_affect
 
 
 def zero_shot(embeds: np.ndarray, queries: np.ndarray) -> np.ndarray:
@@ -77,7 +81,7 @@ def zero_shot(embeds: np.ndarray, queries: np.ndarray) -> np.ndarray:
     return np.stack([np.isin(guess, (1, 4)), np.isin(guess, (1, 2))], axis=1).astype(float)
 
 
-def hand_made(features: np.ndarray, truth: np.ndarray, notes) -> np.ndarray:
+def hand_made(features: np.ndarray, truth: np.ndarray, notes: list[PianoNotes]) -> np.ndarray:
     """Chances `(pieces, 2)` by logistic regressions on features of the notes, taught by the same listeners."""
     measured, chances = feature_matrix(notes), []
     for column in truth.T:
@@ -86,22 +90,30 @@ def hand_made(features: np.ndarray, truth: np.ndarray, notes) -> np.ndarray:
     return np.stack(chances, axis=1)
 
 
-def heard(model, processor, instrument, notes, places) -> np.ndarray:
+def embed_renderings(
+    model: PianoBindModel,
+    processor: PianoBindProcessor,
+    instrument: InstrumentArguments,
+    notes: list[PianoNotes],
+    places: list[int],
+) -> np.ndarray:
     """`(pieces, dim)` unit rows of pieces as an instrument plays them in a room."""
     rate, embeds = processor.feature_extractor.sampling_rate, []
     (player,) = make_instruments([instrument])
-    for one, place in zip(tqdm(notes, desc="rendering"), places, strict=True):
-        audio = in_a_room(player.render(one, rate), rate, seed=place)
+    for piece_notes, place in zip(tqdm(notes, desc="rendering"), places, strict=True):
+        audio = in_a_room(player.render(piece_notes, rate), rate, seed=place)
         embeds.append(embed_audio(model, processor, [audio], sampling_rate=rate, dtype="auto"))
     return np.concatenate(embeds)
 
 
-def listened(corpus, split: str) -> list[int]:
+def listened(corpus: PackedCorpus, split: str) -> list[int]:
     """Rows whose quadrant listeners gave."""
     return [place for place in emotion_places(corpus, split) if corpus.rows[place]["source"] in LISTENED]
 
 
-def measure(given, corpus, embed: RowEmbedder, heads: dict[str, EmotionHead]) -> dict:
+def measure(
+    given: argparse.Namespace, corpus: PackedCorpus, embed: RowEmbedder, heads: dict[str, EmotionHead]
+) -> dict:
     """All figures of emotion."""
     bootstrap, model, processor = Bootstrap(), embed.model, embed.processor
     places = listened(corpus, given.split)
@@ -112,14 +124,14 @@ def measure(given, corpus, embed: RowEmbedder, heads: dict[str, EmotionHead]) ->
     published = np.array([row.get("official_split") == given.split for row in rows])
     sets = {f"{SOURCES[0]}_published": published} | {source: sources == source for source in LISTENED}
     notes = [excerpt(corpus.notes(place), SECONDS) for place in places]
-    twins = [without_cues(one, place) for one, place in zip(notes, places, strict=True)]
+    twins = [without_cues(piece_notes, place) for piece_notes, place in zip(notes, places, strict=True)]
     every = np.arange(len(places))
     views = {"midi": (every, embed(places)), "without_cues": (every, embed_middles(model, processor, twins))}
     if given.soundfont:
         rendered = np.sort(np.random.default_rng(bootstrap.seed).permutation(every)[: given.audio_pieces])
         views["midi_of_audio"] = rendered, views["midi"][1][rendered]  # for comparison on the same pieces
         chosen = [notes[row] for row in rendered], [places[row] for row in rendered]
-        views["audio"] = rendered, heard(model, processor, instrument_of(given.soundfont), *chosen)
+        views["audio"] = rendered, embed_renderings(model, processor, instrument_of(given.soundfont), *chosen)
     queries = unit_rows(
         np.stack([embed_text(model, processor, list(prompts)).mean(0) for prompts in EMOTION_PROMPTS.values()])
     )
@@ -129,11 +141,11 @@ def measure(given, corpus, embed: RowEmbedder, heads: dict[str, EmotionHead]) ->
     measured = {"midi": notes, "without_cues": twins}
 
     def over_sets(chances, rows=every):
-        found = {}
+        by_set = {}
         for name, members in sets.items():
             if (chosen := members[rows]).any():
-                found[name] = figures(chances[chosen], truth[rows][chosen], songs[rows][chosen], bootstrap)
-        return found
+                by_set[name] = figures(chances[chosen], truth[rows][chosen], songs[rows][chosen], bootstrap)
+        return by_set
 
     scores, baselines = {}, {"always the same": over_sets(np.tile(taught.mean(0), (len(truth), 1)))}
     for view, (rows, embeds) in views.items():
@@ -153,12 +165,12 @@ def measure(given, corpus, embed: RowEmbedder, heads: dict[str, EmotionHead]) ->
     }
 
 
-def difficulty(corpus, embed: RowEmbedder, head: DifficultyHead) -> dict:
+def difficulty(corpus: PackedCorpus, embed: RowEmbedder, head: DifficultyHead) -> dict:
     """The graded pieces: grades by the head, which drew its line through these very pieces, and their order."""
     pieces = graded_pieces(corpus, embed)
     grades = head.grades(pieces.embeds)
     notes = [excerpt(corpus.notes(place), SECONDS) for place in pieces.places]
-    density = np.array([len(one) / max(one.seconds, 1.0) for one in notes])
+    density = np.array([len(piece_notes) / max(piece_notes.seconds, 1.0) for piece_notes in notes])
     return {
         "protocol": "All graded pieces. The direction was learnt from easy versions and virtuosic works of `train`, "
         "the line to grades from these pieces, each left out in turn; the margin is the 80 % quantile of the errors.",
@@ -173,22 +185,22 @@ def difficulty(corpus, embed: RowEmbedder, head: DifficultyHead) -> dict:
     }
 
 
-def rank_correlation(first, second) -> float:
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's."""
     from scipy.stats import spearmanr
 
     return float(spearmanr(first, second).statistic)
 
 
-def draw_reliability(found: dict, path: Path) -> None:
+def draw_reliability(by_view: dict, path: Path) -> None:
     """Writes the reliability of both affects as a PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(found), 4), layout="constrained")
-    for axes, (view, affects) in zip(np.atleast_1d(figure.subplots(1, len(found))), found.items(), strict=True):
+    figure = Figure(figsize=(4.2 * len(by_view), 4), layout="constrained")
+    for axes, (view, affects) in zip(np.atleast_1d(figure.subplots(1, len(by_view))), by_view.items(), strict=True):
         axes.axline((0, 0), slope=1, color="0.6", linestyle="--", linewidth=1)
         for name, values in affects.items():
-            stated, holds = ([one[key] for one in values["bins"]] for key in ("stated", "holds"))
+            stated, holds = ([row[key] for row in values["bins"]] for key in ("stated", "holds"))
             axes.plot(stated, holds, marker="o", label=f"{name}, off by {values['calibration_error']:.2f}")
         axes.set(
             xlim=(0, 1), ylim=(0, 1), xlabel="stated chance that it is high", ylabel="share of pieces", title=view
@@ -198,13 +210,10 @@ def draw_reliability(found: dict, path: Path) -> None:
     figure.savefig(path, dpi=90, metadata={"Software": None})
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.measure_emotion", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint with its heads")
-    parser.add_argument("corpus", type=Path, help="folder of the packed corpus")
-    parser.add_argument("--output", type=Path, required=True, help="results JSON")
-    parser.add_argument("--split", default="valid", help="rows to measure on (default: valid)")
+    add_subject_arguments(parser, checkpoint="folder of a checkpoint with its heads")
     parser.add_argument("--soundfont", metavar="FILE[:PROGRAM]", help="instrument that training has not heard")
     parser.add_argument("--audio-pieces", type=int, metavar="N", help="how many are rendered (default: all)")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw how reliable the chances are")
@@ -216,7 +225,7 @@ def main(arguments=None) -> int:
         processor = PianoBindProcessor.from_pretrained(given.checkpoint)
         fingerprint = model_fingerprint(model)
         heads = {"head": EmotionHead.of_checkpoint(given.checkpoint, fingerprint)}
-        for name, _, folder in (one.partition("=") for one in given.compare):
+        for name, _, folder in (option.partition("=") for option in given.compare):
             heads[name] = EmotionHead.of_checkpoint(folder, fingerprint)
         graded = DifficultyHead.of_checkpoint(given.checkpoint, fingerprint)
         corpus = load_corpus(given.corpus)
@@ -230,8 +239,8 @@ def main(arguments=None) -> int:
     save_results(given.output, results)
     if given.plot:
         draw_reliability(results["emotion"]["reliability"], given.plot)
-    for view, found in results["emotion"]["scores"].items():
-        for name, of_sets in found.items():
+    for view, of_heads in results["emotion"]["scores"].items():
+        for name, of_sets in of_heads.items():
             for source, shares in of_sets.items():
                 values = ", ".join(f"{key} {shares[key]:.3f}" for key in ("quadrant", *AFFECTS))
                 print(f"{view}, {name}, {source} ({shares['pieces']} pieces): {values}")

@@ -12,6 +12,7 @@ user has never marked any. Names of files are not used. For the other figures se
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,10 +24,11 @@ from training.data.facts import creator_name
 
 from .continuation import index_of, measure_continuation, measure_steps
 from .corpora import load_corpus
-from .evaluate_checkpoint import code_commit, save_results, subject
+from .measurement import code_commit, save_results, subject
 from .piece_embeddings import SECONDS, add_arguments, embedded
 from .tastes import measure_tastes
 
+EmbedText = Callable[[list[str]], np.ndarray]  # texts -> `(texts, dim)` unit rows
 ROUNDS, PAGE = 3, 10
 MIN_SONGS = 6  # of an artist
 HALVES = 4  # draws of the half that is never marked
@@ -50,7 +52,7 @@ class User:
     liked: np.ndarray
 
 
-def make_users(rows: list[dict], embeds: np.ndarray, embed_text) -> dict[str, list[User]]:
+def make_users(rows: list[dict], embeds: np.ndarray, embed_text: EmbedText) -> dict[str, list[User]]:
     """Users by kind: those of artists with `MIN_SONGS` songs, and those of the four quadrants of emotion."""
     names = np.array([creator_name(row) or "" for row in rows])
     quadrants = np.array([row.get("emotion_quadrant") or 0 for row in rows])
@@ -73,7 +75,7 @@ def make_users(rows: list[dict], embeds: np.ndarray, embed_text) -> dict[str, li
     return users
 
 
-def _has_taste(row) -> bool:
+def _has_taste(row: dict) -> bool:
     return bool(creator_name(row) or row.get("emotion_quadrant"))
 
 
@@ -85,7 +87,9 @@ def one_a_song(rows: list[dict], usable: np.ndarray) -> np.ndarray:
     return np.array(sorted(first.values()), int)
 
 
-def rocchio(query, more, less, background=None) -> np.ndarray:
+def rocchio(
+    query: np.ndarray, more: list[np.ndarray], less: list[np.ndarray], background: Background | None = None
+) -> np.ndarray:
     """The classic way, for comparison: weighted means of query and examples."""
     direction = ROCCHIO[0] * query
     for weight, side in ((ROCCHIO[1], more), (-ROCCHIO[2], less)):
@@ -97,7 +101,16 @@ WAYS = {"refine": (refine, PAGE), "refine, three thumbs a round": (refine, 3), "
 PLACES = {"page": 1.0, "unseen": 0.5}  # and the share of the songs that is measured
 
 
-def session(query, embeds, liked, marked_from, judged_on, background, move=refine, marks: int = PAGE) -> list[float]:
+def session(
+    query: np.ndarray,
+    embeds: np.ndarray,
+    liked: np.ndarray,
+    marked_from: np.ndarray,
+    judged_on: np.ndarray,
+    background: Background,
+    move: Callable = refine,
+    marks: int = PAGE,
+) -> list[float]:
     """Precision of the first ten before any feedback and after each round.
 
     Args:
@@ -108,10 +121,10 @@ def session(query, embeds, liked, marked_from, judged_on, background, move=refin
         move: `refine`, or another function of its arguments.
         marks (`int`): how many pieces of a page get a thumb, the first ones.
     """
-    direction, unmarked, thumbs, found = query, list(marked_from), {True: [], False: []}, []
+    direction, unmarked, thumbs, shares = query, list(marked_from), {True: [], False: []}, []
     for number in range(ROUNDS + 1):
         best = judged_on[np.argsort(-(embeds[judged_on] @ direction), kind="stable")[:PAGE]]
-        found.append(float(liked[best].mean()))
+        shares.append(float(liked[best].mean()))
         if number == ROUNDS:
             break
         page = sorted(unmarked, key=lambda place: -float(embeds[place] @ direction))[:PAGE]
@@ -119,17 +132,17 @@ def session(query, embeds, liked, marked_from, judged_on, background, move=refin
             thumbs[bool(liked[place])].append(embeds[place])
         unmarked = [place for place in unmarked if place not in set(page[:marks])]
         direction = move(query, thumbs[True], thumbs[False], background)
-    return found
+    return shares
 
 
-def measure(rows, embeds, embed_text, seed: int = 0) -> dict:
+def measure(rows: list[dict], embeds: np.ndarray, embed_text: EmbedText, seed: int = 0) -> dict:
     """Figures of all users, by kind of user and of words."""
-    found = {}
+    by_kind = {}
     for kind, users in make_users(rows, embeds, embed_text).items():
         if not users:
             raise ValueError(f"no {kind} has {MIN_SONGS} songs in this split; measure on another one.")
         curves = [_measure_user(user, embeds[user.places], seed) for user in users]
-        found[kind] = {
+        by_kind[kind] = {
             "users": {user.name: int(user.liked.sum()) for user in users},
             "pieces": len(users[0].places),
             "chance": float(np.mean([user.liked.mean() for user in users])),
@@ -141,15 +154,15 @@ def measure(rows, embeds, embed_text, seed: int = 0) -> dict:
         }
         for words in users[0].queries:
             of_words = {key: np.mean([curve[words, *key] for curve in curves], axis=0) for key in _keys()}
-            found[kind][words] = {
+            by_kind[kind][words] = {
                 place: {way: of_words[place, way].round(4).tolist() for way in WAYS}
                 | {"gain": round(float(of_words[place, "refine"][-1] - of_words[place, "refine"][0]), 4)}
                 for place in PLACES
             }
-    return found
+    return by_kind
 
 
-def _keys():
+def _keys() -> list[tuple[str, str]]:
     return [(place, way) for place in PLACES for way in WAYS]
 
 
@@ -158,18 +171,18 @@ def _measure_user(user: User, pieces: np.ndarray, seed: int) -> dict:
     random, every = np.random.default_rng(seed), np.arange(len(pieces))
     halves = [np.array_split(random.permutation(every), 2) for _ in range(HALVES)]
     parts = {"page": [(every, every)], "unseen": halves}
-    found = {(words, *key): [] for words in user.queries for key in _keys()}
+    all_curves = {(words, *key): [] for words in user.queries for key in _keys()}
     for place, splits in parts.items():
         for seen, judged in splits:
             background = Background.of(pieces[seen])
             for words, query in user.queries.items():
                 for way, (move, marks) in WAYS.items():
                     curve = session(query, pieces, user.liked, seen, judged, background, move, marks)
-                    found[words, place, way].append(curve)
-    return {key: np.mean(curves, axis=0) for key, curves in found.items()}
+                    all_curves[words, place, way].append(curve)
+    return {key: np.mean(curves, axis=0) for key, curves in all_curves.items()}
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.measure_feedback", description=__doc__.split("\n")[0])
     add_arguments(parser)
@@ -177,26 +190,26 @@ def main(arguments=None) -> int:
     try:
         checkpoint, corpus = Checkpoint(str(given.checkpoint)), load_corpus(given.corpus)
         of = embedded(corpus, given.split, checkpoint, given.cache, given.dtype, given.pieces, _has_taste)
-        found = {"feedback": measure(of.rows, of.embeds, checkpoint.embed_text)}
+        results = {"feedback": measure(of.rows, of.embeds, checkpoint.embed_text)}
         known = one_a_song(of.rows, np.array([bool(creator_name(row)) for row in of.rows]))
-        found["continuation"] = measure_continuation(of.rows, of.embeds, known)
-        found["taste"] = measure_tastes(of.rows, of.embeds, known, checkpoint.embed_text)
+        results["continuation"] = measure_continuation(of.rows, of.embeds, known)
+        results["taste"] = measure_tastes(of.rows, of.embeds, known, checkpoint.embed_text)
         index = index_of(of.rows, of.embeds, [corpus.notes(place) for place in of.places])
-        found["playlist"] = measure_steps(index, checkpoint.embed_text)
+        results["playlist"] = measure_steps(index, checkpoint.embed_text)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     measured = subject(given.checkpoint, given.corpus, corpus, given.split, given.dtype)
     about = {"code_commit": code_commit(), "pieces": len(of.rows), "seconds_of_each": SECONDS, "rounds": ROUNDS}
-    save_results(given.output, measured | about | found)
-    for kind, figures in found["feedback"].items():
+    save_results(given.output, measured | about | results)
+    for kind, figures in results["feedback"].items():
         for words in ("named", "other words"):
             for place in PLACES:
                 of = figures[words][place]
                 curve = " ".join(f"{value:.3f}" for value in of["refine"])
                 print(f"{kind}, {words}, {place}: precision@10 {curve}; rocchio {of['rocchio'][-1]:.3f}")
     for name in ("continuation", "taste", "playlist"):
-        print(f"{name}: {found[name]}")
+        print(f"{name}: {results[name]}")
     return 0
 
 

@@ -18,12 +18,14 @@ import torch
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_audio, embed_midi, embed_text
 from modeling_pianobind.app.synthesis import SAMPLING_RATE, AdditivePiano
+from modeling_pianobind.notes_pianobind import PianoNotes
 from modeling_pianobind.onnx_export import OnnxModel, export_onnx
+from training.data.corpus import PackedCorpus
 from training.data.cutting import excerpt
 
 from .bench import Bench
 from .corpora import load_corpus
-from .evaluate_checkpoint import code_commit, save_results, subject
+from .measurement import add_bootstrap_argument, add_subject_arguments, code_commit, save_results, subject
 from .scores import Bootstrap, paired_retrieval
 from .text_protocols import CANDIDATES, DRAWS
 
@@ -31,7 +33,7 @@ RECORDINGS, RECORDING_SECONDS = 20, 40.0
 LOW_QUANTILE = 0.01
 
 
-def compare(checkpoint: Path, corpus, split: str, folder: Path, bootstrap: Bootstrap) -> dict:
+def compare(checkpoint: Path, corpus: PackedCorpus, split: str, folder: Path, bootstrap: Bootstrap) -> dict:
     """Exports a checkpoint and embeds a split's captions, pieces and recordings with each kind of towers.
 
     Args:
@@ -79,14 +81,14 @@ def compare(checkpoint: Path, corpus, split: str, folder: Path, bootstrap: Boots
     }
 
 
-def _played(notes, sampling_rate: int) -> np.ndarray:
+def _played(notes: PianoNotes, sampling_rate: int) -> np.ndarray:
     """The middle of a piece as a recording."""
     sound = AdditivePiano().render(excerpt(notes, RECORDING_SECONDS))
     return soxr.resample(sound.mean(axis=1), SAMPLING_RATE, sampling_rate)
 
 
-def _cosines(one: np.ndarray, other: np.ndarray) -> dict:
-    cosines = (one * other).sum(axis=1)
+def _cosines(first: np.ndarray, second: np.ndarray) -> dict:
+    cosines = (first * second).sum(axis=1)
     return {
         "mean": float(cosines.mean()),
         "quantile_0.01": float(np.quantile(cosines, LOW_QUANTILE)),
@@ -94,14 +96,11 @@ def _cosines(one: np.ndarray, other: np.ndarray) -> dict:
     }
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.measure_onnx", description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint")
-    parser.add_argument("corpus", type=Path, help="folder of a packed corpus, or of a built dataset")
-    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--split", default="valid", help="rows to measure on (default: valid)")
-    parser.add_argument("--bootstrap-samples", type=int, default=500, help="for intervals (default: 500; 0 for none)")
+    add_subject_arguments(parser)
+    add_bootstrap_argument(parser)
     given = parser.parse_args(arguments)
     try:
         corpus = load_corpus(given.corpus)

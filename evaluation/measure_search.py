@@ -20,11 +20,13 @@ import numpy as np
 from modeling_pianobind import default_checkpoint
 from modeling_pianobind.index.embedding_index import EmbeddingIndex
 from modeling_pianobind.index.finder import Finder
+from modeling_pianobind.notes_pianobind import PianoNotes
 from modeling_pianobind.service.checkpoint import Checkpoint
 from modeling_pianobind.service.query import parse_query
+from training.data.corpus import PackedCorpus
 
 from .corpora import load_corpus
-from .evaluate_checkpoint import code_commit, save_results, subject
+from .measurement import code_commit, save_results, subject
 
 SECONDS = 20.0
 RESULTS = Path(__file__).parent / "results" / "search.json"
@@ -57,7 +59,7 @@ OFF_TOPIC = (
 )
 
 
-def measure(corpus, split: str, checkpoint: Checkpoint) -> dict:
+def measure(corpus: PackedCorpus, split: str, checkpoint: Checkpoint) -> dict:
     """Figures of a checkpoint's search on one split of a corpus.
 
     Args:
@@ -94,9 +96,9 @@ def measure(corpus, split: str, checkpoint: Checkpoint) -> dict:
     }
     plain = [*MOODS, *(text for text, _ in queries)]
     figures["sound alone finds what embeddings find"] = np.mean([_same(without, checkpoint, text) for text in plain])
-    worst = dict(sorted(((text, round(fit, 4)) for text, fit in fits.items()), key=lambda one: -one[1])[:5])
+    worst = dict(sorted(((text, round(fit, 4)) for text, fit in fits.items()), key=lambda pair: -pair[1])[:5])
     return {"pieces": len(rows), "queries": len(queries)} | {
-        "figures": {name: round(float(one), 4) for name, one in figures.items()},
+        "figures": {name: round(float(value), 4) for name, value in figures.items()},
         "nonsense that fits best": worst,
     }
 
@@ -109,25 +111,25 @@ def _same(finder: Finder, checkpoint: Checkpoint, text: str) -> bool:
     return [replace(hit, fit=None) for hit in hits] == finder.index.search(checkpoint.embed_text([text]), 10)[0]
 
 
-def _middle(notes):
+def _middle(notes: PianoNotes) -> PianoNotes:
     start = max(0.0, (notes.seconds - SECONDS) / 2)
     part = notes.crop(start, start + SECONDS)
     return part if len(part) else notes
 
 
-def _embed(checkpoint, notes) -> np.ndarray:
+def _embed(checkpoint: Checkpoint, notes: list[PianoNotes]) -> np.ndarray:
     from modeling_pianobind import embed_midi
 
     return embed_midi(checkpoint.model, checkpoint.processor, notes)
 
 
-def _write_metadata(folder, rows) -> None:
+def _write_metadata(folder: Path, rows: list[dict]) -> None:
     columns = ("title", "creator")
     about = [{"file_name": f"{row['id']}.mid"} | {column: row.get(column, "") for column in columns} for row in rows]
     (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in about), encoding="utf-8")
 
 
-def _name_queries(rows, paths) -> list[tuple[str, set[str]]]:
+def _name_queries(rows: list[dict], paths: list[str]) -> list[tuple[str, set[str]]]:
     """Titles and composers, half each, with the pieces that they name."""
     chance, queries = random.Random(0), []
     for column in ("title", "creator"):
@@ -139,7 +141,7 @@ def _name_queries(rows, paths) -> list[tuple[str, set[str]]]:
     return queries
 
 
-def _recall(finder, text: str, relevant: set[str]) -> float:
+def _recall(finder: Finder, text: str, relevant: set[str]) -> float:
     hits = {hit.path for hit in finder.find(text, top_k=TOP_K).hits}
     return len(relevant & hits) / min(TOP_K, len(relevant))
 
@@ -153,7 +155,7 @@ def _nonsense() -> list[str]:
     return [*OFF_TOPIC, *letters]
 
 
-def _denied_percentile(finder, checkpoint, mood: str) -> float:
+def _denied_percentile(finder: Finder, checkpoint: Checkpoint, mood: str) -> float:
     """Largest share of pieces that are less of a mood than one of the first ten hits of its negation."""
     scores = dict(zip(finder.index.paths, finder.index.embeddings @ checkpoint.embed_text([mood])[0], strict=True))
     values = np.sort(list(scores.values()))
@@ -161,7 +163,7 @@ def _denied_percentile(finder, checkpoint, mood: str) -> float:
     return max(float(np.searchsorted(values, scores[hit.path])) / len(values) for hit in hits)
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Prints the figures and writes them to a file; the exit status is 1 if one misses its target."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.measure_search", description=__doc__.splitlines()[0])
     parser.add_argument("--corpus", required=True, metavar="FOLDER", type=Path, help="a packed corpus or a data set")
@@ -172,12 +174,12 @@ def main(argv=None) -> int:
     begun, corpus = time.monotonic(), load_corpus(args.corpus)
     measured = subject(Path(args.checkpoint), args.corpus, corpus, args.split)
     del measured["sources"]
-    found = measure(corpus, args.split, Checkpoint(args.checkpoint))
-    missed = [name for name, (low, high) in TARGETS.items() if not low <= found["figures"][name] <= high]
-    found |= {"targets": {name: list(bounds) for name, bounds in TARGETS.items()}, "missed": missed}
-    found |= {"seconds": round(time.monotonic() - begun), "code_commit": code_commit()}
-    save_results(args.output, measured | found)
-    print(json.dumps(found, indent=1, ensure_ascii=False))
+    results = measure(corpus, args.split, Checkpoint(args.checkpoint))
+    missed = [name for name, (low, high) in TARGETS.items() if not low <= results["figures"][name] <= high]
+    results |= {"targets": {name: list(bounds) for name, bounds in TARGETS.items()}, "missed": missed}
+    results |= {"seconds": round(time.monotonic() - begun), "code_commit": code_commit()}
+    save_results(args.output, measured | results)
+    print(json.dumps(results, indent=1, ensure_ascii=False))
     return 1 if missed else 0
 
 

@@ -2,12 +2,14 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from sklearn.manifold import TSNE
 
 from modeling_pianobind.embedding_pianobind import unit_rows
 from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS, label_embeddings
+from modeling_pianobind.notes_pianobind import PianoNotes
 from training.data.cutting import excerpt
 from training.data.facts import FORMS, GENRES, creator_name
 
@@ -16,6 +18,7 @@ from .bench import Bench, UnsuitableError
 from .changes import faster, transposed, without_cues
 from .scores import accuracy_scores, linear_probe, random_pairs, stability, tag_scores
 
+Label = Callable[[dict], int | str | None]  # a row -> its class; None where it has none
 MIN_POSITIVES = 5  # pieces of a tag, or of a class of a probe
 MIN_SONGS = 2  # of a dance or form
 MIN_OF_SOURCE = 20  # labelled pieces of a source for a separate protocol
@@ -32,7 +35,7 @@ def tags_of(row: dict) -> set[str]:
     return {*row.get("genre", ()), *row.get("style", ())}
 
 
-def known_tags(rows) -> list[str]:
+def known_tags(rows: list[dict]) -> list[str]:
     """Tags that enough pieces have, and not all that have any."""
     counts = Counter(tag for row in rows for tag in tags_of(row))
     tagged = sum(1 for row in rows if tags_of(row))
@@ -42,12 +45,14 @@ def known_tags(rows) -> list[str]:
     return tags
 
 
-def tag_matrix(rows, tags) -> np.ndarray:
+def tag_matrix(rows: list[dict], tags: list[str]) -> np.ndarray:
     """Whether a row has a tag, `(rows, tags)`."""
     return np.array([[tag in tags_of(row) for tag in tags] for row in rows])
 
 
-def zero_shot_tagging(bench: Bench, places, embeddings, pieces=None) -> dict:
+def zero_shot_tagging(
+    bench: Bench, places: Sequence[int], embeddings: np.ndarray, pieces: list[PianoNotes] | None = None
+) -> dict:
     """Ranks the pieces with any tag by each tag as text; tags that a piece does not name count as not
     to hold.
 
@@ -150,7 +155,7 @@ def emotion(bench: Bench) -> dict:
     return {"scores": scores, "baselines": baselines, "settings": {"prompts": EMOTION_PROMPTS}}
 
 
-def quadrant_queries(bench: Bench, prompts) -> np.ndarray:
+def quadrant_queries(bench: Bench, prompts: dict[int, Sequence[str]]) -> np.ndarray:
     """`(4, dim)` unit rows, each the mean of its prompts."""
     return unit_rows(np.stack([bench.embed_text(list(prompts[quadrant])).mean(0) for quadrant in QUADRANTS]))
 
@@ -190,15 +195,15 @@ def only_genre(row: dict) -> str | None:
     return genres[0] if len(genres) == 1 else None
 
 
-def _labelled(bench: Bench, label, source: str) -> dict[str, tuple[str, list[int]]]:
+def _labelled(bench: Bench, label: Label, source: str) -> dict[str, tuple[str, list[int]]]:
     """`SOURCE` and `SOURCE_published` (its published split of the same name) -> the source and its labelled pieces."""
     places = [place for place in bench.places if (row := bench.corpus.rows[place])["source"] == source and label(row)]
     published = [place for place in places if bench.corpus.rows[place].get("official_split") == bench.split]
     sets = {source: (source, places), f"{source}_published": (source, published)}
-    return {name: one for name, one in sets.items() if len(one[1]) >= MIN_OF_SOURCE}
+    return {name: chosen for name, chosen in sets.items() if len(chosen[1]) >= MIN_OF_SOURCE}
 
 
-def _train_places(bench: Bench, label, source: str) -> list[int]:
+def _train_places(bench: Bench, label: Label, source: str) -> list[int]:
     return bench.corpus.select(lambda row: row["split"] == "train" and row["source"] == source and label(row))
 
 
@@ -213,7 +218,9 @@ def _genre_task(bench: Bench) -> list[tuple]:
     return [("genre", chosen, places, only_genre)] if len(kept) > 1 else []
 
 
-def _probe(bench: Bench, train, places, label, view) -> dict:
+def _probe(
+    bench: Bench, train: list[int], places: list[int], label: Label, view: Callable[[Sequence[int]], np.ndarray]
+) -> dict:
     """A probe on what `view` makes of pieces."""
     return linear_probe(
         view(train),
@@ -266,7 +273,7 @@ def corpus_map(bench: Bench) -> dict:
     }
 
 
-def _genre_similarity(embeddings, colours, count) -> list[list[float]]:
+def _genre_similarity(embeddings: np.ndarray, colours: np.ndarray, count: int) -> list[list[float]]:
     """Mean cosine between pieces of two genres, without a piece's with itself."""
     cosines = embeddings @ embeddings.T
     np.fill_diagonal(cosines, np.nan)

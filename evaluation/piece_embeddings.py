@@ -1,7 +1,7 @@
 """Embeddings of one split of a corpus, kept in a file, for measurements that need nothing but them."""
 
+import argparse
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from modeling_pianobind import embed_midi
+from modeling_pianobind.atomic_file import atomic_file
 from modeling_pianobind.service.checkpoint import Checkpoint
 from training.data.corpus import PackedCorpus
 from training.data.cutting import excerpt
+
+from .measurement import add_subject_arguments
 
 SECONDS = 50.0  # of a piece, around its middle note: four windows of 20 s
 BATCH_WINDOWS = 64
@@ -69,18 +72,14 @@ def embedded(
     embeds = embed_midi(checkpoint.model, checkpoint.processor, notes, **settings)
     if cache is not None:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        partial = cache.with_name(f".{cache.name}.{os.getpid()}.npz")
-        np.savez(partial, embeds=embeds, made=made)
-        os.replace(partial, cache)
+        with atomic_file(cache) as temporary, temporary.open("wb") as handle:
+            np.savez(handle, embeds=embeds, made=made)
     return Embedded(rows, places, embeds)
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what all measurements by embeddings take."""
-    parser.add_argument("checkpoint", type=Path, help="folder of a checkpoint")
-    parser.add_argument("corpus", type=Path, help="folder of a packed corpus, or of a built dataset")
-    parser.add_argument("--output", type=Path, required=True, help="results JSON")
-    parser.add_argument("--split", default="valid", help="rows to measure on (default: valid)")
+    add_subject_arguments(parser)
     parser.add_argument("--pieces", type=int, metavar="N", help="only so many rows, drawn by chance (default: all)")
     parser.add_argument("--cache", type=Path, metavar="FILE.npz", help="where the embeddings are kept")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="float32", help="of the tower")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def free_queries(bench: Bench) -> dict:
     }
 
 
-def _fit_scores(shares, chance, kinds: list[str], bench: Bench) -> dict:
+def _fit_scores(shares: np.ndarray, chance: np.ndarray, kinds: list[str], bench: Bench) -> dict:
     """Means of the queries' shares, of all and of each kind, and how many reach twice their chance."""
     kind_of = np.array(kinds)
 
@@ -97,7 +98,7 @@ def _fit_scores(shares, chance, kinds: list[str], bench: Bench) -> dict:
     }
 
 
-def _over_queries(bench: Bench, figures, count: int) -> dict:
+def _over_queries(bench: Bench, figures: Callable[[np.ndarray], dict], count: int) -> dict:
     """Figures with intervals, for which queries are drawn with replacement."""
     return bench.bootstrap.intervals(figures, range(count))
 
@@ -181,8 +182,8 @@ def works_held_out(bench: Bench) -> dict:
     return {
         "scores": scores,
         "baselines": {
-            name: {"first caption": paired_retrieval(one, among, bench.bootstrap, DRAWS)}
-            for name, one in baselines.items()
+            name: {"first caption": paired_retrieval(matrix, among, bench.bootstrap, DRAWS)}
+            for name, matrix in baselines.items()
         },
         "settings": {"songs": len(places), "draws": DRAWS, "captions": "generated"},
     }

@@ -90,10 +90,10 @@ def duplicates(bench: Bench) -> dict:
     if not wanted:
         raise UnsuitableError("no song of this split has two files of one source.")
     figures = {}
-    for least in CONFIDENCES:
-        said = {pair for pair, confidence in pairs.items() if confidence >= least}
+    for threshold in CONFIDENCES:
+        said = {pair for pair, confidence in pairs.items() if confidence >= threshold}
         right = {(first, second) for first, second in said if songs[first] == songs[second]}
-        figures[f"confidence {least:g}"] = {
+        figures[f"confidence {threshold:g}"] = {
             "precision": len(right) / max(1, len(said)),
             "recall": len(said & wanted) / len(wanted),
             "pairs": len(said),
@@ -113,7 +113,7 @@ def _read_scores(bench: Bench) -> tuple[list[dict], list[Example], int]:
     if bench.printed_scores is None:
         raise UnsuitableError("needs the folder of `scores.jsonl`: name it with --scores.")
     folder, listed, notes, failed = Path(bench.printed_scores), [], [], 0
-    if (folder / "rows.jsonl.gz").exists():
+    if PackedCorpus.is_folder(folder):
         kept = PackedCorpus.load(folder)
         examples = bench.note_examples([kept.notes(place) for place in range(len(kept))])
         return kept.rows, examples, kept.rows[0]["listed"] - len(kept)
@@ -136,13 +136,13 @@ def _index(examples: dict[str, Example]) -> EmbeddingIndex:
                     name,
                     name,
                     "",
-                    one.embedding,
-                    one.windows.astype(np.float16),
-                    one.spans,
-                    NoteLine.of(one.notes),
+                    example.embedding,
+                    example.windows.astype(np.float16),
+                    example.spans,
+                    NoteLine.of(example.notes),
                     None,
                 )
-                for name, one in examples.items()
+                for name, example in examples.items()
             ]
         )
     )
@@ -158,7 +158,9 @@ def _searched(index: EmbeddingIndex, example: Example, names: list[str]) -> np.n
     return scores
 
 
-def _other_performances(bench, index, pieces, names, songs, options) -> dict:
+def _other_performances(
+    bench: Bench, index: EmbeddingIndex, pieces: list[Example], names: list[str], songs: np.ndarray, options: dict
+) -> dict:
     """Retrieval between real performances of one song and one source; other sources' files are left out.
 
     A song may hold a prelude and its fugue; a second figure is of files with one title alone.
@@ -180,16 +182,16 @@ def _other_performances(bench, index, pieces, names, songs, options) -> dict:
     titles = np.array([" ".join(str(row.get("title", "")).casefold().split()) for row in bench.rows])
     of_title = {number: kin[number][titles[kin[number]] == titles[number]] for number in asked}
     told = {"": {number: kin[number] for number in asked}, "_of_one_title": of_title}
-    found = {}
+    figures = {}
     for name, relevant in told.items():
         numbers = [number for number in asked if len(relevant[number])]
         if numbers:
-            found[f"performance_to_performance_by_like{name}"] = retrieval_metrics(
+            figures[f"performance_to_performance_by_like{name}"] = retrieval_metrics(
                 _finite([ranked[number] for number in numbers]),
                 [relevant[number].tolist() for number in numbers],
                 **options,
             )
-    return found
+    return figures
 
 
 def _finite(rows: list[np.ndarray]) -> np.ndarray:

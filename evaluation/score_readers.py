@@ -10,11 +10,12 @@ import argparse
 import importlib
 import json
 import resource
+import signal
 import sys
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,11 @@ from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
 from training.common.atomic_folder import atomic_folder
 from training.data.corpus import PackedCorpus
 
-from .evaluate_checkpoint import save_results
+from .measurement import save_results
 
 PERFORMANCES = 2  # of each score
-STRETCH_SECONDS = 10.0  # of a performance, compared with what the score has beside it
+NEIGHBOURS = 32  # notes by which a printed and a played one may be apart; the alignment is as coarse
+MAX_SECONDS = 120.0  # of CPU for one score; a reader that needs more has failed
 
 
 def read_by_verovio(path: Path) -> PianoNotes:
@@ -53,47 +55,55 @@ def read_by_music21(path: Path) -> NoteLine:
     score = converter.parse(path)
     with suppress(repeat.ExpanderException):  # it says of some that they are ambiguous
         score = score.expandRepeats()
-    found = [
-        (float(sound.offset), one.pitch.midi)
+    notes = [
+        (float(sound.offset), note.pitch.midi)
         for sound in score.flatten().notes
-        for one in getattr(sound, "notes", [sound])
-        if hasattr(one, "pitch") and (one.tie is None or one.tie.type == "start")
+        for note in getattr(sound, "notes", [sound])
+        if hasattr(note, "pitch") and (note.tie is None or note.tie.type == "start")
     ]
-    return line_of(*np.array(sorted(found)).T)
+    return line_of(*np.array(sorted(notes)).T)
 
 
 READERS = {"verovio": read_by_verovio, "partitura": read_by_partitura, "music21": read_by_music21}
 
 
-def line_of(onsets, pitches) -> NoteLine:
+def line_of(onsets: Sequence[float], pitches: Sequence[int]) -> NoteLine:
     """Notes in the order of their onsets; those of a chord from low to high."""
     order = np.lexsort((pitches, onsets))
     return NoteLine(np.asarray(pitches)[order].astype(np.uint8), np.asarray(onsets)[order].astype(np.float32))
 
 
 def right_notes(score: NoteLine, performance: NoteLine) -> tuple[int, int, int]:
-    """How many notes are in both, stretch by stretch, of how many of the score there and of the whole performance."""
-    found = match(score, performance)
-    if found is None:
+    """Counts the notes that both have in the same place.
+
+    Returns:
+        How many there are, how many notes the score has where it is played, and how many the performance has.
+    """
+    aligned = match(score, performance)
+    if aligned is None:
         return 0, 0, len(performance)
-    printed, heard = found.path.T
-    times, kept = np.unique(heard, return_index=True)
-    cuts = np.append(np.arange(times[0], times[-1], STRETCH_SECONDS), times[-1] + 1e-3)
-    beside = np.interp(cuts, times, printed[kept])
-    beside[-1] += 1e-3
-    shared = of_score = 0
-    for line_of_score, line_of_performance in zip(
-        _stretches(score, beside), _stretches(performance, cuts), strict=True
-    ):
-        shared += int(np.minimum(line_of_score, line_of_performance).sum())
-        of_score += int(line_of_score.sum())
-    return shared, of_score, len(performance)
+    printed, played = (
+        np.searchsorted(line.onset, at) for line, at in zip((score, performance), aligned.path.T, strict=True)
+    )
+    printed, kept = np.unique(printed, return_index=True)
+    of_score = np.arange(printed[0], min(printed[-1] + 1, len(score)))
+    beside = np.interp(of_score, printed, played[kept])
+    shared = 0
+    for pitch in np.unique(performance.pitch):
+        places = beside[score.pitch[of_score] == pitch]
+        shared += _pairs(places, np.flatnonzero(performance.pitch == pitch), NEIGHBOURS)
+    return shared, len(of_score), len(performance)
 
 
-def _stretches(line: NoteLine, cuts: np.ndarray) -> list[np.ndarray]:
-    """How often each key occurs between each time and the next."""
-    places = np.searchsorted(line.onset, cuts)
-    return [np.bincount(line.pitch[first:last], minlength=128) for first, last in pairwise(places)]
+def _pairs(first: np.ndarray, second: np.ndarray, apart: float) -> int:
+    """How many pairs can be made of two ascending rows of numbers at most so far apart."""
+    count = at = 0
+    for place in first:
+        while at < len(second) and second[at] < place - apart:
+            at += 1
+        if at < len(second) and second[at] <= place + apart:
+            count, at = count + 1, at + 1
+    return count
 
 
 def compare(reader: str, folder: Path, listed: list[dict], corpus: PackedCorpus, keep: Path | None = None) -> dict:
@@ -110,7 +120,9 @@ def compare(reader: str, folder: Path, listed: list[dict], corpus: PackedCorpus,
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                read.append((row, READERS[reader](folder / Path(row["score"]).name)))
+                with _limited(MAX_SECONDS):
+                    notes = READERS[reader](folder / Path(row["score"]).name)
+            read.append((row, notes))
         except Exception as error:  # whatever a library raises, the file has failed
             failures.append(f"{Path(row['score']).name}: {type(error).__name__}")
     score_pianobind._stop_workers()  # only what has ended is counted
@@ -134,6 +146,22 @@ def compare(reader: str, folder: Path, listed: list[dict], corpus: PackedCorpus,
     }
 
 
+@contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in what runs within, once this process has used so many seconds of CPU."""
+
+    def stop(*_):
+        raise TimeoutError(f"it used more than {seconds:g} s.")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
 def _share(part: float, whole: float) -> float | None:
     return round(part / whole, 4) if whole else None
 
@@ -141,10 +169,10 @@ def _share(part: float, whole: float) -> float | None:
 def _cpu_seconds() -> float:
     """Of this process and of those that it has started and that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.score_readers", description=__doc__.split("\n")[0])
     parser.add_argument("scores", type=Path, help="folder with scores.jsonl and the scores")

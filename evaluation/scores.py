@@ -1,6 +1,6 @@
 """Scores with 95 % intervals: embeddings and labels in, numbers out. Nothing here reads files or runs towers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ class Bootstrap:
     samples: int = 500
     seed: int = 0
 
-    def draws(self, songs) -> Iterator[np.ndarray]:
+    def draws(self, songs: Sequence) -> Iterator[np.ndarray]:
         """Yields the positions of the pieces of each draw; `songs` holds the song of each piece."""
         members = {}
         for position, song in enumerate(songs):
@@ -37,7 +37,7 @@ class Bootstrap:
         for _ in range(self.samples):
             yield np.concatenate([members[song] for song in random.integers(len(members), size=len(members))])
 
-    def intervals(self, figures: Callable[[np.ndarray], dict], songs) -> dict:
+    def intervals(self, figures: Callable[[np.ndarray], dict], songs: Sequence) -> dict:
         """Figures of all pieces, and `<name>_interval` = [low, high] beside each.
 
         Args:
@@ -51,7 +51,9 @@ class Bootstrap:
         return scores
 
 
-def tag_scores(scores: np.ndarray, labels: np.ndarray, tags: list[str], songs, bootstrap: Bootstrap) -> dict:
+def tag_scores(
+    scores: np.ndarray, labels: np.ndarray, tags: list[str], songs: Sequence[str], bootstrap: Bootstrap
+) -> dict:
     """Tagging and tag retrieval.
 
     Args:
@@ -109,7 +111,7 @@ def macro_area(scores: np.ndarray, labels: np.ndarray) -> float:
     return mean_of_defined(tag_areas(scores, labels, "roc_auc"))
 
 
-def accuracy_scores(guess, truth, songs, bootstrap: Bootstrap) -> dict:
+def accuracy_scores(guess: Sequence, truth: Sequence, songs: Sequence[str], bootstrap: Bootstrap) -> dict:
     """Accuracy, and the confusion of true classes (rows) with guessed ones (columns)."""
     guess, truth = np.asarray(guess), np.asarray(truth)
     right = guess == truth
@@ -121,7 +123,15 @@ def accuracy_scores(guess, truth, songs, bootstrap: Bootstrap) -> dict:
     }
 
 
-def linear_probe(train, train_labels, train_songs, test, test_labels, test_songs, bootstrap: Bootstrap) -> dict:
+def linear_probe(
+    train: np.ndarray,
+    train_labels: Sequence,
+    train_songs: Sequence[str],
+    test: np.ndarray,
+    test_labels: Sequence,
+    test_songs: Sequence[str],
+    bootstrap: Bootstrap,
+) -> dict:
     """Logistic regression on frozen embeddings.
 
     Its strength is chosen by five folds of the training pieces, split by song.
@@ -169,7 +179,9 @@ def alignments(examples: list[Example], pieces: list[Example]) -> np.ndarray:
     return np.array([[alignment(example, piece) for piece in pieces] for example in tqdm(examples, desc="aligning")])
 
 
-def paired_retrieval(scores: np.ndarray, among: int, bootstrap: Bootstrap, draws: int = 1, owned=None) -> dict:
+def paired_retrieval(
+    scores: np.ndarray, among: int, bootstrap: Bootstrap, draws: int = 1, owned: Iterable[int] | None = None
+) -> dict:
     """Retrieval of each row's column among `among` random ones; and the reverse, if each column has a row.
 
     Args:
@@ -188,7 +200,7 @@ def paired_retrieval(scores: np.ndarray, among: int, bootstrap: Bootstrap, draws
     return {name: np.mean([drawn[name] for drawn in draw_figures], axis=0).tolist() for name in draw_figures[0]}
 
 
-def stability(originals: np.ndarray, changed: np.ndarray, songs, bootstrap: Bootstrap) -> dict:
+def stability(originals: np.ndarray, changed: np.ndarray, songs: Sequence[str], bootstrap: Bootstrap) -> dict:
     """Robustness to a change: cosine to the original, and recall of the original."""
     cosines = (originals * changed).sum(1)
     options = {"top_k": (1,), "bootstrap_samples": bootstrap.samples, "seed": bootstrap.seed}

@@ -12,11 +12,12 @@ import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 MAX_BODY_BYTES = 64_000_000  # larger requests are not read
 
 
-def load_handler(folder: Path):
+def load_handler(folder: Path) -> Any:
     """The folder's `EndpointHandler`, without the installed package."""
     sys.modules["modeling_pianobind"] = None
     spec = importlib.util.spec_from_file_location("handler", folder / "handler.py")
@@ -30,7 +31,7 @@ class Requests(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         if length > MAX_BODY_BYTES:
             self.close_connection = True
@@ -44,7 +45,7 @@ class Requests(BaseHTTPRequestHandler):
             return self.reply(400, {"error": f"the request is not JSON: {error}"})
         return self.reply(200, self.handler(request))
 
-    def reply(self, status, answer):
+    def reply(self, status: int, answer: dict) -> None:
         content = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -52,7 +53,7 @@ class Requests(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         pass
 
 

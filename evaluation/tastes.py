@@ -1,5 +1,6 @@
 """What a taste profile brings: simulated listeners of two artists, who search by words."""
 
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
@@ -14,7 +15,13 @@ QUERIES = (
 )  # fmt: skip
 
 
-def measure_tastes(rows: list[dict], embeds: np.ndarray, known: np.ndarray, embed_text, seed: int = 0) -> dict:
+def measure_tastes(
+    rows: list[dict],
+    embeds: np.ndarray,
+    known: np.ndarray,
+    embed_text: Callable[[list[str]], np.ndarray],
+    seed: int = 0,
+) -> dict:
     """Searches by words alone, by words and taste, and by words and taste without a bound.
 
     Each listener has played half of the songs of two artists; these are left out of the search.
@@ -30,7 +37,7 @@ def measure_tastes(rows: list[dict], embeds: np.ndarray, known: np.ndarray, embe
     if len(artists) < 2:
         raise ValueError(f"fewer than two artists have {MIN_SONGS} songs in this split; measure on another one.")
     background, queries = Background.of(pieces), embed_text(list(QUERIES))
-    found = {"words": [], "words and taste": [], "no bound": []}
+    by_way = {"words": [], "words and taste": [], "no bound": []}
     for listener, pair in enumerate(combinations(artists, 2)):
         random = np.random.default_rng(seed + listener)
         liked = np.isin(names, pair)
@@ -47,10 +54,10 @@ def measure_tastes(rows: list[dict], embeds: np.ndarray, known: np.ndarray, embe
             }
             for way, order in orders.items():
                 best = order[:TOP_K]
-                found[way].append((liked[rest][best].mean(), cosines[best].mean()))
+                by_way[way].append((liked[rest][best].mean(), cosines[best].mean()))
     figures = {"listeners": listener + 1, "queries": len(QUERIES), "among": len(pieces), "bound": LOSS}
-    plain = np.array(found["words"])[:, 1]
-    for way, values in found.items():
+    plain = np.array(by_way["words"])[:, 1]
+    for way, values in by_way.items():
         share, cosine = np.array(values).T
         lost = 1 - cosine / plain
         figures[way] = {

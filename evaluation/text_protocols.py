@@ -1,9 +1,12 @@
 """Text protocols: retrieval of a piece by its caption, and sensitivity to the wording of a query."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from modeling_pianobind.embedding_pianobind import unit_rows
 from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS, TEMPLATES, label_embeddings
+from modeling_pianobind.notes_pianobind import PianoNotes
 
 from .baselines import generated_captions, word_scores
 from .bench import Bench, UnsuitableError, means
@@ -50,13 +53,17 @@ def paper(bench: Bench) -> dict:
     queries = bench.embed_text(captions)
     among = len(places)
     return {
-        "scores": {name: paired_retrieval(queries @ one.T, among, bench.bootstrap) for name, one in items.items()},
+        "scores": {
+            name: paired_retrieval(queries @ embeds.T, among, bench.bootstrap) for name, embeds in items.items()
+        },
         "baselines": caption_baselines(bench, captions, list(notes), among),
         "settings": {"pieces": among, "seconds": PAPER_SECONDS, "direct": "caption to piece"},
     }
 
 
-def _centre_audio(bench: Bench, places, starts, notes) -> np.ndarray | None:
+def _centre_audio(
+    bench: Bench, places: Sequence[int], starts: Sequence[float], notes: Sequence[PianoNotes]
+) -> np.ndarray | None:
     recordings = [bench.recording(place) for place in places]
     if all(recording is not None for recording in recordings):
         rate, length = bench.sampling_rate, round(PAPER_SECONDS * bench.sampling_rate)
@@ -65,14 +72,14 @@ def _centre_audio(bench: Bench, places, starts, notes) -> np.ndarray | None:
     return means(bench.embed_waveforms(bench.room_audio(places, notes))) if bench.instruments else None
 
 
-def caption_baselines(bench: Bench, captions: list[str], pieces, among: int, draws: int = 1) -> dict:
+def caption_baselines(bench: Bench, captions: list[str], pieces: list[PianoNotes], among: int, draws: int = 1) -> dict:
     """Chance, and captions compared with captions that a program generates from the music."""
     scores = {"chance": np.zeros((len(captions), len(captions)))}
     generated = generated_captions(bench, pieces)
     scores["BM25 over generated captions"] = word_scores(captions, generated)
     if embed := bench.sentence_embedder:
         scores["MiniLM over generated captions"] = embed(captions) @ embed(generated).T
-    return {name: paired_retrieval(one, among, bench.bootstrap, draws) for name, one in scores.items()}
+    return {name: paired_retrieval(matrix, among, bench.bootstrap, draws) for name, matrix in scores.items()}
 
 
 def text_to_piece(bench: Bench) -> dict:
@@ -129,7 +136,7 @@ def _wording_cosines(wordings: list[np.ndarray]) -> dict:
     return {"same_tag": float(np.mean(same)), "other_tag": float(np.mean(other)) if other else None}
 
 
-def _moods(bench: Bench, places) -> dict:
+def _moods(bench: Bench, places: Sequence[int]) -> dict:
     """Zero-shot quadrants by words of mood, as `emotion` has them, and by words of music that name no mood."""
     truth, songs = [row["emotion_quadrant"] for row in bench.rows_at(places)], bench.songs_at(places)
     embeddings = bench.midi_at(places)

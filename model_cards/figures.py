@@ -1,6 +1,6 @@
 """The figures of cards and README, and their paths in a results file."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult
 
@@ -59,7 +59,7 @@ class Figure(NamedTuple):
     baseline: str
 
 
-def look_up(results: dict, path: str):
+def look_up(results: dict, path: str) -> Any:
     """`"tagging.scores.macro_roc_auc"` -> the value at this path, or None."""
     for key in path.split("."):
         if not isinstance(results, dict) or key not in results:

@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from safetensors import SafetensorError, safe_open
 
-from model_cards.figures import figure_table, figures_of, model_index
+from model_cards.figures import Figure, figure_table, figures_of, model_index
 from modeling_pianobind.service.examples import DEMO_QUERIES
 
 ROOT = Path(__file__).parent.parent
@@ -133,7 +133,7 @@ def _with_images(text: str, checkpoint: Path, folder: Path) -> str:
     return re.sub(r"(!\[[^\]]*\])\(([^)\s]+)\)", copied, text)
 
 
-def _results_of(checkpoint: Path, folder: Path, options: HubOptions):
+def _results_of(checkpoint: Path, folder: Path, options: HubOptions) -> tuple[dict, list[Figure]]:
     """Results of these weights, copied into the folder, and the card's figures; `({}, [])` if there are none."""
     weights = next(folder.glob("*model.safetensors"), None)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
@@ -158,7 +158,7 @@ def _results_of(checkpoint: Path, folder: Path, options: HubOptions):
     return {"split": "valid"} | results, figures_of(results)
 
 
-def _write_licence(checkpoint: Path, folder: Path, licence, results: dict, options: HubOptions) -> None:
+def _write_licence(checkpoint: Path, folder: Path, licence: str, results: dict, options: HubOptions) -> None:
     """LICENSE for the weights; LICENSE-CODE for the modules, which are always Apache-2.0.
 
     Raises:
@@ -195,7 +195,9 @@ def _dataset_of(results: dict, options: HubOptions) -> tuple[str, str | None]:
     return dataset, revision or None
 
 
-def _write_eval_results(folder: Path, figures, results: dict, dataset: str, revision, repo_id: str) -> None:
+def _write_eval_results(
+    folder: Path, figures: list[Figure], results: dict, dataset: str, revision: str | None, repo_id: str
+) -> None:
     """Writes the figures as the Hub's leaderboards read them."""
     entries = [
         EvalResultEntry(

@@ -100,14 +100,14 @@ def plot_robustness(protocols: dict) -> Figure | None:
     )  # fmt: skip
     for axes, (words, result) in zip(panels[:, 0], views, strict=True):
         lines = [*result["scores"].items(), ("random pairs", result["baselines"]["random pairs"])]
-        for place, (name, one) in enumerate(reversed(lines)):
-            low, first, median, third, high = one["cosine_quantiles"]
+        for place, (name, scores) in enumerate(reversed(lines)):
+            low, first, median, third, high = scores["cosine_quantiles"]
             colour = "0.45" if name == "random pairs" else "C0"
             axes.plot([low, high], [place, place], color=colour, linewidth=1.2)
             axes.plot([first, third], [place, place], color=colour, linewidth=6, alpha=0.55, solid_capstyle="butt")
             axes.plot(median, place, "o", color=colour, markersize=5)
-            if "recall@1" in one:
-                axes.annotate(f"R@1 {one['recall@1']:.2f}", (1.02, place), xycoords=("axes fraction", "data"),
+            if "recall@1" in scores:
+                axes.annotate(f"R@1 {scores['recall@1']:.2f}", (1.02, place), xycoords=("axes fraction", "data"),
                               va="center", fontsize=8)  # fmt: skip
         axes.set(yticks=range(len(lines)), yticklabels=[name for name, _ in reversed(lines)], xlim=(None, 1.01))
         axes.set_title(f"{words}: {result['settings']['pieces']} pieces, each with itself, changed", fontsize=10)
@@ -132,7 +132,7 @@ def draw(results: dict, folder: Path) -> list[Path]:
     return written
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m model_cards.plots", description=__doc__.split("\n")[0])
     parser.add_argument("results", type=Path, help="JSON of evaluation.evaluate_checkpoint")

@@ -115,7 +115,7 @@ def with_table(readme: str, table: str) -> str:
     return replaced
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m model_cards.render_model_card", description=__doc__.split("\n")[0]

@@ -54,8 +54,8 @@ def draw(query: str, views: list[View]) -> str:
     return "\n".join([*rows, "</svg>"]) + "\n"
 
 
-def _short(text: str, most: int = 36) -> str:
-    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+def _short(text: str, max_characters: int = 36) -> str:
+    return text if len(text) <= max_characters else f"{text[: max_characters - 1].rstrip()}…"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,7 +4,7 @@ Public names load what they need when they are first used, so that `import model
 """
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .auto_registration import register_on_import
 
@@ -75,7 +75,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr_
     from .towers_pianobind import PianoBindMidiModel as PianoBindMidiModel
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
@@ -83,7 +83,7 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted(__all__)
 
 

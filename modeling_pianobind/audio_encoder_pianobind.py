@@ -1,7 +1,8 @@
 """Any Hugging Face audio encoder as an audio tower: AST, CLAP's, Wav2Vec2 and its kin, Whisper's."""
 
+import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from .towers_pianobind import masked_mean
 
@@ -14,7 +15,7 @@ class PianoBindEncoderTower(nn.Module):
         encoder (`PreTrainedModel`, *optional*): a pretrained one; by default one with random weights is made.
     """
 
-    def __init__(self, config, encoder=None):
+    def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
         super().__init__()
         self.config = config
         self.encoder = _encoder_from(config) if encoder is None else encoder
@@ -30,7 +31,7 @@ class PianoBindEncoderTower(nn.Module):
     def _reads_waveforms(self) -> bool:
         return hasattr(self.config, "conv_stride")
 
-    def forward(self, input_features, audio_attention_mask):
+    def forward(self, input_features: torch.Tensor, audio_attention_mask: torch.Tensor) -> torch.Tensor:
         """Hidden states of single windows.
 
         Args:
@@ -46,7 +47,7 @@ class PianoBindEncoderTower(nn.Module):
         pooled = getattr(output, "pooler_output", None)
         return output.last_hidden_state if pooled is None else pooled[:, None]
 
-    def pool(self, hidden, audio_attention_mask):
+    def pool(self, hidden: torch.Tensor, audio_attention_mask: torch.Tensor) -> torch.Tensor:
         """`(windows, tokens, hidden_size)` -> `(windows, hidden_size)`, without the tokens of padding."""
         tokens = hidden.shape[1]
         if self._reads_waveforms:
@@ -56,7 +57,7 @@ class PianoBindEncoderTower(nn.Module):
         return masked_mean(hidden, mask.expand(-1, tokens))
 
 
-def _encoder_from(config):
+def _encoder_from(config: PreTrainedConfig) -> PreTrainedModel:
     """The encoder of a config, with random weights; of models with a text side or a decoder, the audio encoder."""
     if config.model_type == "whisper":
         from transformers.models.whisper.modeling_whisper import WhisperEncoder

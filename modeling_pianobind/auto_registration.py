@@ -11,7 +11,10 @@ calls the original one and takes itself out of the module's spec.
 
 import importlib
 import sys
+from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 PACKAGE = __name__.rpartition(".")[0]
 # module of transformers -> its Auto class, and our module whose classes are registered there
@@ -75,11 +78,15 @@ class _Finder(MetaPathFinder):
     def __init__(self):
         self._half_imported, self._waiting = set(), []
 
-    def find_spec(self, fullname, path=None, target=None):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if fullname not in AUTO_MODULES and not _is_own(fullname):
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
-        spec = next((found for finder in others if (found := finder.find_spec(fullname, path, target))), None)
+        spec = next(
+            (other_spec for finder in others if (other_spec := finder.find_spec(fullname, path, target))), None
+        )
         if spec is not None:
             spec.loader = _Loader(spec.loader, self)
         return spec
@@ -102,10 +109,10 @@ class _Loader(Loader):
     def __init__(self, loader: Loader, finder: _Finder):
         self._loader, self._finder = loader, finder
 
-    def create_module(self, spec):
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)
 
-    def exec_module(self, module) -> None:
+    def exec_module(self, module: ModuleType) -> None:
         name = module.__spec__.name
         module.__loader__ = module.__spec__.loader = self._loader
         self._finder.started(name)

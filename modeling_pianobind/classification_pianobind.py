@@ -1,5 +1,7 @@
 """PianoBindForSequenceClassification: labels of one's own on recordings, MIDI or both, of any length."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -55,7 +57,7 @@ class PianoBindForSequenceClassification(PianoBindModel):
         self.post_init()
 
     @torch.no_grad()
-    def _init_weights(self, module):
+    def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, WindowAttention):
             init.zeros_(module.weight)
         else:
@@ -63,13 +65,13 @@ class PianoBindForSequenceClassification(PianoBindModel):
 
     def forward(
         self,
-        input_features=None,
-        audio_attention_mask=None,
-        midi_ids=None,
-        midi_attention_mask=None,
-        labels=None,
+        input_features: torch.Tensor | None = None,
+        audio_attention_mask: torch.Tensor | None = None,
+        midi_ids: torch.Tensor | None = None,
+        midi_attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> SequenceClassifierOutput:
         """Classifies pieces by their recording, their MIDI, or both.
 
@@ -95,7 +97,7 @@ class PianoBindForSequenceClassification(PianoBindModel):
         as_output = self.config.return_dict if return_dict is None else return_dict
         return output if as_output else output.to_tuple()
 
-    def _pooled(self, given):
+    def _pooled(self, given: list[tuple[torch.Tensor, torch.Tensor, int]]) -> torch.Tensor:
         """Windows of each modality, as `audio_windows` gives them -> `(pieces, dim)` unit rows."""
         pieces = given[0][2]
         if any(count != pieces for _, _, count in given):

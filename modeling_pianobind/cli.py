@@ -9,7 +9,9 @@ import difflib
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -51,7 +53,7 @@ DEMO_SEARCHES, DEMO_HITS, DEMO_REASONS = 4, 3, 4
 class Parser(argparse.ArgumentParser):
     """argparse, with errors of one line."""
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see `{self.prog} --help`")
 
 
@@ -80,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         return 141
 
 
-def _parse(argv):
+def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     # argparse does not accept words of QUERY after an option.
@@ -94,7 +96,7 @@ def _parse(argv):
     return args
 
 
-def _options(parser, command: str) -> list[str]:
+def _options(parser: argparse.ArgumentParser, command: str) -> list[str]:
     """The options of a command."""
     (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     return list(commands.choices[command]._option_string_actions)
@@ -269,7 +271,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _shard(text):
+def _shard(text: str) -> tuple[int, int]:
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"{text!r} is not I/N, such as 1/4")
@@ -428,7 +430,7 @@ def run_demo(args: argparse.Namespace) -> int:
     return _report(failures)
 
 
-def _report(failures) -> int:
+def _report(failures: Sequence[str]) -> int:
     """Prints a line for each failure; the exit status."""
     for message in failures:
         complain(message)

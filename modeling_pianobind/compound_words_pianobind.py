@@ -91,7 +91,7 @@ def read_compound_notes(source: Any, solo_only: bool = False) -> CompoundNotes:
     )
 
 
-def _rescaled(ticks, resolution: int):
+def _rescaled(ticks: np.ndarray, resolution: int) -> np.ndarray:
     return (ticks * 2 * BEAT_TICKS + resolution) // (2 * resolution)
 
 

@@ -1,6 +1,7 @@
 """Configuration of PianoBind: one config for the model, one for each of its audio and MIDI towers."""
 
 import reprlib
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -52,18 +53,18 @@ class PianoBindAudioConfig(PreTrainedConfig):
     resnet_heads: int = 8
     resnet_output_size: int = 256
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         if self.architecture not in ("transformer", "modified_resnet"):
             raise ValueError(
                 f"`architecture` is {reprlib.repr(self.architecture)}; it must be 'transformer' or 'modified_resnet'."
             )
 
-    def validate_sizes(self):
+    def validate_sizes(self) -> None:
         sizes = ("num_mel_bins", "window_frames", "resnet_width", "resnet_heads", "resnet_output_size")
         _check_sizes(self, sizes, ("stem_strides", "resnet_layers"))
         check_numbers(self, {"frame_seconds": 1e-6, "patch_frames": 0})
 
-    def validate_options(self):
+    def validate_options(self) -> None:
         _check_options(self, ("rotary",))
 
     @property
@@ -126,7 +127,7 @@ class PianoBindMidiConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
 
-    def validate_sizes(self):
+    def validate_sizes(self) -> None:
         _check_sizes(self, ("field_embedding_size", "max_relative_position", "notes_per_token"), ("field_sizes",))
         shortest, longest = (*self.time_range_seconds, 0, 0)[:2]
         if not 0 < shortest < longest < float("inf") or not 0 <= self.time_field < len(self.field_sizes):
@@ -135,7 +136,7 @@ class PianoBindMidiConfig(PreTrainedConfig):
                 "must be one of `field_sizes`, and the times two above 0, the shorter one first."
             )
 
-    def validate_options(self):
+    def validate_options(self) -> None:
         _check_options(self, ("rotary", "relative_key_query"))
         if self.note_statistics and self.position_embedding_type != "rotary":
             raise ValueError("`note_statistics` needs rows in real time: `position_embedding_type` must be 'rotary'.")
@@ -150,7 +151,7 @@ class PianoBindMidiConfig(PreTrainedConfig):
         return self.hidden_size
 
 
-def _check_sizes(config, sizes, lists):
+def _check_sizes(config: PreTrainedConfig, sizes: tuple[str, ...], lists: tuple[str, ...]) -> None:
     """Refuses invalid sizes: the transformer's, those named in `sizes`, and the lists named in `lists`."""
     common = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     check_numbers(config, dict.fromkeys((*common, *sizes), 1) | {"layer_norm_eps": 0.0, "initializer_range": 0.0})
@@ -167,13 +168,13 @@ def _check_sizes(config, sizes, lists):
         )
 
 
-def _check_depth(config):
+def _check_depth(config: PreTrainedConfig) -> None:
     layers = [getattr(config, "num_hidden_layers", 0), *getattr(config, "resnet_layers", ())]
     if max(layers) > MAX_LAYERS:
         raise ValueError(f"a {config.model_type} tower has {max(layers):.3g} layers; at most {MAX_LAYERS} are made.")
 
 
-def _check_options(config, position_types):
+def _check_options(config: PreTrainedConfig, position_types: tuple[str, ...]) -> None:
     for name, known in (("norm_position", ("pre", "post")), ("position_embedding_type", position_types)):
         if getattr(config, name) not in known:
             known = " or ".join(map(repr, known))
@@ -211,31 +212,33 @@ class PianoBindConfig(PreTrainedConfig):
     classifier_dropout: float = 0.0
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         self.audio_config = _tower_config(self.audio_config, PianoBindAudioConfig)
         self.midi_config = _tower_config(self.midi_config, PianoBindMidiConfig)
         self.text_config = _tower_config(self.text_config, None)
         super().__post_init__(**kwargs)
 
-    def validate_sizes(self):
+    def validate_sizes(self) -> None:
         check_numbers(self, {"projection_dim": 1, "initializer_range": 0.0})
         if self.text_config is not None:
             _check_depth(self.text_config)
 
-    def validate_classifier(self):
+    def validate_classifier(self) -> None:
         check_numbers(self, {"classifier_dropout": 0.0})
         if self.classifier_pooling not in ("mean", "attention"):
             pooling = reprlib.repr(self.classifier_pooling)
             raise ValueError(f"`classifier_pooling` is {pooling}; it must be 'mean' or 'attention'.")
 
-    def validate_loss_pairs(self):
+    def validate_loss_pairs(self) -> None:
         if not self.loss_pairs or set(self.loss_pairs) - set(PAIRS):
             raise ValueError(
                 f"`loss_pairs` is {reprlib.repr(self.loss_pairs)}; it must name some of {', '.join(PAIRS)}."
             )
 
 
-def _tower_config(config, own_class):
+def _tower_config(
+    config: dict | PreTrainedConfig | None, own_class: type[PreTrainedConfig] | None
+) -> PreTrainedConfig | None:
     """A dict names its class by `model_type`; without one it is ours."""
     if config is None or isinstance(config, PreTrainedConfig):
         return config

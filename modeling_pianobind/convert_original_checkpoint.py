@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import file_exists
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from .compound_words_pianobind import FIELD_SIZES
 from .modeling_pianobind import PianoBindModel
@@ -75,7 +75,7 @@ MEL_BUFFERS = re.compile(r"audio_backbone\.(.+\.)?(spectrogram\.window|mel_scale
 class _Tensors(dict):
     """Tensors by name; a missing one raises a ValueError that names it."""
 
-    def __missing__(self, name):
+    def __missing__(self, name: str) -> torch.Tensor:
         raise ValueError(f"the checkpoint has no tensor {name!r}; it is incomplete, or not of this variant.")
 
 
@@ -162,7 +162,7 @@ def convert_tensors(tensors: dict[str, torch.Tensor], variant: str) -> tuple:
     return config, weights, sorted(dropped)
 
 
-def _without_wrapping(tensors, variant):
+def _without_wrapping(tensors: dict[str, torch.Tensor], variant: str) -> tuple[_Tensors, dict[str, str], list[str]]:
     """Brings all three towers' names to one form, without copies, dead parameters and the mel front end's constants.
 
     Returns:
@@ -198,14 +198,14 @@ def _published_name(name: str) -> str:
     return name
 
 
-def _count(tensors, pattern: str) -> int:
+def _count(tensors: dict[str, torch.Tensor], pattern: str) -> int:
     """How many numbers, one after the other from the first, stand for the one group of `pattern` among the names."""
     numbers = {int(match[1]) for name in tensors if (match := re.match(pattern, name))}
     first = min(numbers, default=0)
     return next(count for count in range(len(numbers) + 1) if first + count not in numbers)
 
 
-def _audio_config(tensors):
+def _audio_config(tensors: dict[str, torch.Tensor]) -> PreTrainedConfig:
     width = 2 * len(tensors["audio_backbone.conv1.weight"])
     stages = _count(tensors, r"audio_backbone\.layer(\d+)\.")
     return original_audio_config(
@@ -216,7 +216,7 @@ def _audio_config(tensors):
     )
 
 
-def _midi_config(tensors):
+def _midi_config(tensors: dict[str, torch.Tensor]) -> PreTrainedConfig:
     embeddings = [tensors[f"midi_backbone.midibert.word_emb.{field}.lut.weight"] for field in range(len(FIELD_SIZES))]
     sizes = tuple(map(len, embeddings))
     if sizes != FIELD_SIZES:
@@ -234,7 +234,7 @@ def _midi_config(tensors):
     )
 
 
-def _text_config(tensors):
+def _text_config(tensors: dict[str, torch.Tensor]) -> PreTrainedConfig:
     vocabulary, hidden_size = tensors["textual_head.embeddings.word_embeddings.weight"].shape
     return original_text_config(
         vocab_size=vocabulary,
@@ -298,7 +298,7 @@ def add_tokenizer(folder: str | Path, tokenizer: str) -> list[str]:
     return _save_processor(Path(folder), config, tokenizer, folder)
 
 
-def _save_processor(folder, config, tokenizer, output) -> list[str]:
+def _save_processor(folder: Path, config: PreTrainedConfig, tokenizer: str | None, output: str | Path) -> list[str]:
     parts = {"feature_extractor": original_feature_extractor(), "midi_processor": original_midi_processor()}
     loaded = _published_tokenizer() if tokenizer is None else _tokenizer(tokenizer)
     if loaded is None:
@@ -320,14 +320,14 @@ def _save_processor(folder, config, tokenizer, output) -> list[str]:
     return [f"added the tokenizer of {tokenizer or TOKENIZER}"]
 
 
-def _tokenizer(source):
+def _tokenizer(source: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise ValueError(f"{source}: no tokenizer can be loaded from there ({error}).") from error
 
 
-def _published_tokenizer():
+def _published_tokenizer() -> PreTrainedTokenizerBase | None:
     """roberta-base's, from the Hub's cache or the Hub; None without either."""
     try:
         return AutoTokenizer.from_pretrained(TOKENIZER, local_files_only=True)

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 QUEUE_CHUNKS = 16
 
 
-def _pad_rows(processor, windows: list) -> tuple[torch.Tensor, torch.Tensor]:
+def _pad_rows(processor: "PianoBindProcessor", windows: list) -> tuple[torch.Tensor, torch.Tensor]:
     return processor.midi_processor.pad(windows)
 
 
-def _stack_features(processor, windows: list) -> tuple[torch.Tensor, torch.Tensor]:
+def _stack_features(processor: "PianoBindProcessor", windows: list) -> tuple[torch.Tensor, torch.Tensor]:
     features, masks = zip(*windows, strict=True)
     return torch.stack(features), torch.stack(masks)
 
@@ -201,10 +201,10 @@ class _Progress:
         self.notes = self.measures = self.reading = None
 
     @property
-    def complete(self):
+    def complete(self) -> bool:
         return self.read and self.embedded == len(self.spans)
 
-    def keep(self, number, embedding):
+    def keep(self, number: int, embedding: np.ndarray) -> None:
         """Takes a window's embedding.
 
         One array that doubles holds all windows: small arrays allocated between a batch's large tensors would fragment
@@ -215,7 +215,7 @@ class _Progress:
         self.windows[number] = embedding
         self.embedded += 1
 
-    def result(self, dim):
+    def result(self, dim: int) -> EmbeddedFile:
         if self.error is not None:
             return EmbeddedFile(np.zeros((0, dim), np.float32), np.zeros((0, 2)), np.zeros(0, str), self.error)
         windows = self.windows[: self.embedded].copy()
@@ -223,11 +223,18 @@ class _Progress:
         return EmbeddedFile(windows, spans, towers, None, self.notes, self.measures, self.reading)
 
 
-def _hidden(progress):
+def _hidden(progress: bool | None) -> bool | None:
     return None if progress is None else not progress
 
 
-def _embed_windows(model, processor, tower: str, windows, batch_size: int, dtype: str):
+def _embed_windows(
+    model: "PianoBindModel",
+    processor: "PianoBindProcessor",
+    tower: str,
+    windows: list[tuple],
+    batch_size: int,
+    dtype: str,
+) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yields (file, number of the window, embedding) for windows of many files."""
     kind = TOWERS[tower]
     if kind.length is not None:  # batches of equal length need the least padding
@@ -242,7 +249,7 @@ def _embed_windows(model, processor, tower: str, windows, batch_size: int, dtype
             yield position, number, embedding
 
 
-def _read_ahead(read, sources) -> Iterator[tuple]:
+def _read_ahead(read: Callable[[Any], Iterator[tuple]], sources: list) -> Iterator[tuple]:
     """Runs `read(source)`, an iterator of chunks, on threads.
 
     Yields:
@@ -296,7 +303,7 @@ def _read_ahead(read, sources) -> Iterator[tuple]:
 
 
 @contextmanager
-def _evaluating(model):
+def _evaluating(model: "PianoBindModel") -> Iterator[None]:
     """Eval mode inside the block: with dropout, embeddings would be random."""
     training = model.training
     model.eval()
@@ -451,7 +458,7 @@ def embed_text(
     return embeds
 
 
-def _listed(sources) -> list:
+def _listed(sources: Any) -> list:
     """Wraps a single path, text or waveform in a list."""
     return [sources] if isinstance(sources, (str, bytes, os.PathLike, np.ndarray)) else list(sources)
 

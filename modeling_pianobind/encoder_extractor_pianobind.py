@@ -3,16 +3,18 @@
 import inspect
 import json
 
+import numpy as np
 import torch
 import transformers
+from transformers import FeatureExtractionMixin
 
 
-def extractor_settings(extractor) -> dict:
+def extractor_settings(extractor: FeatureExtractionMixin) -> dict:
     """Settings from which `load_extractor` rebuilds a Hugging Face feature extractor; part of our saved settings."""
     return json.loads(extractor.to_json_string())
 
 
-def load_extractor(settings: dict):
+def load_extractor(settings: dict) -> FeatureExtractionMixin:
     """Rebuilds a feature extractor from `extractor_settings`.
 
     Raises:
@@ -28,7 +30,7 @@ def load_extractor(settings: dict):
     return extractor_class.from_dict(settings)
 
 
-def longest_seconds(extractor) -> float | None:
+def max_seconds(extractor: FeatureExtractionMixin) -> float | None:
     """The longest recording that an extractor takes without cutting it, in seconds; None without limit."""
     if hasattr(extractor, "chunk_length"):  # Whisper
         return float(extractor.chunk_length)
@@ -39,7 +41,9 @@ def longest_seconds(extractor) -> float | None:
     return None
 
 
-def encoder_batch(extractor, waveforms, window_samples: int) -> tuple[torch.Tensor, torch.Tensor]:
+def encoder_batch(
+    extractor: FeatureExtractionMixin, waveforms: list[np.ndarray], window_samples: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Features of windows, all of one shape.
 
     Args:
@@ -60,4 +64,4 @@ def encoder_batch(extractor, waveforms, window_samples: int) -> tuple[torch.Tens
     return features, torch.ones(len(features), 1, dtype=torch.long) if mask is None else mask.long()
 
 
-__all__ = ["encoder_batch", "extractor_settings", "load_extractor", "longest_seconds"]
+__all__ = ["encoder_batch", "extractor_settings", "load_extractor", "max_seconds"]

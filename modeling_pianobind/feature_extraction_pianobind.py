@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -81,22 +81,22 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
 
     def __init__(
         self,
-        feature_size=229,
-        sampling_rate=16_000,
-        fft_size=2048,
-        hop_length=400,
-        min_frequency=30.0,
-        max_frequency=8_000.0,
-        window_seconds=20.0,
-        hop_seconds=10.0,
-        top_db=80.0,
-        amplitude_floor=1e-10,
-        normalize="unit",
-        window_norm=False,
-        filter_precision="float64",
-        encoder_extractor=None,
-        padding_value=0.0,
-        **kwargs,
+        feature_size: int = 229,
+        sampling_rate: int = 16_000,
+        fft_size: int = 2048,
+        hop_length: int = 400,
+        min_frequency: float = 30.0,
+        max_frequency: float = 8_000.0,
+        window_seconds: float = 20.0,
+        hop_seconds: float = 10.0,
+        top_db: float = 80.0,
+        amplitude_floor: float = 1e-10,
+        normalize: str = "unit",
+        window_norm: bool = False,
+        filter_precision: str = "float64",
+        encoder_extractor: dict | None = None,
+        padding_value: float = 0.0,
+        **kwargs: Any,
     ):
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         self.fft_size = fft_size
@@ -113,7 +113,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         self.encoder_extractor = encoder_extractor
         self._check_settings()
 
-    def _check_settings(self):
+    def _check_settings(self) -> None:
         check_numbers(self, MIN_SETTINGS)
         if self.hop_seconds > self.window_seconds:
             raise ValueError(
@@ -146,10 +146,10 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
     def window_samples(self) -> int:
         return round(self.window_seconds * self.sampling_rate)
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         return {key: value for key, value in super().to_dict().items() if not key.startswith("_cached")}
 
-    def windows(self, audio, sampling_rate: int | None = None) -> Iterator[AudioWindow]:
+    def windows(self, audio: Any, sampling_rate: int | None = None) -> Iterator[AudioWindow]:
         """Yields a recording's windows; decodes and resamples by blocks.
 
         Args:
@@ -213,7 +213,9 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         lengths = torch.tensor([len(window.samples) for window in windows])
         return features, self.frame_mask(lengths, features.shape[1])
 
-    def __call__(self, audio, sampling_rate: int | None = None, return_tensors=None, **kwargs) -> BatchFeature:
+    def __call__(
+        self, audio: Any, sampling_rate: int | None = None, return_tensors: str | None = None, **kwargs: Any
+    ) -> BatchFeature:
         """Reads recordings of any length.
 
         Args:
@@ -227,8 +229,8 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         """
         recordings = audio if isinstance(audio, (list, tuple)) and not _is_waveform(audio) else [audio]
         made = [self.batch(list(self.windows(recording, sampling_rate))) for recording in recordings]
-        most = max(len(features) for features, _ in made)
-        shape, mask_shape = ((len(made), most, *part.shape[1:]) for part in made[0])
+        max_windows = max(len(features) for features, _ in made)
+        shape, mask_shape = ((len(made), max_windows, *part.shape[1:]) for part in made[0])
         features, mask = torch.full(shape, self.padding_value), torch.zeros(mask_shape, dtype=torch.long)
         for row, (piece_features, piece_mask) in enumerate(made):
             features[row, : len(piece_features)] = piece_features
@@ -238,7 +240,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
             data = {key: value.numpy() for key, value in data.items()}
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def _constants(self, device):
+    def _constants(self, device: torch.device) -> tuple[torch.Tensor, list[tuple[int, int, torch.Tensor]]]:
         """The Hann window and the mel filters on a device, made once.
 
         A mel band covers few of the transform's bins: filters come in groups of bands with the bins `low:high` that
@@ -292,7 +294,7 @@ def audio_name(audio: Any) -> str:
     return "the given recording" if isinstance(audio, bytes) else "the given waveform"
 
 
-def _is_waveform(audio) -> bool:
+def _is_waveform(audio: Any) -> bool:
     return bool(len(audio)) and isinstance(audio[0], (float, int, np.floating))
 
 
@@ -310,7 +312,7 @@ def _file_blocks(path: Path, sampling_rate: int) -> Iterator[np.ndarray]:
         yield from _decoded_blocks(handle, str(path), sampling_rate)
 
 
-def _decoded_blocks(handle, name: str, sampling_rate: int) -> Iterator[np.ndarray]:
+def _decoded_blocks(handle: BinaryIO, name: str, sampling_rate: int) -> Iterator[np.ndarray]:
     """Mono float32 blocks of an opened file at `sampling_rate`; `name` is used in error messages."""
     head = handle.read(12)
     if not head:
@@ -338,7 +340,7 @@ def _decoded_blocks(handle, name: str, sampling_rate: int) -> Iterator[np.ndarra
         ) from error
 
 
-def _waveform_blocks(waveform, given_rate: int | None, sampling_rate: int) -> Iterator[np.ndarray]:
+def _waveform_blocks(waveform: Any, given_rate: int | None, sampling_rate: int) -> Iterator[np.ndarray]:
     if given_rate is None:
         raise ValueError(
             "`sampling_rate` is missing: a waveform does not know its own. Pass it in Hz, or pass a file's path."
@@ -357,7 +359,9 @@ def _waveform_blocks(waveform, given_rate: int | None, sampling_rate: int) -> It
     yield resampler.resample_chunk(np.ascontiguousarray(samples), last=True)
 
 
-def _cut(blocks, sampling_rate, window_seconds, hop_seconds, name) -> Iterator[AudioWindow]:
+def _cut(
+    blocks: Iterator[np.ndarray], sampling_rate: int, window_seconds: float, hop_seconds: float, name: str
+) -> Iterator[AudioWindow]:
     """Cuts a stream of blocks by the rule of `window_starts`, holding no more than a window and a block."""
     window, hop = round(window_seconds * sampling_rate), round(hop_seconds * sampling_rate)
     held, start, reached = np.zeros(0, np.float32), 0, 0

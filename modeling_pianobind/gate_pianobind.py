@@ -1,6 +1,7 @@
 """Limits of the page and the endpoint: size of requests, and requests at once, so that memory stays bounded."""
 
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ class Gate:
         self._running = threading.BoundedSemaphore(running)
 
     @contextmanager
-    def turn(self):
+    def turn(self) -> Iterator[None]:
         """Waits for a turn.
 
         Raises:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 from .decoding_pianobind import AAC_STARTS
 
@@ -14,13 +15,13 @@ MAX_NUMBER = 1e31  # transformers writes 1e30 for a tokenizer without limit
 MAX_CHARACTERS = 20_000  # of a text; far more than a text tower reads, and megabytes take a tokenizer seconds
 
 
-def _midi_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list, list]]:
+def _midi_windows(processor: Any, source: Any, sampling_rate: int | None = None) -> Iterator[tuple[list, list]]:
     """Yields all windows of a MIDI file at once, with their spans and the notes: note rows are small."""
     notes = processor.midi_processor.read(source)
     yield *processor.midi_processor.windows(notes), notes
 
 
-def _score_windows(processor, source, sampling_rate=None) -> Iterator[tuple]:
+def _score_windows(processor: Any, source: Any, sampling_rate: int | None = None) -> Iterator[tuple]:
     """As `_midi_windows`, with what was read, which knows the measures."""
     from .score_pianobind import read_score
 
@@ -29,7 +30,7 @@ def _score_windows(processor, source, sampling_rate=None) -> Iterator[tuple]:
     yield *processor.midi_processor.windows(notes), notes, reading
 
 
-def _audio_windows(processor, source, sampling_rate=None) -> Iterator[tuple[list, list]]:
+def _audio_windows(processor: Any, source: Any, sampling_rate: int | None = None) -> Iterator[tuple[list, list]]:
     """A recording's windows (features and frame mask) and spans, one at a time.
 
     A spectrogram needs 20 times its own memory while it is made; several at once are no faster.
@@ -163,21 +164,21 @@ def readable_text(text: object) -> str:
     return text
 
 
-def check_numbers(settings: object, lowest: dict[str, float]) -> None:
+def check_numbers(settings: object, minimums: dict[str, float]) -> None:
     """Refuses settings that are not numbers in the valid range, such as those of a damaged file.
 
     Args:
         settings: an object with the settings as attributes.
-        lowest: their names and the lowest value of each; of an integer, the setting has to be one too.
+        minimums: their names and the lowest value of each; of an integer, the setting has to be one too.
     Raises:
         ValueError: one is of another type or out of range.
     """
-    for name, least in lowest.items():
-        value, whole = getattr(settings, name), isinstance(least, int)
+    for name, minimum in minimums.items():
+        value, whole = getattr(settings, name), isinstance(minimum, int)
         right = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-        if not right or not least <= value <= MAX_NUMBER:
+        if not right or not minimum <= value <= MAX_NUMBER:
             kind = "a whole number" if whole else "a number"
-            raise ValueError(f"`{name}` is {reprlib.repr(value)}; it must be {kind} of at least {least:g}.")
+            raise ValueError(f"`{name}` is {reprlib.repr(value)}; it must be {kind} of at least {minimum:g}.")
 
 
 def list_files(folder: str | os.PathLike, refused: list[OSError] | None = None) -> list[str]:

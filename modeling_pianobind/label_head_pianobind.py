@@ -67,7 +67,7 @@ class LabelHead:
         return cls._made(names, config.get("problem_type"), state)
 
     @classmethod
-    def _made(cls, id2label, problem_type, state):
+    def _made(cls, id2label: dict, problem_type: str | None, state: dict[str, np.ndarray]) -> "LabelHead":
         labels = [str(id2label[number]) for number in sorted(id2label, key=int)]
         attention = state.get(f"{HEAD}attention.weight")
         return cls(

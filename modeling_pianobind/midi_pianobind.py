@@ -2,6 +2,7 @@
 
 import math
 import reprlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,19 +50,19 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
 
     def __init__(
         self,
-        representation="performance",
-        window_seconds=20.0,
-        hop_seconds=10.0,
-        max_notes=512,
-        onset_gap_bins=128,
-        duration_bins=64,
-        velocity_bins=32,
-        pedal_bins=32,
-        onset_gap_range=(0.01, 10.0),
-        duration_range=(0.02, 10.0),
-        pedal_range=(0.05, 10.0),
-        solo_only=False,
-        **kwargs,
+        representation: str = "performance",
+        window_seconds: float = 20.0,
+        hop_seconds: float = 10.0,
+        max_notes: int = 512,
+        onset_gap_bins: int = 128,
+        duration_bins: int = 64,
+        velocity_bins: int = 32,
+        pedal_bins: int = 32,
+        onset_gap_range: tuple[float, float] = (0.01, 10.0),
+        duration_range: tuple[float, float] = (0.02, 10.0),
+        pedal_range: tuple[float, float] = (0.05, 10.0),
+        solo_only: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if representation not in ("performance", "compound_word"):
@@ -105,7 +106,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
     def _compound(self) -> bool:
         return self.representation == "compound_word"
 
-    def read(self, source) -> PianoNotes:
+    def read(self, source: Any) -> PianoNotes:
         """Reads MIDI into the notes that `windows` takes; see `read_midi`, or `read_compound_notes`."""
         read = read_compound_notes if self._compound else read_midi
         return read(source, self.solo_only)
@@ -190,7 +191,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
             mask[row, : len(rows)] = 1
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
-    def __call__(self, midi, return_tensors=None) -> BatchFeature:
+    def __call__(self, midi: Any, return_tensors: str | None = None) -> BatchFeature:
         """Reads MIDI of any length.
 
         Args:
@@ -213,7 +214,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         return BatchFeature(data, tensor_type=return_tensors)
 
 
-def _checked_range(name: str, seconds) -> tuple[float, float]:
+def _checked_range(name: str, seconds: object) -> tuple[float, float]:
     """Two times in seconds, the shorter one first."""
     numbers = isinstance(seconds, (list, tuple)) and all(type(value) in (int, float) for value in seconds)
     if not numbers or len(seconds) != 2 or not 0 < seconds[0] < seconds[1] < float("inf"):

@@ -3,6 +3,7 @@
 import inspect
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +79,7 @@ class LogitScale(nn.Module):
         self.initial = initial
         self.weight = nn.Parameter(torch.tensor(float(initial)))
 
-    def forward(self, similarities):
+    def forward(self, similarities: torch.Tensor) -> torch.Tensor:
         return similarities * self.weight.clamp(max=MAX_LOGIT_SCALE).exp()
 
 
@@ -105,10 +106,17 @@ class PianoBindModel(PianoBindPreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_encoders(cls, audio=None, midi=None, text=None, **overrides) -> "PianoBindModel":
+    def from_encoders(
+        cls,
+        audio: str | os.PathLike | None = None,
+        midi: str | os.PathLike | None = None,
+        text: str | os.PathLike | None = None,
+        **overrides: Any,
+    ) -> "PianoBindModel":
         """Puts pretrained encoders together; the projections between them are new and have to be trained.
 
-        A tower of a PianoBind checkpoint with the same `projection_dim` brings its projection.
+        A tower of a PianoBind checkpoint with the same `projection_dim` brings its projection, and a text tower its
+        temperature.
 
         Args:
             audio (`str` or `Path`, *optional*): Hub id or folder of a PianoBind checkpoint, or of AST, Wav2Vec2,
@@ -119,7 +127,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
         Returns:
             `PianoBindModel` in eval mode; `PianoBindProcessor.from_encoders` makes the processor that belongs to it.
         """
-        towers, projections = {}, {}
+        towers, projections, temperature = {}, {}, None
         for modality, source in (("audio", audio), ("midi", midi), ("text", text)):
             if source is None:
                 continue
@@ -129,6 +137,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
                 projections[modality] = getattr(whole, f"{modality}_projection").weight
                 if modality == "text":
                     overrides.setdefault("pool_text_padding", whole.config.pool_text_padding)
+                    temperature = whole.logit_scale.weight
         if not towers:
             raise ValueError("nothing to put together: name an encoder for `audio`, `midi` or `text`.")
         model = cls(PianoBindConfig(**overrides))
@@ -137,32 +146,34 @@ class PianoBindModel(PianoBindPreTrainedModel):
             own = getattr(model, f"{modality}_projection").weight
             if modality in projections and projections[modality].shape == own.shape:
                 own.data.copy_(projections[modality].data)
+        if temperature is not None:
+            model.logit_scale.weight.data.copy_(temperature.data)
         return model.eval()
 
-    def get_input_embeddings(self):
+    def get_input_embeddings(self) -> nn.Module:
         """Word embeddings of the text tower; trainers compare their number with the tokenizer's."""
         return (super() if self.text_model is None else self.text_model).get_input_embeddings()
 
-    def set_input_embeddings(self, value):
+    def set_input_embeddings(self, value: nn.Module) -> None:
         (super() if self.text_model is None else self.text_model).set_input_embeddings(value)
 
     @torch.no_grad()
-    def _init_weights(self, module):
+    def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, LogitScale):
             init.constant_(module.weight, module.initial)
 
     def forward(
         self,
-        input_features=None,
-        audio_attention_mask=None,
-        midi_ids=None,
-        midi_attention_mask=None,
-        input_ids=None,
-        attention_mask=None,
+        input_features: torch.Tensor | None = None,
+        audio_attention_mask: torch.Tensor | None = None,
+        midi_ids: torch.Tensor | None = None,
+        midi_attention_mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
         return_loss: bool = False,
         return_dict: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> PianoBindOutput:
         """Embeds what is given and compares each modality with each other.
 
@@ -200,7 +211,9 @@ class PianoBindModel(PianoBindPreTrainedModel):
         as_output = self.config.return_dict if return_dict is None else return_dict
         return output if as_output else output.to_tuple()
 
-    def get_audio_features(self, input_features, audio_attention_mask=None):
+    def get_audio_features(
+        self, input_features: torch.Tensor, audio_attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Embeds recordings.
 
         Args:
@@ -213,7 +226,9 @@ class PianoBindModel(PianoBindPreTrainedModel):
         """
         return mean_of_windows(*self.audio_windows(input_features, audio_attention_mask))
 
-    def audio_windows(self, input_features, audio_attention_mask=None):
+    def audio_windows(
+        self, input_features: torch.Tensor, audio_attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Embeds the windows of recordings, which `get_audio_features` averages.
 
         Returns:
@@ -230,7 +245,9 @@ class PianoBindModel(PianoBindPreTrainedModel):
         features, mask = input_features[exists], audio_attention_mask[exists]
         return self._project("audio", tower.pool(tower(features, mask), mask)), piece, len(exists)
 
-    def get_midi_features(self, midi_ids, midi_attention_mask=None):
+    def get_midi_features(
+        self, midi_ids: torch.Tensor, midi_attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Embeds MIDI.
 
         Args:
@@ -242,7 +259,9 @@ class PianoBindModel(PianoBindPreTrainedModel):
         """
         return mean_of_windows(*self.midi_windows(midi_ids, midi_attention_mask))
 
-    def midi_windows(self, midi_ids, midi_attention_mask=None):
+    def midi_windows(
+        self, midi_ids: torch.Tensor, midi_attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Embeds the windows of MIDI, which `get_midi_features` averages; returns what `audio_windows` does."""
         tower = self._tower("midi")
         if midi_attention_mask is None:
@@ -255,7 +274,9 @@ class PianoBindModel(PianoBindPreTrainedModel):
         hidden = tower.pool(tower(midi_ids, midi_attention_mask), midi_attention_mask)
         return self._project("midi", hidden), piece, int(piece[-1]) + 1
 
-    def get_text_features(self, input_ids, attention_mask=None, **kwargs):
+    def get_text_features(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
         """Embeds text.
 
         Args:
@@ -269,7 +290,7 @@ class PianoBindModel(PianoBindPreTrainedModel):
         mask = torch.ones_like(attention_mask) if self.config.pool_text_padding else attention_mask
         return self._project("text", masked_mean(hidden, mask))
 
-    def _tower(self, modality: str):
+    def _tower(self, modality: str) -> nn.Module:
         tower = getattr(self, f"{modality}_model")
         if tower is None:
             has = [name for name in ("audio", "midi", "text") if getattr(self, f"{name}_model") is not None]
@@ -279,28 +300,28 @@ class PianoBindModel(PianoBindPreTrainedModel):
             )
         return tower
 
-    def _project(self, modality: str, pooled):
+    def _project(self, modality: str, pooled: torch.Tensor) -> torch.Tensor:
         projected = getattr(self, f"{modality}_projection")(pooled)
         return F.normalize(projected.float(), dim=-1)
 
 
-def _audio_tower(config):
+def _audio_tower(config: PreTrainedConfig) -> nn.Module:
     # By its name, since code loaded from the Hub may know the config's class from another folder than the model's.
     if config.model_type == PianoBindAudioConfig.model_type:
         return PianoBindAudioModel._from_config(config)
     return PianoBindEncoderTower(config)
 
 
-def _split_windows(midi_ids, mask):
+def _split_windows(midi_ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Splits rows of several windows into one row for each window.
 
     Returns:
         ids `(windows, notes, fields)`, mask `(windows, notes)` of 0 and 1, and the piece of each window `(windows,)`.
     """
-    most = int(mask.max()) + 1
+    windows = int(mask.max()) + 1
     row, place = mask.nonzero(as_tuple=True)
     window, place_window, counts = torch.unique_consecutive(
-        row * most + mask[row, place], return_inverse=True, return_counts=True
+        row * windows + mask[row, place], return_inverse=True, return_counts=True
     )
     first = counts.cumsum(0) - counts
     column = torch.arange(len(row), device=mask.device) - first[place_window]
@@ -308,10 +329,10 @@ def _split_windows(midi_ids, mask):
     ids[place_window, column] = midi_ids[row, place]
     split_mask = mask.new_zeros(ids.shape[:2])
     split_mask[place_window, column] = 1
-    return ids, split_mask, window // most
+    return ids, split_mask, window // windows
 
 
-def mean_of_windows(embeds, piece, pieces: int):
+def mean_of_windows(embeds: torch.Tensor, piece: torch.Tensor, pieces: int) -> torch.Tensor:
     """Unit embeddings of windows -> unit embeddings of the pieces that they belong to."""
     if len(embeds) == pieces:
         return embeds

@@ -1,11 +1,15 @@
 """Statistics of a whole window of notes (histograms, key, density, rhythm), an input of the MIDI tower."""
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+if TYPE_CHECKING:
+    from .configuration_pianobind import PianoBindMidiConfig
 
 LOWEST_PITCH_CLASS = 9  # the lowest key is A
 MAX_INTERVAL = 12
@@ -119,7 +123,7 @@ class NoteStatistics(nn.Module):
     Hand-made features of this kind beat fine-tuned transformers where labels are few.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: "PianoBindMidiConfig"):
         super().__init__()
         self.field_sizes = tuple(config.field_sizes)
         self.time_field = config.time_field
@@ -130,7 +134,9 @@ class NoteStatistics(nn.Module):
         self.down_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     @torch.no_grad()
-    def measure(self, midi_ids, midi_attention_mask, seconds):
+    def measure(
+        self, midi_ids: torch.Tensor, midi_attention_mask: torch.Tensor, seconds: torch.Tensor
+    ) -> torch.Tensor:
         """Statistics of windows.
 
         Args:
@@ -167,7 +173,9 @@ class NoteStatistics(nn.Module):
             parts.append(rhythm(keys, present, seconds))
         return torch.cat(parts, 1)
 
-    def forward(self, midi_ids, midi_attention_mask, seconds):
+    def forward(
+        self, midi_ids: torch.Tensor, midi_attention_mask: torch.Tensor, seconds: torch.Tensor
+    ) -> torch.Tensor:
         """`(windows, 1, hidden_size)`, to be added to every note; see `measure`."""
         statistics = self.measure(midi_ids, midi_attention_mask, seconds)  # float32, since it holds counts
         statistics = self.norm(statistics.to(self.norm.weight.dtype))

@@ -3,6 +3,7 @@
 import math
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class PianoNotes:
         """Time from 0 to the last key release."""
         return float((self.onset + self.duration).max()) if len(self) else 0.0
 
-    def take(self, index) -> "PianoNotes":
+    def take(self, index: slice | np.ndarray) -> "PianoNotes":
         """The notes at `index` (slice, mask or positions), times unchanged."""
         return type(self)(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
@@ -266,7 +267,7 @@ def other_instruments(score: symusic.Score) -> list[str]:
     return [_instrument(track) for track in score.tracks if len(track.notes) and not _is_piano(track)]
 
 
-def _is_piano(track) -> bool:
+def _is_piano(track: symusic.Track) -> bool:
     return not track.is_drum and track.program in PIANO_PROGRAMS
 
 
@@ -305,11 +306,13 @@ def notes_from_score(score: symusic.Score, name: str, solo_only: bool = False) -
     )
 
 
-def _instrument(track) -> str:
+def _instrument(track: symusic.Track) -> str:
     return "drums (channel 10)" if track.is_drum else f"program {track.program + 1}"
 
 
-def _pedal_seconds(release, pedal_ticks, seconds):
+def _pedal_seconds(
+    release: np.ndarray, pedal_ticks: list[dict[str, np.ndarray]], seconds: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
     """How long each note rings on after its release, because the pedal is down at that moment."""
     if not pedal_ticks:
         return np.zeros_like(release)

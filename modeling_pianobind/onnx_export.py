@@ -4,18 +4,25 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
+from .atomic_file import atomic_file, replace_file
 from .embedding_pianobind import embed_midi, embed_text
 from .metric.ranking import embedding_retrieval_metrics
+
+if TYPE_CHECKING:
+    from .modeling_pianobind import PianoBindModel
+    from .processing_pianobind import PianoBindProcessor
 
 REPORT = "export.json"
 TOLERANCE = 1e-4  # largest allowed difference to PyTorch
@@ -23,16 +30,16 @@ CHECKED_SHAPES = ((1, 9), (3, 40), (2, 101))  # (batch, length), different from 
 TRACED_SHAPE = (2, 49)
 
 
-def _token_ids(config, batch: int, length: int, random: torch.Generator) -> torch.Tensor:
+def _token_ids(config: PreTrainedConfig, batch: int, length: int, random: torch.Generator) -> torch.Tensor:
     return torch.randint(0, config.vocab_size, (batch, length), generator=random)
 
 
-def _note_rows(config, batch: int, length: int, random: torch.Generator) -> torch.Tensor:
+def _note_rows(config: PreTrainedConfig, batch: int, length: int, random: torch.Generator) -> torch.Tensor:
     fields = [torch.randint(0, size - 2, (batch, length), generator=random) for size in config.field_sizes]
     return torch.stack(fields, dim=-1)
 
 
-def _mel_frames(config, batch: int, length: int, random: torch.Generator) -> torch.Tensor:
+def _mel_frames(config: PreTrainedConfig, batch: int, length: int, random: torch.Generator) -> torch.Tensor:
     return torch.rand(batch, length, config.num_mel_bins, generator=random)
 
 
@@ -74,11 +81,11 @@ TOWERS = {
 class TowerEmbedding(nn.Module):
     """One tower with its projection: single windows (or texts) -> `(batch, dim)`, unit length."""
 
-    def __init__(self, model, modality: str):
+    def __init__(self, model: "PianoBindModel", modality: str):
         super().__init__()
         self.model, self.modality = model, modality
 
-    def forward(self, inputs, mask):
+    def forward(self, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if self.modality == "text":
             return self.model.get_text_features(inputs, mask)
         tower = self.model._tower(self.modality)
@@ -101,7 +108,7 @@ class OnnxModel:
 
     device, dtype, training = torch.device("cpu"), torch.float32, False
 
-    def __init__(self, folder, int8: bool = False):
+    def __init__(self, folder: str | os.PathLike, int8: bool = False):
         onnxruntime = _extra("onnxruntime")
         try:
             report = json.loads((Path(folder) / REPORT).read_bytes())
@@ -118,22 +125,22 @@ class OnnxModel:
                 session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
             setattr(self, f"{modality}_model", session)
 
-    def eval(self):
+    def eval(self) -> "OnnxModel":
         return self
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> "OnnxModel":
         return self
 
-    def get_text_features(self, input_ids, attention_mask):
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         return self._run("text", input_ids, attention_mask)
 
-    def get_midi_features(self, midi_ids, midi_attention_mask):
+    def get_midi_features(self, midi_ids: torch.Tensor, midi_attention_mask: torch.Tensor) -> torch.Tensor:
         return self._run("midi", midi_ids, midi_attention_mask)
 
-    def get_audio_features(self, input_features, audio_attention_mask):
+    def get_audio_features(self, input_features: torch.Tensor, audio_attention_mask: torch.Tensor) -> torch.Tensor:
         return self._run("audio", input_features, audio_attention_mask)
 
-    def _run(self, modality, *tensors):
+    def _run(self, modality: str, *tensors: torch.Tensor) -> torch.Tensor:
         session = getattr(self, f"{modality}_model")
         if session is None:
             raise ValueError(f"this export has no {modality} tower; export a checkpoint that has it.")
@@ -144,12 +151,12 @@ class OnnxModel:
         rows = [[tensor[row : row + 1, :length] for tensor in tensors] for row, length in enumerate(lengths)]
         return torch.cat([self._embed(modality, row) for row in rows])
 
-    def _embed(self, modality, tensors):
+    def _embed(self, modality: str, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         feed = {name: tensor.numpy() for name, tensor in zip(TOWERS[modality].inputs, tensors, strict=True)}
         return torch.from_numpy(getattr(self, f"{modality}_model").run(None, feed)[0])
 
 
-def export_onnx(model, folder: str | Path, int8: bool = False) -> dict:
+def export_onnx(model: "PianoBindModel", folder: str | Path, int8: bool = False) -> dict:
     """Writes each tower as `text.onnx`, `midi.onnx` and `audio.onnx`, for any batch and length, and checks it.
 
     A file takes single windows (texts) as the processor cuts them, with their mask, and gives unit embeddings; the
@@ -183,9 +190,7 @@ def export_onnx(model, folder: str | Path, int8: bool = False) -> dict:
         report["towers"][modality] = {"bytes": file.stat().st_size, "largest_difference": difference}
         if int8 and TOWERS[modality].has_int8:
             report["int8"][modality] = {"bytes": _quantise(file, _file(folder, modality, int8=True))}
-    temporary = folder / f".{REPORT}.{os.getpid()}"
-    temporary.write_text(json.dumps(report, indent=1))
-    os.replace(temporary, folder / REPORT)
+    replace_file(folder / REPORT, json.dumps(report, indent=1))
     return report
 
 
@@ -193,8 +198,7 @@ def _export_tower(tower: TowerEmbedding, file: Path) -> float:
     """Writes one tower and returns its largest difference to PyTorch."""
     names = TOWERS[tower.modality].inputs
     dynamic = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    temporary = file.with_name(f".{os.getpid()}.{file.name}")
-    try:
+    with atomic_file(file) as temporary:
         with _quiet(), torch.inference_mode():
             torch.onnx.export(
                 tower,
@@ -213,9 +217,6 @@ def _export_tower(tower: TowerEmbedding, file: Path) -> float:
                 f"the {tower.modality} tower's ONNX file differs from PyTorch by {difference:.1e}, more than "
                 f"{TOLERANCE:g}; report it with the versions of torch and onnxruntime."
             )
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
     return difference
 
 
@@ -247,17 +248,14 @@ def _quantise(source: Path, target: Path) -> int:
 
     model = _extra("onnx").load(source)
     del model.graph.value_info[:]  # shapes of inner values, which quantisation invalidates
-    temporary = target.with_name(f".{os.getpid()}.{target.name}")
-    try:
-        with _quiet():
-            quantize_dynamic(model, temporary, weight_type=QuantType.QInt8, per_channel=True)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(target) as temporary, _quiet():
+        quantize_dynamic(model, temporary, weight_type=QuantType.QInt8, per_channel=True)
     return target.stat().st_size
 
 
-def measure_int8(folder: str | Path, processor, texts: list[str], midi_files: list, paired: bool = False) -> dict:
+def measure_int8(
+    folder: str | Path, processor: "PianoBindProcessor", texts: list[str], midi_files: list, paired: bool = False
+) -> dict:
     """Measures the loss of int8 on texts and MIDI files.
 
     Args:
@@ -314,7 +312,7 @@ def read_pairs(path: str | Path) -> tuple[list[str], list[Path]]:
     return texts, files
 
 
-def _check_exportable(model, modality: str) -> None:
+def _check_exportable(model: "PianoBindModel", modality: str) -> None:
     if not TOWERS[modality].is_default(model.config):
         raise ValueError(
             f"the {modality} tower is not of PianoBind's default family, and only that is exported; "
@@ -322,11 +320,11 @@ def _check_exportable(model, modality: str) -> None:
         )
 
 
-def _file(folder, modality: str, int8: bool = False) -> Path:
+def _file(folder: str | os.PathLike, modality: str, int8: bool = False) -> Path:
     return Path(folder) / f"{modality}{'.int8' if int8 else ''}.onnx"
 
 
-def _extra(name: str):
+def _extra(name: str) -> ModuleType:
     try:
         return __import__(name)
     except ImportError as error:
@@ -336,7 +334,7 @@ def _extra(name: str):
 
 
 @contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Silences warnings and log lines of exporter and quantiser; errors are still raised."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

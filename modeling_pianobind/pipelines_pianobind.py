@@ -1,5 +1,7 @@
 """Pipelines of transformers for files: `piano-embedding`, `zero-shot-piano-tagging` and `piano-classification`."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from transformers import Pipeline
@@ -38,26 +40,26 @@ class PianoEmbeddingPipeline(Pipeline):
     _load_processor = True
     _load_tokenizer = _load_feature_extractor = _load_image_processor = _load_video_processor = False
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         # A copy: `pipeline` replaces these names by classes, and a config with classes cannot be saved.
         for task in (getattr(self.model.config, "custom_pipelines", None) or {}).values():
             task["pt"] = [getattr(auto_class, "__name__", auto_class) for auto_class in task["pt"]]
 
-    def _sanitize_parameters(self, **kwargs):
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
         if kwargs:
             raise ValueError(f"{self.task} knows no {', '.join(map(repr, kwargs))}; leave it out.")
         return {}, {}, {}
 
-    def preprocess(self, inputs):
+    def preprocess(self, inputs: Any) -> dict:
         return {"source": source_of(inputs)}
 
-    def _forward(self, model_inputs):
+    def _forward(self, model_inputs: dict) -> dict:
         sources = model_inputs["source"]
         sources = sources if isinstance(sources, list) else [sources]  # a list with `batch_size` above 1
         return {"embedding": torch.from_numpy(embed_sources(self.model, self.processor, sources))}  # (batch, dim)
 
-    def postprocess(self, model_outputs) -> np.ndarray:
+    def postprocess(self, model_outputs: dict) -> np.ndarray:
         return model_outputs["embedding"][0].numpy()
 
 
@@ -68,17 +70,21 @@ class PianoTaggingPipeline(PianoEmbeddingPipeline):
     first; a score is a cosine and not a probability. `candidate_labels` are `labels_pianobind.LABELS` by default.
     """
 
-    def _sanitize_parameters(self, candidate_labels=None, top_k=None, **kwargs):
+    def _sanitize_parameters(
+        self, candidate_labels: str | list[str] | None = None, top_k: int | None = None, **kwargs: Any
+    ) -> tuple[dict, dict, dict]:
         super()._sanitize_parameters(**kwargs)
         given = {"candidate_labels": candidate_labels, "top_k": top_k}
         return {}, {}, {name: value for name, value in given.items() if value is not None}
 
-    def postprocess(self, model_outputs, candidate_labels=None, top_k=8) -> list[dict]:
+    def postprocess(
+        self, model_outputs: dict, candidate_labels: str | list[str] | None = None, top_k: int = 8
+    ) -> list[dict]:
         embedding = super().postprocess(model_outputs)
         ranked = rank_labels(embedding, *self._label_embeddings(candidate_labels), top_k)
         return [{"label": label, "score": score} for label, score in ranked]
 
-    def _label_embeddings(self, labels):
+    def _label_embeddings(self, labels: str | list[str] | None) -> tuple[list[str], np.ndarray]:
         """The labels and their embeddings; cached for the next call with the same labels."""
         if isinstance(labels, str):  # as transformers' own zero-shot pipelines have it
             labels = labels.split(",")
@@ -95,11 +101,11 @@ class PianoClassificationPipeline(PianoEmbeddingPipeline):
     or the value where the model was trained on numbers. A published classifier answers to `audio-classification` too.
     """
 
-    def _sanitize_parameters(self, top_k=None, **kwargs):
+    def _sanitize_parameters(self, top_k: int | None = None, **kwargs: Any) -> tuple[dict, dict, dict]:
         super()._sanitize_parameters(**kwargs)
         return {}, {}, {} if top_k is None else {"top_k": top_k}
 
-    def _forward(self, model_inputs):
+    def _forward(self, model_inputs: dict) -> dict:
         sources, head = model_inputs["source"], self.model.label_head
         embeds = []
         for source in sources if isinstance(sources, list) else [sources]:
@@ -109,7 +115,7 @@ class PianoClassificationPipeline(PianoEmbeddingPipeline):
             embeds.append(torch.from_numpy(head.pool(file)))
         return {"embedding": torch.stack(embeds)}
 
-    def postprocess(self, model_outputs, top_k=5) -> list[dict]:
+    def postprocess(self, model_outputs: dict, top_k: int = 5) -> list[dict]:
         ranked = self.model.label_head.rank(super().postprocess(model_outputs), top_k)
         return [{"label": label, "score": score} for label, score in ranked]
 

@@ -1,8 +1,10 @@
 """PianoBindProcessor: recordings, MIDI and text -> one batch that the model takes as it is."""
 
 import json
+import os
 import reprlib
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from transformers import (
@@ -11,12 +13,13 @@ from transformers import (
     AutoTokenizer,
     BatchFeature,
     FeatureExtractionMixin,
+    PreTrainedTokenizerBase,
     ProcessorMixin,
 )
 from transformers.utils import cached_file
 
 from .checkpoint_pianobind import MAX_TEXT_TOKENS, loading
-from .encoder_extractor_pianobind import extractor_settings, longest_seconds
+from .encoder_extractor_pianobind import extractor_settings, max_seconds
 from .feature_extraction_pianobind import PianoBindFeatureExtractor
 from .inputs_pianobind import check_numbers, readable_text
 from .midi_pianobind import PianoBindMidiProcessor
@@ -40,12 +43,12 @@ class PianoBindProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        feature_extractor=None,
-        tokenizer=None,
-        midi_processor=None,
-        text_max_length=MAX_TEXT_TOKENS,
-        text_pad_to_max=False,
-        text_pad_id=None,
+        feature_extractor: PianoBindFeatureExtractor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        midi_processor: PianoBindMidiProcessor | dict | None = None,
+        text_max_length: int = MAX_TEXT_TOKENS,
+        text_pad_to_max: bool = False,
+        text_pad_id: int | None = None,
     ):
         if midi_processor is None or isinstance(midi_processor, dict):
             midi_processor = PianoBindMidiProcessor.from_dict(midi_processor or {})
@@ -63,17 +66,29 @@ class PianoBindProcessor(ProcessorMixin):
                 raise ValueError("the tokenizer has no padding token; set its `pad_token`.")
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
         """Loads a checkpoint's processor; a damaged one raises a ValueError of one line."""
         with loading(pretrained_model_name_or_path):
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
-    def from_encoders(cls, audio=None, midi=None, text=None) -> "PianoBindProcessor":
+    def from_encoders(
+        cls,
+        audio: str | os.PathLike | None = None,
+        midi: str | os.PathLike | None = None,
+        text: str | os.PathLike | None = None,
+    ) -> "PianoBindProcessor":
         """The processor for `PianoBindModel.from_encoders` of the same arguments."""
         return cls(**processor_parts(audio, midi, text))
 
-    def __call__(self, audio=None, midi=None, text=None, sampling_rate=None, return_tensors=None) -> BatchFeature:
+    def __call__(
+        self,
+        audio: Any = None,
+        midi: Any = None,
+        text: str | list[str] | None = None,
+        sampling_rate: int | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
         """Makes one batch of the given modalities.
 
         Args:
@@ -96,7 +111,7 @@ class PianoBindProcessor(ProcessorMixin):
             data.update(self.tokenize(text, return_tensors=return_tensors))
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def tokenize(self, text, return_tensors=None) -> BatchFeature:
+    def tokenize(self, text: str | list[str], return_tensors: str | None = None) -> BatchFeature:
         """Text -> `input_ids` and `attention_mask`, each `(batch, tokens)`."""
         texts = [readable_text(each) for each in ([text] if isinstance(text, str) else text)]
         tokens = self.tokenizer(
@@ -113,7 +128,7 @@ class PianoBindProcessor(ProcessorMixin):
         return BatchFeature({key: tokens[key] for key in ("input_ids", "attention_mask")})
 
     @property
-    def model_input_names(self):
+    def model_input_names(self) -> list[str]:
         return [
             *self.feature_extractor.model_input_names,
             *self.midi_processor.model_input_names,
@@ -122,7 +137,9 @@ class PianoBindProcessor(ProcessorMixin):
         ]
 
 
-def processor_parts(audio, midi, text) -> dict:
+def processor_parts(
+    audio: str | os.PathLike | None, midi: str | os.PathLike | None, text: str | os.PathLike | None
+) -> dict:
     """What `PianoBindProcessor` is made of for towers loaded from these places.
 
     Args:
@@ -149,8 +166,8 @@ def processor_parts(audio, midi, text) -> dict:
     return parts
 
 
-def _extractor_around(extractor) -> PianoBindFeatureExtractor:
-    limit = longest_seconds(extractor) or WINDOW_SECONDS
+def _extractor_around(extractor: FeatureExtractionMixin) -> PianoBindFeatureExtractor:
+    limit = max_seconds(extractor) or WINDOW_SECONDS
     return PianoBindFeatureExtractor(
         sampling_rate=extractor.sampling_rate,
         window_seconds=limit,
@@ -159,7 +176,7 @@ def _extractor_around(extractor) -> PianoBindFeatureExtractor:
     )
 
 
-def _settings(source, part: str) -> dict:
+def _settings(source: str | os.PathLike, part: str) -> dict:
     """Saved settings of one part of a processor: from a whole processor, or from the file of a single tower."""
     whole, alone = _read(source, "processor_config.json"), _read(source, "preprocessor_config.json")
     settings = (whole or {}).get(part) or alone
@@ -168,7 +185,7 @@ def _settings(source, part: str) -> dict:
     return settings
 
 
-def _read(source, name: str) -> dict | None:
+def _read(source: str | os.PathLike, name: str) -> dict | None:
     path = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
     return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
 

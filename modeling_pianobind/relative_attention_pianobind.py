@@ -55,7 +55,7 @@ def relative_key_query_attention(
     return torch.cat(mixed).unflatten(0, (-1, heads))
 
 
-def _shifted_products(x, table, width: int) -> list:
+def _shifted_products(x: torch.Tensor, table: torch.Tensor, width: int) -> list:
     """Products of each row with the part of a table that begins one place earlier than that of the row before.
 
     Args:

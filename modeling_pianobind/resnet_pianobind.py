@@ -1,5 +1,7 @@
 """The published PianoBind's audio tower: CLIP's modified ResNet and its attention pooling, for one input channel."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -25,14 +27,14 @@ class ResNetBlock(nn.Module):
                 nn.Conv2d(channels, width * EXPANSION, 1, bias=False), nn.BatchNorm2d(width * EXPANSION)
             )
 
-    def forward(self, grid):
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
         hidden = F.relu(self.bn1(self.conv1(grid)))
         hidden = self._halve(F.relu(self.bn2(self.conv2(hidden))))
         hidden = self.bn3(self.conv3(hidden))
         shortcut = grid if self.downsample is None else self.downsample(self._halve(grid))
         return F.relu(hidden + shortcut)
 
-    def _halve(self, grid):
+    def _halve(self, grid: torch.Tensor) -> torch.Tensor:
         return grid if self.stride == 1 else F.avg_pool2d(grid, self.stride)
 
 
@@ -42,7 +44,7 @@ class ModifiedResNet(nn.Module):
     # Adapted from https://github.com/openai/CLIP/blob/a1d071733d7111c9c014f024669f959182114e33/clip/model.py#L94 (MIT)
     # Differs: one input channel, grids that need not be square, and pooling is a separate step.
 
-    def __init__(self, layers, width: int):
+    def __init__(self, layers: Sequence[int], width: int):
         super().__init__()
         self.conv1 = nn.Conv2d(1, width // 2, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width // 2)
@@ -64,7 +66,7 @@ class ModifiedResNet(nn.Module):
             )
             channels = inner * EXPANSION
 
-    def forward(self, grid):
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
         """`(windows, 1, bands, frames)` -> `(windows, cells, channels)`, rows of bands one after the other."""
         for convolution, norm in ((self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)):
             grid = F.relu(norm(convolution(grid)))
@@ -89,7 +91,7 @@ class AttentionPool(nn.Module):
         self.v_proj = nn.Linear(channels, channels)
         self.c_proj = nn.Linear(channels, output_size)
 
-    def forward(self, cells):
+    def forward(self, cells: torch.Tensor) -> torch.Tensor:
         """`(windows, cells, channels)` -> `(windows, output_size)`."""
         places = torch.cat([cells.mean(1, keepdim=True), cells], dim=1) + self.positional_embedding
         q, k, v = (

@@ -9,30 +9,39 @@ import numpy as np
 DEFAULT_BEATS_A_MINUTE = 100.0  # of a score without marks
 # Beats a minute by the words that scores begin with, the middle of what metronomes and editions give. The longest
 # words that are found decide: "allegro ma non troppo" is not "allegro", "andantino" no "andante".
-TEMPO_WORDS = {
-    **dict.fromkeys(("larghissimo", "grave", "sehr langsam", "very slow", "très lent", "tres lent"), 42.0),
-    **dict.fromkeys(("largo", "adagissimo"), 48.0),
-    **dict.fromkeys(("lento", "langsam", "slow", "slowly", "lent", "lentement", "gravement"), 54.0),
-    **dict.fromkeys(("larghetto", "adagio", "broadly", "breit"), 60.0),
-    **dict.fromkeys(("adagietto", "getragen", "largement", "ziemlich langsam", "feierlich", "molto andante"), 66.0),
-    **dict.fromkeys(("andante", "gehend", "ruhig", "calm", "calmly", "calme", "sostenuto", "innig"), 76.0),
-    **dict.fromkeys(
-        ("andantino", "andante con moto", "moderately slow", "tranquillo", "tempo di marcia funebre"), 84.0
-    ),
-    **dict.fromkeys(("moderato", "mässig", "mäßig", "massig", "moderately", "moderate", "modéré", "modere"), 100.0),
-    **dict.fromkeys(
-        ("allegretto", "poco allegro", "etwas bewegt", "con moto", "tempo giusto", "animé", "anime"), 112.0
-    ),
-    **dict.fromkeys(("allegro moderato", "allegro ma non troppo", "allegro non troppo", "bewegt", "maestoso"), 116.0),
-    **dict.fromkeys(("nicht zu schnell", "nicht schnell", "pas trop vite", "not too fast", "nicht zu rasch"), 112.0),
-    **dict.fromkeys(("tempo di menuetto", "menuetto", "minuet", "menuet", "tempo di valse", "tempo di marcia"), 120.0),
-    **dict.fromkeys(("allegro", "lebhaft", "lively", "fast", "animato", "agitato", "frisch", "gai", "munter"), 132.0),
-    **dict.fromkeys(("allegro con brio", "allegro assai", "con brio", "allegro molto", "con fuoco", "rasch"), 144.0),
-    **dict.fromkeys(("vivace", "molto allegro", "schnell", "quick", "vif", "vite", "con spirito", "brisk"), 152.0),
-    **dict.fromkeys(
-        ("vivacissimo", "presto", "sehr rasch", "sehr schnell", "very fast", "très vif", "tres vif"), 172.0
-    ),
-    **dict.fromkeys(("prestissimo", "so rasch wie möglich", "so schnell wie möglich", "as fast as possible"), 196.0),
+_TEMPO_WORDS = {
+    42.0: "larghissimo, grave, sehr langsam, very slow, très lent, tres lent",
+    48.0: "largo, adagissimo",
+    54.0: "lento, langsam, slow, slowly, lent, lentement, adagio sostenuto",
+    60.0: "larghetto, adagio, broadly, breit, etwas langsam, assez lent",
+    66.0: "adagietto, ziemlich langsam, molto andante, andante sostenuto",
+    76.0: "andante, gehend, walking",
+    84.0: "andantino, andante con moto, moderately slow, tempo di marcia funebre, marcia funebre, allant, gemächlich",
+    100.0: "moderato, mässig, massig, moderately, moderate, modéré, modere, modérément",
+    112.0: "allegretto, poco allegro, etwas bewegt, animé, anime, modérément animé, nicht zu schnell, nicht schnell, "
+    "nicht zu rasch, pas trop vite, pas vite, not too fast",
+    116.0: "allegro moderato, allegro ma non troppo, allegro non troppo, allegro ma non tanto, allegro maestoso, "
+    "moderately fast, mässig schnell, bewegt",
+    120.0: "tempo di menuetto, tempo di minuetto, menuetto, minuetto, minuet, menuet, menuett, tempo di valse, "
+    "tempo di marcia, alla marcia",
+    132.0: "allegro, lebhaft, lively, fast, brightly, frisch, gai, munter, très animé, tres animé",
+    138.0: "ziemlich schnell, assez vif, vivace ma non troppo",
+    144.0: "allegro con brio, allegro assai, allegro molto, allegro di molto, allegro vivace, rasch, briskly, brisk",
+    152.0: "vivace, vivo, molto allegro, schnell, quick, quickly, vif, vite, rapide, allegro con spirito",
+    172.0: "vivacissimo, presto, sehr rasch, sehr schnell, very fast, très vif, tres vif, très vite",
+    196.0: "prestissimo, so rasch wie möglich, so schnell wie möglich, as fast as possible",
+}
+# Of words on the character of a piece, where no other stands beside them.
+_CHARACTER_WORDS = {
+    54.0: "gravement",
+    66.0: "getragen, largement, feierlich",
+    76.0: "ruhig, calm, calmly, calme, sostenuto, innig",
+    84.0: "tranquillo",
+    112.0: "con moto, tempo giusto",
+    116.0: "maestoso",
+    132.0: "animato, agitato, vivement",
+    144.0: "con brio, con fuoco",
+    152.0: "con spirito, with spirit",
 }
 BACK_WORDS = re.compile(r"\b(a tempo|tempo (i|1|primo|1°)|im tempo|au mouvement|first tempo)\b")
 RELATIVE_WORDS = {
@@ -40,7 +49,18 @@ RELATIVE_WORDS = {
     re.compile(r"\b(meno mosso|langsamer|slower|moins vite|più lento|piu lento|più tranquillo)\b"): 0.83,
     re.compile(r"\b(doppio movimento|double tempo)\b"): 2.0,
 }
-WORDS = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in sorted(TEMPO_WORDS, key=len, reverse=True)))
+
+
+def _beats(table: dict[float, str]) -> dict[str, float]:
+    """Beats by words in lower case, the longest first."""
+    beats = {word.casefold(): number for number, words in table.items() for word in words.split(", ")}
+    return dict(sorted(beats.items(), key=lambda item: -len(item[0])))
+
+
+TEMPO_WORDS = [
+    (beats, re.compile("|".join(rf"\b{re.escape(word)}\b" for word in beats)))
+    for beats in map(_beats, (_TEMPO_WORDS, _CHARACTER_WORDS))
+]
 MAX_WORDS = 60  # a longer line is a preface
 
 LEVELS = {"pppp": 20, "ppp": 28, "pp": 38, "p": 50, "mp": 60, "mf": 70, "f": 84, "ff": 98, "fff": 110, "ffff": 120}
@@ -73,8 +93,16 @@ class Measure:
 def beats_of_words(text: str) -> float | None:
     """Beats a minute that words stand for, such as "Andante con moto"; None for words without a tempo."""
     text = text.casefold()
-    found = WORDS.findall(text) if len(text) <= MAX_WORDS else []
-    return TEMPO_WORDS[max(found, key=len)] if found else None
+    for beats, words in TEMPO_WORDS if len(text) <= MAX_WORDS else ():
+        if found := words.findall(text):
+            return beats[max(found, key=len)]
+    return None
+
+
+def _ratio_of_words(text: str) -> float | None:
+    """How many times as fast words such as "più mosso" say, in lower case; None for others."""
+    found = (ratio for words, ratio in RELATIVE_WORDS.items() if len(text) <= MAX_WORDS and words.search(text))
+    return next(found, None)
 
 
 def beat_quarters(meter: tuple[int, int] | None) -> float:
@@ -95,26 +123,24 @@ def tempo_changes(measures: list[Measure], written: list[tuple[float, float]]) -
         `list[tuple]`: the same for all tempi; the first begins at 0.
     """
     numbers = dict(written)
-    told = dict(written)
+    told, places = dict(written), sorted(numbers)
     first = current = None
     for measure in measures:
         beat = beat_quarters(measure.meter)
         for mark in sorted(
-            (one for one in measure.marks if one["what"] in ("tempo", "dir")), key=lambda one: one["at"]
+            (mark for mark in measure.marks if mark["what"] in ("tempo", "dir")), key=lambda mark: mark["at"]
         ):
             at = measure.start + mark["at"]
-            known = [quarters for place, quarters in numbers.items() if abs(place - at) < beat / 2]
+            near = bisect_right(places, at - beat / 2)
             text = mark["text"].casefold()
-            if known:
-                current = known[0]
+            if near < len(places) and places[near] < at + beat / 2:
+                current = numbers[places[near]]
+            elif current and len(text) <= MAX_WORDS and BACK_WORDS.search(text):
+                told[at] = current = first
+            elif current and (ratio := _ratio_of_words(text)) is not None:
+                told[at] = current = current * ratio
             elif (beats := beats_of_words(text)) is not None:
                 told[at] = current = beats * beat
-            elif len(text) > MAX_WORDS or current is None:
-                continue
-            elif BACK_WORDS.search(text):
-                told[at] = current = first
-            elif ratios := [ratio for words, ratio in RELATIVE_WORDS.items() if words.search(text)]:
-                told[at] = current = current * ratios[0]
             first = first or current
         if measure.start in numbers:
             current = numbers[measure.start]
@@ -149,30 +175,33 @@ def velocities(measures: list[Measure], quarters: np.ndarray) -> np.ndarray:
                 accents.append(at)
             elif swell:
                 swells.append((at, at + SWELL_QUARTERS, 1 if swell[0].startswith("cresc") else -1))
-            elif mark["what"] == "dynam" and (found := LEVEL_WORDS.search(text)):
-                levels.append((at, float(LEVELS[found[0]])))
+            elif mark["what"] == "dynam" and (level := LEVEL_WORDS.search(text)):
+                levels.append((at, float(LEVELS[level[0]])))
             elif mark["what"] == "dynam" and text == "fp":
                 levels.append((at + 0.5, float(LEVELS["p"])))
                 accents.append(at)
     curve = _loudness(sorted(levels), sorted(swells))
     places, values = np.array(curve).T
-    heard = np.interp(quarters, places, values)
-    for at in accents:
-        heard[np.abs(quarters - at) < 0.05] += ACCENT_STEP
-    return np.clip(np.rint(heard), 1, 127).astype(np.int64)
+    velocity = np.interp(quarters, places, values)
+    accents = np.sort(accents)
+    velocity += ACCENT_STEP * (np.searchsorted(accents, quarters + 0.05) - np.searchsorted(accents, quarters - 0.05))
+    return np.clip(np.rint(velocity), 1, 127).astype(np.int64)
 
 
-def _loudness(levels, swells) -> list[tuple[float, float]]:
+def _loudness(levels: list[tuple[float, float]], swells: list[tuple[float, float, int]]) -> list[tuple[float, float]]:
     """Levels and swells as one line of points; a swell ends at the next level, if that lies in its direction."""
     places = [at for at, _ in levels]
+    begun = {}
+    for swell in swells:
+        begun.setdefault(bisect_right(places, swell[0]) - 1, []).append(swell)
     points = []
     for number, (at, level) in enumerate(levels):
         if points:
             points.append((at - 1e-6, points[-1][1]))
         points.append((at, level))
         until, following = levels[number + 1] if number + 1 < len(levels) else (float("inf"), None)
-        for begin, end, sign in swells:
-            if bisect_right(places, begin) - 1 != number or begin < points[-1][0]:
+        for begin, end, sign in begun.get(number, ()):
+            if begin < points[-1][0]:
                 continue
             aim = points[-1][1] + sign * HAIRPIN_STEP
             if following is not None and until <= end + 1 and (following - points[-1][1]) * sign > 0:

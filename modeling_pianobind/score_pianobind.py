@@ -11,8 +11,10 @@ import contextlib
 import io
 import json
 import lzma
+import os
 import queue
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -29,6 +31,7 @@ import symusic
 
 from .decoding_pianobind import MissingDecoderError
 from .score_marks_pianobind import Measure, tempo_changes, velocities
+from .score_ornaments_pianobind import Ornament, with_ornaments
 from .score_worker_pianobind import __file__ as WORKER
 from .standard_midi_pianobind import PIANO_PROGRAMS, tick_clock
 
@@ -36,8 +39,9 @@ MAX_SCORE_BYTES = 24 << 20  # six times the longest piano score of the corpus
 MAX_CONTAINER_BYTES = 1 << 16
 MAX_SECONDS = 300.0  # of the clock for one score; the worker allows itself far fewer of CPU
 MAX_STAVES = 12
-SLOWEST, FASTEST = 5.0, 1500.0  # quarters a minute
+MIN_TEMPO, MAX_TEMPO = 5.0, 1500.0  # quarters a minute
 TICKS = 960  # of a quarter, or the next multiple of verovio's
+OUT_OF_TIME = {-getattr(signal, "SIGXCPU", 0)} - {0}  # exit status of a worker that used its CPU time up
 ENCODINGS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 DECLARED = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
 FULL_PATH = re.compile(rb"""full-path\s*=\s*["']([^"']{1,1000})["']""")
@@ -98,14 +102,14 @@ class ScoreReading:
         if not names:
             return np.zeros((len(spans), 2), np.int32)
         numbers = np.array(
-            [int(found[0][:6]) if (found := re.findall(r"\d+", name)) else 0 for name in names], np.int32
+            [int(digits[0][:6]) if (digits := re.findall(r"\d+", name)) else 0 for name in names], np.int32
         )
         first = np.searchsorted(starts, spans[:, 0] + 1e-3, side="right") - 1
         last = np.searchsorted(starts, spans[:, 1] - 1e-3, side="left") - 1
         return numbers[np.stack([np.maximum(first, 0), np.maximum(last, np.maximum(first, 0))], axis=1)]
 
 
-def read_score(source, name: str | None = None) -> ScoreReading:
+def read_score(source: str | os.PathLike | bytes, name: str | None = None) -> ScoreReading:
     """Reads a score.
 
     Args:
@@ -130,7 +134,8 @@ def read_score(source, name: str | None = None) -> ScoreReading:
         midi = symusic.Score.from_midi(content)
     except (binascii.Error, RuntimeError, IndexError) as error:
         raise ValueError(f"{name}: verovio made no music of this score; export it again.") from error
-    return ScoreReading(_played(midi, measures), measures, name, voices)
+    ornaments = [Ornament(*one) for one in answer["ornaments"]]
+    return ScoreReading(_played(midi, measures, ornaments), measures, name, voices)
 
 
 @dataclass
@@ -149,7 +154,7 @@ class DrawnPage:
     boxes: dict[int, tuple[float, float, float, float]]
 
 
-def draw_score(source, measure: int, name: str | None = None) -> DrawnPage:
+def draw_score(source: str | os.PathLike | bytes, measure: int, name: str | None = None) -> DrawnPage:
     """Draws the page with a measure.
 
     Args:
@@ -163,7 +168,7 @@ def draw_score(source, measure: int, name: str | None = None) -> DrawnPage:
     return DrawnPage(answer["svg"], tuple(answer["size"]), {place: tuple(box) for place, *box in answer["boxes"]})
 
 
-def _text_and_kind(source, name: str) -> tuple[str, str]:
+def _text_and_kind(source: str | os.PathLike | bytes, name: str) -> tuple[str, str]:
     """A score's text, and the worker's name of its format."""
     if isinstance(source, (str, Path)):
         with open(source, "rb") as handle:
@@ -263,7 +268,7 @@ class _Worker:
         return self._process.poll() is None
 
     def ask(self, question: dict) -> dict | None:
-        """The answer; None if the process ended. Raises TimeoutError if it takes too long."""
+        """The answer; None if the process ended. Raises TimeoutError if it takes too long, by the clock or of CPU."""
         content, process = json.dumps(question).encode(), self._process
         timer = threading.Timer(MAX_SECONDS, process.kill)
         timer.start()
@@ -279,7 +284,7 @@ class _Worker:
             timer.cancel()
         if answer:
             return json.loads(answer)
-        if late:
+        if late or self._process.wait() in OUT_OF_TIME:
             raise TimeoutError
         return None
 
@@ -307,7 +312,7 @@ def _ask(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
         answer = worker.ask({"text": text, "kind": kind, "do": do, "measure": measure})
     except TimeoutError as error:
         worker.stop()
-        raise ValueError(f"{name}: verovio did not finish in {MAX_SECONDS:g} s; export it again.") from error
+        raise ValueError(f"{name}: verovio did not finish in the time that it may take; export it again.") from error
     except BaseException:
         worker.stop()  # a late answer must not reach the next request
         raise
@@ -374,8 +379,8 @@ def _without_staves(midi: bytes, staves: list, kept: set[str], name: str) -> byt
     return midi[:10] + (len(tracks) + 1).to_bytes(2, "big") + midi[12:14] + chunks[0] + b"".join(tracks)
 
 
-def _played(midi: symusic.Score, measures: list[Measure]) -> symusic.Score:
-    """Notes and pedals with tempi and loudness by the score's marks."""
+def _played(midi: symusic.Score, measures: list[Measure], ornaments: list[Ornament]) -> symusic.Score:
+    """Notes and pedals with tempi, loudness and ornaments by the score's marks."""
     scale = max(1, TICKS // midi.ticks_per_quarter)  # so that slow tempi keep the onsets of ornaments apart
     out = symusic.Score(midi.ticks_per_quarter * scale)
     written = [(tempo.time / midi.ticks_per_quarter, tempo.qpm) for tempo in midi.tempos]
@@ -386,18 +391,20 @@ def _played(midi: symusic.Score, measures: list[Measure]) -> symusic.Score:
         if mark.keys() & {"midi.bpm", "mm"}
     }
     # What nobody can play is a slip of the pen.
-    written = [(at, qpm) for at, qpm in written if SLOWEST <= qpm <= FASTEST]
+    written = [(at, qpm) for at, qpm in written if MIN_TEMPO <= qpm <= MAX_TEMPO]
     # verovio writes 120 where a score says nothing.
     written = [(at, qpm) for at, qpm in written if at > 0 or round(qpm) != 120 or 0.0 in numbered]
     for at, quarters in tempo_changes(measures, written):
-        quarters = min(max(quarters, SLOWEST), FASTEST)  # after many a "più mosso"
+        quarters = min(max(quarters, MIN_TEMPO), MAX_TEMPO)  # after many a "più mosso"
         out.tempos.append(symusic.Tempo(round(at * out.ticks_per_quarter), quarters))
+    tempi = [(tempo.time, tempo.qpm) for tempo in out.tempos]
     for track in midi.tracks:
         notes = track.notes.numpy()
-        loud = velocities(measures, notes["time"] / midi.ticks_per_quarter)
-        arrays = {"time": notes["time"] * scale, "duration": notes["duration"] * scale, "pitch": notes["pitch"]}
+        notes = {"time": notes["time"] * scale, "duration": notes["duration"] * scale, "pitch": notes["pitch"]}
+        notes = with_ornaments(notes, ornaments, out.ticks_per_quarter, scale, tempi)
+        loud = velocities(measures, notes["time"] / out.ticks_per_quarter)
         played = symusic.Track(track.name, 0)
-        played.notes = symusic.Note.from_numpy(**arrays, velocity=loud.astype(np.int8))
+        played.notes = symusic.Note.from_numpy(**notes, velocity=loud.astype(np.int8))
         pedals = track.pedals.numpy()
         played.pedals = symusic.Pedal.from_numpy(pedals["time"] * scale, pedals["duration"] * scale)
         out.tracks.append(played)

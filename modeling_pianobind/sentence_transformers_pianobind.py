@@ -1,10 +1,18 @@
 """PianoBind as the one module of a `SentenceTransformer` (5.4 or newer), with routes for text, audio and MIDI."""
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from sentence_transformers.base.modules import InputModule
 from transformers import AutoModel, AutoProcessor
 
 from .sources_pianobind import embed_sources, source_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from .modeling_pianobind import PianoBindModel
+    from .processing_pianobind import PianoBindProcessor
 
 
 class PianoBindSentenceModule(InputModule):
@@ -17,7 +25,7 @@ class PianoBindSentenceModule(InputModule):
         model (`PianoBindModel`), processor (`PianoBindProcessor`): of one checkpoint.
     """
 
-    def __init__(self, model, processor):
+    def __init__(self, model: "PianoBindModel", processor: "PianoBindProcessor"):
         super().__init__()
         self.model, self.processor = model, processor
 
@@ -26,7 +34,7 @@ class PianoBindSentenceModule(InputModule):
         return [name for name in ("text", "audio", "midi") if getattr(self.model, f"{name}_model") is not None]
 
     @property
-    def tokenizer(self):
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
         return self.processor.tokenizer
 
     @property
@@ -36,14 +44,14 @@ class PianoBindSentenceModule(InputModule):
     def get_embedding_dimension(self) -> int:
         return self.model.config.projection_dim
 
-    def preprocess(self, inputs, prompt: str | None = None, **kwargs) -> dict:
+    def preprocess(self, inputs: list, prompt: str | None = None, **kwargs: Any) -> dict:
         """One batch: `input_ids` and `attention_mask` where all of it is text, `sources` otherwise."""
         sources = [source_of(value) for value in inputs]
         if any(source.modality != "text" for source in sources):
             return {"sources": sources}
         return dict(self.processor.tokenize([(prompt or "") + source.content for source in sources], "pt"))
 
-    def forward(self, features: dict, **kwargs) -> dict:
+    def forward(self, features: dict, **kwargs: Any) -> dict:
         """Adds `sentence_embedding`, `(batch, dim)` of unit length."""
         if "sources" in features:
             embeds = embed_sources(self.model, self.processor, features["sources"])
@@ -53,14 +61,20 @@ class PianoBindSentenceModule(InputModule):
             features["sentence_embedding"] = self.model.get_text_features(**tokens)
         return features
 
-    def save(self, output_path: str, *args, **kwargs) -> None:
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         self.model.save_pretrained(output_path)
         self.processor.save_pretrained(output_path)
 
     @classmethod
     def load(
-        cls, model_name_or_path: str, token=None, cache_folder=None, revision=None, local_files_only=False, **kwargs
-    ):
+        cls,
+        model_name_or_path: str,
+        token: str | bool | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        **kwargs: Any,
+    ) -> "PianoBindSentenceModule":
         """Loads model and processor of a published checkpoint; see `InputModule.load` for the arguments."""
         hub = {"token": token, "cache_dir": cache_folder, "revision": revision, "local_files_only": local_files_only}
         hub["trust_remote_code"] = True  # as this code, which lies beside that of the model

@@ -19,7 +19,7 @@ class Source:
     """One input with its modality.
 
     Attributes:
-        modality (`str`): "text", "audio" or "midi".
+        modality (`str`): "text", "audio", "midi" or "score".
         content: one input of `embed_text`, `embed_audio` or `embed_midi`.
         sampling_rate (`int`, *optional*): of a waveform, in Hz.
     """
@@ -34,8 +34,9 @@ def source_of(value: Any) -> Source:
 
     Args:
         value: a `Path`; a `str`, which is a file if it ends in an extension of `FORMATS` and words otherwise;
-            the content of a file (`bytes`); a dictionary with one of the keys "text", "audio" and "midi"; or one with
-            "array" (or "raw") and "sampling_rate", which is a waveform `(samples,)` or `(channels, samples)`.
+            the content of a file (`bytes`); a dictionary with one of the keys "text", "audio", "midi" and
+            "score"; or one with "array" (or "raw") and "sampling_rate", which is a waveform `(samples,)` or
+            `(channels, samples)`.
     Raises:
         ValueError: it is none of these, or a file's content does not match its name.
         OSError: the file cannot be opened.
@@ -54,7 +55,7 @@ def source_of(value: Any) -> Source:
         return Source("text", value)
     raise ValueError(
         f"a value of type {type(value).__name__} is neither words nor a file; pass a str, a path, bytes, "
-        '{"text": ...}, {"midi": ...}, {"audio": ...} or {"array": ..., "sampling_rate": ...}.'
+        '{"text": ...}, {"midi": ...}, {"score": ...}, {"audio": ...} or {"array": ..., "sampling_rate": ...}.'
     )
 
 
@@ -66,8 +67,8 @@ def _source_of_dict(value: dict) -> Source:
     named = [modality for modality in MODALITIES if modality in value]
     if len(named) != 1 or set(value) - {*named, "sampling_rate"}:
         raise ValueError(
-            f'a dictionary with the keys {sorted(map(str, value))} was given; pass one of "text", "audio" and "midi", '
-            'or "array" and "sampling_rate".'
+            f'a dictionary with the keys {sorted(map(str, value))} was given; pass one of "text", "audio", "midi" '
+            'and "score", or "array" and "sampling_rate".'
         )
     content = value[named[0]]
     if named[0] == "audio" and isinstance(content, dict):

@@ -1,11 +1,13 @@
 """The audio and MIDI towers: one window in, one hidden vector out."""
 
 import math
+import os
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -27,7 +29,7 @@ def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def rotary_embeddings(seconds: torch.Tensor, head_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines of rotary positions; half of them turn with the place in the sequence, half with seconds.
+    """Cosines and sines of rotary positions; half of them part with the place in the sequence, half with seconds.
 
     Args:
         seconds (`torch.Tensor` of shape `(batch, length)`): time of each place.
@@ -45,9 +47,9 @@ def rotary_embeddings(seconds: torch.Tensor, head_size: int) -> tuple[torch.Tens
     return torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
 
 
-def apply_rotary(x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def apply_rotary(x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """Rotates `x (batch, heads, length, head_size)` pairwise: dimension `i` with `i + head_size / 2`."""
-    cosine, sine = turns
+    cosine, sine = rotary
     return x * cosine + x.roll(x.shape[-1] // 2, dims=-1) * sine
 
 
@@ -67,7 +69,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor
 class PianoBindAttention(nn.Module):
     """Multi-head self-attention with rotary or relative key-query positions."""
 
-    def __init__(self, config):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__()
         self.num_heads = config.num_attention_heads
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
@@ -79,14 +81,16 @@ class PianoBindAttention(nn.Module):
             head_size = config.hidden_size // config.num_attention_heads
             self.distance_embedding = nn.Embedding(2 * config.max_relative_position - 1, head_size)
 
-    def forward(self, hidden, attention_mask, turns):
+    def forward(
+        self, hidden: torch.Tensor, attention_mask: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> torch.Tensor:
         batch, length, width = hidden.shape
         q, k, v = (
             projection(hidden).view(batch, length, self.num_heads, -1).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )  # (batch, heads, length, head_size)
         if self.distance_embedding is None:
-            mixed = attend(apply_rotary(q, turns), apply_rotary(k, turns), v, attention_mask)
+            mixed = attend(apply_rotary(q, rotary), apply_rotary(k, rotary), v, attention_mask)
         else:
             mixed = relative_key_query_attention(q, k, v, self.distance_embedding.weight, attention_mask)
         return self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
@@ -95,7 +99,7 @@ class PianoBindAttention(nn.Module):
 class PianoBindLayer(GradientCheckpointingLayer):
     """Transformer layer: `norm_position="pre"` normalises before attention and MLP, "post" after the residual."""
 
-    def __init__(self, config):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__()
         self.pre_norm = config.norm_position == "pre"
         self.attention = PianoBindAttention(config)
@@ -105,21 +109,23 @@ class PianoBindLayer(GradientCheckpointingLayer):
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def mlp(self, hidden):
+    def mlp(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.down_proj(F.gelu(self.up_proj(hidden)))
 
-    def forward(self, hidden, attention_mask, turns):
+    def forward(
+        self, hidden: torch.Tensor, attention_mask: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> torch.Tensor:
         if self.pre_norm:
-            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), attention_mask, turns))
+            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), attention_mask, rotary))
             return hidden + self.dropout(self.mlp(self.mlp_norm(hidden)))
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, attention_mask, turns)))
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, attention_mask, rotary)))
         return self.mlp_norm(hidden + self.dropout(self.mlp(hidden)))
 
 
 class PianoBindTransformer(nn.Module):
     """A stack of layers; with `norm_position="pre"` the sum is normalised at the end."""
 
-    def __init__(self, config):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__()
         self.head_size = config.hidden_size // config.num_attention_heads
         self.layers = nn.ModuleList(PianoBindLayer(config) for _ in range(config.num_hidden_layers))
@@ -127,17 +133,17 @@ class PianoBindTransformer(nn.Module):
             nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_position == "pre" else None
         )
 
-    def forward(self, hidden, mask, seconds):
+    def forward(self, hidden: torch.Tensor, mask: torch.Tensor, seconds: torch.Tensor | None) -> torch.Tensor:
         """`hidden (batch, length, width)`, `mask (batch, length)` -> the shape of `hidden`.
 
-        `seconds (batch, length)` is what rotary positions turn with; None for relative positions.
+        `seconds (batch, length)` is what rotary positions part with; None for relative positions.
         """
         attention_mask = (mask != 0)[:, None, None]  # (batch, 1, 1, length): every place sees all that are not padding
-        turns = None
+        rotary = None
         if seconds is not None:
-            turns = tuple(turn.to(hidden.dtype) for turn in rotary_embeddings(seconds, self.head_size))
+            rotary = tuple(part.to(hidden.dtype) for part in rotary_embeddings(seconds, self.head_size))
         for layer in self.layers:
-            hidden = layer(hidden, attention_mask, turns)
+            hidden = layer(hidden, attention_mask, rotary)
         return hidden if self.final_norm is None else self.final_norm(hidden)
 
 
@@ -150,7 +156,9 @@ class PianoBindPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["PianoBindLayer"]
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike | None, *model_args: Any, **kwargs: Any
+    ) -> Self:
         """Loads a checkpoint as transformers does; a damaged one raises a ValueError of one line.
 
         Weights come from safetensors only: those of other formats are pickles.
@@ -160,7 +168,7 @@ class PianoBindPreTrainedModel(PreTrainedModel):
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
     @torch.no_grad()
-    def _init_weights(self, module):
+    def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, AttentionPool):
             init.normal_(module.positional_embedding, std=module.positional_embedding.shape[1] ** -0.5)
@@ -186,7 +194,7 @@ class PianoBindMidiModel(PianoBindPreTrainedModel):
         self.encoder = PianoBindTransformer(config)
         self.post_init()
 
-    def forward(self, midi_ids, midi_attention_mask):
+    def forward(self, midi_ids: torch.Tensor, midi_attention_mask: torch.Tensor) -> torch.Tensor:
         """Hidden states of single windows.
 
         Args:
@@ -213,14 +221,14 @@ class PianoBindMidiModel(PianoBindPreTrainedModel):
             hidden = hidden + self.statistics(midi_ids, midi_attention_mask, seconds)
         return self.encoder(hidden, mask, token_seconds)
 
-    def _grouped(self, notes):
+    def _grouped(self, notes: torch.Tensor) -> torch.Tensor:
         """`(windows, notes, ...)` -> `(windows, tokens, notes_per_token, ...)`; the last token is filled up with 0."""
         count = self.config.notes_per_token
         missing = -notes.shape[1] % count
         filled = F.pad(notes, (0, 0) * (notes.dim() - 2) + (0, missing))
         return filled.unflatten(1, (-1, count))
 
-    def pad(self, midi_ids, midi_attention_mask):
+    def pad(self, midi_ids: torch.Tensor, midi_attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Fills windows up with PAD rows, as far as `pool` looks at padding at all.
 
         Args:
@@ -236,7 +244,7 @@ class PianoBindMidiModel(PianoBindPreTrainedModel):
         pad_row = midi_ids.new_tensor(self.config.field_sizes) - 2
         return torch.where((mask != 0)[..., None], F.pad(midi_ids, (0, 0, 0, missing)), pad_row), mask
 
-    def onset_seconds(self, midi_ids):
+    def onset_seconds(self, midi_ids: torch.Tensor) -> torch.Tensor:
         """Onset of each note from the window's first, `(windows, notes)`: the sum of the gaps before it."""
         field = self.config.time_field
         bins = self.config.field_sizes[field] - 2
@@ -245,7 +253,7 @@ class PianoBindMidiModel(PianoBindPreTrainedModel):
         table[:bins] = torch.as_tensor(seconds, dtype=torch.float32)
         return table[midi_ids[..., field]].cumsum(1)
 
-    def pool(self, hidden, midi_attention_mask):
+    def pool(self, hidden: torch.Tensor, midi_attention_mask: torch.Tensor) -> torch.Tensor:
         """`(windows, tokens, hidden_size)` -> `(windows, hidden_size)`, the mean over the notes."""
         if self.config.pool_padding:
             return hidden.mean(1)
@@ -261,13 +269,13 @@ class PatchStem(nn.Module):
     All frames share the first layer, so that a pitch is learnt once and not for each place in a patch.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: PianoBindAudioConfig):
         super().__init__()
         self.patch_frames = config.patch_frames
         self.frame_proj = nn.Linear(config.num_mel_bins, config.hidden_size // 2)
         self.patch_proj = nn.Linear(config.patch_frames * (config.hidden_size // 2), config.hidden_size)
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         """`(windows, frames, num_mel_bins)` -> `(windows, tokens, hidden_size)`; the last patch is filled with 0."""
         frames = F.gelu(self.frame_proj(F.pad(features, (0, 0, 0, -features.shape[1] % self.patch_frames))))
         return self.patch_proj(frames.unflatten(1, (-1, self.patch_frames)).flatten(2))
@@ -307,7 +315,7 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
             self.encoder = PianoBindTransformer(config)
         self.post_init()
 
-    def forward(self, input_features, audio_attention_mask):
+    def forward(self, input_features: torch.Tensor, audio_attention_mask: torch.Tensor) -> torch.Tensor:
         """Hidden states of single windows.
 
         Args:
@@ -340,16 +348,16 @@ class PianoBindAudioModel(PianoBindPreTrainedModel):
         """Frames that one token stands for."""
         return self.config.patch_frames or math.prod(self.config.stem_strides)
 
-    def token_mask(self, audio_attention_mask):
+    def token_mask(self, audio_attention_mask: torch.Tensor) -> torch.Tensor:
         return audio_attention_mask[:, :: self.stride]
 
-    def pool(self, hidden, audio_attention_mask):
+    def pool(self, hidden: torch.Tensor, audio_attention_mask: torch.Tensor) -> torch.Tensor:
         """`(windows, tokens, hidden_size)` -> `(windows, output_size)`."""
         if self.config.architecture == "modified_resnet":
             return self.attention_pool(hidden)
         return masked_mean(hidden, self.token_mask(audio_attention_mask))
 
-    def _check_frames(self, frames):
+    def _check_frames(self, frames: int) -> None:
         if frames != self.config.window_frames:
             raise ValueError(
                 f"a window has {frames} frames; this tower's positions are made for {self.config.window_frames}. "

@@ -3,6 +3,7 @@
 import io
 import itertools
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def transcribed_midi(audio: Any, sampling_rate: int | None = None) -> bytes:
     return content.getvalue()
 
 
-def _notes(model, samples: np.ndarray, name: str) -> list:
+def _notes(model: torch.nn.Module, samples: np.ndarray, name: str) -> list:
     """transkun's events in mono `samples (samples,)`, in seconds from the first."""
     try:
         device = next(model.parameters()).device
@@ -64,7 +65,7 @@ def _notes(model, samples: np.ndarray, name: str) -> list:
 
 
 @cache
-def load_transcriber():
+def load_transcriber() -> tuple[torch.nn.Module, Callable]:
     """The model with its packaged weights, made once, and the function that makes MIDI of its notes.
 
     Raises:

@@ -86,4 +86,4 @@ def run(tmp_path, sources, **options):
     status = build_dataset.main([str(config)])
     rows = [row for path in sorted((output / "data").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
     refused = list(csv.DictReader((output / "refused.csv").open())) if (output / "refused.csv").exists() else []
-    return status, rows, {one["piece_id"]: one for one in refused}
+    return status, rows, {row["piece_id"]: row for row in refused}

@@ -216,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self._repository(kind, id)
 
         def listed(refs, folder):
-            return [{"name": one, "ref": f"refs/{folder}/{one}", "targetCommit": sha} for one, sha in refs.items()]
+            return [{"name": name, "ref": f"refs/{folder}/{name}", "targetCommit": sha} for name, sha in refs.items()]
 
         branches, tags = listed(repository.branches, "heads"), listed(repository.tags, "tags")
         return {"branches": branches, "tags": tags, "converts": []}, 200
@@ -282,9 +282,9 @@ class _Handler(BaseHTTPRequestHandler):
             paths = json.loads(self.body)["paths"]
         else:
             paths = parse_qs(self.body.decode()).get("paths", [])
-        found = [self._entry(path, files[path]) for path in paths if path in files]
-        folders = [path for path in paths if any(one.startswith(path + "/") for one in files)]
-        return found + [{"type": "directory", "path": path, "oid": "0" * 40} for path in folders], 200
+        entries = [self._entry(path, files[path]) for path in paths if path in files]
+        folders = [path for path in paths if any(name.startswith(path + "/") for name in files)]
+        return entries + [{"type": "directory", "path": path, "oid": "0" * 40} for path in folders], 200
 
     # uploads
 

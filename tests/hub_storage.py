@@ -30,10 +30,10 @@ class Repository:
     def resolve(self, revision) -> str:
         """Branch, tag or commit id -> commit id."""
         revision = unquote(revision)
-        found = self.branches.get(revision) or self.tags.get(revision) or (revision in self.commits and revision)
-        if not found:
+        commit = self.branches.get(revision) or self.tags.get(revision) or (revision in self.commits and revision)
+        if not commit:
             raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return found
+        return commit
 
     def files(self, revision="main") -> dict:
         return self.commits[self.resolve(revision)].files

@@ -38,8 +38,8 @@ class XetStorage:
     def hash_of(self, sha256: str) -> str | None:
         """The xet hash of content that was uploaded, or None."""
         for shard in Path(self._folder.name).glob("xet/shard-cache/*.mdb"):
-            if (found := _hashes(shard.read_bytes()).get(sha256)) is not None:
-                return found
+            if (digest := _hashes(shard.read_bytes()).get(sha256)) is not None:
+                return digest
         return None
 
     def read(self, sha256: str, size: int) -> bytes:
@@ -56,15 +56,15 @@ class XetStorage:
 def _hashes(shard: bytes) -> dict[str, str]:
     """SHA-256 -> xet hash of the files that a shard lists."""
     # Source: https://huggingface.co/docs/xet/shard, the file info section, which follows a header of one block.
-    found, at = {}, BLOCK
+    hashes, at = {}, BLOCK
     while shard[at : at + 32] != b"\xff" * 32:
         file = shard[at : at + 32]
         flags, segments = struct.unpack_from("<II", shard, at + 32)
         at += BLOCK * (1 + segments * (2 if flags & HAS_VERIFICATION else 1))
         if flags & HAS_SHA256:
-            found[_hex(shard[at : at + 32])] = _hex(file)
+            hashes[_hex(shard[at : at + 32])] = _hex(file)
             at += BLOCK
-    return found
+    return hashes
 
 
 def _hex(digest: bytes) -> str:

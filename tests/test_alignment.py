@@ -20,7 +20,10 @@ def example(*rows):
 
 
 def index_of(**pieces):
-    rows = [(name, name, "", one.embedding, one.windows.astype(np.float16), one.spans) for name, one in pieces.items()]
+    rows = [
+        (name, name, "", piece.embedding, piece.windows.astype(np.float16), piece.spans)
+        for name, piece in pieces.items()
+    ]
     return EmbeddingIndex(table=FileTable.from_rows(rows))
 
 
@@ -39,7 +42,7 @@ def test_values_by_hand():
 def test_order_and_length_tell_pieces_of_one_mean_apart():
     played = example(0, 1, 2, 3)
     mixed, twice, other = example(0, 2, 1, 3), example(0, 1, 2, 3, 0, 1, 2, 3), example(4, 5, 6, 7)
-    scores = [alignment(played, one) for one in (played, twice, mixed, other)]
+    scores = [alignment(played, piece) for piece in (played, twice, mixed, other)]
     assert scores == sorted(scores, reverse=True) and len(set(scores)) == 4
 
 
@@ -50,8 +53,8 @@ def test_an_excerpt_finds_its_piece_by_where_it_lies():
 
 def at(starts, *rows):
     """An example whose windows begin at given seconds."""
-    one = example(*rows)
-    return Example(one.embedding, one.windows, np.array(starts, float)[:, None] + [0.0, 20.0])
+    music = example(*rows)
+    return Example(music.embedding, music.windows, np.array(starts, float)[:, None] + [0.0, 20.0])
 
 
 def test_a_window_left_out_shifts_nothing():

@@ -260,7 +260,7 @@ class TestUploads:
             assert view.title == path.name and view.roll and library.sound(key).startswith(b"fLaC")
 
     def test_a_new_upload_takes_the_place_of_the_oldest(self):
-        uploads, nothing = Uploads(most_megabytes=1), Example(np.ones(1), np.ones((0, 1)), np.ones((0, 2)))
+        uploads, nothing = Uploads(max_megabytes=1), Example(np.ones(1), np.ones((0, 1)), np.ones((0, 2)))
         recording = Recording(flac(np.random.default_rng(0).standard_normal((100_000, 2)) / 9))
         assert 0.3 < recording.kept_bytes / 1e6 < 0.5
         keys = [uploads.keep(Upload(name, recording, nothing)) for name in "ab"]

@@ -144,7 +144,7 @@ def test_what_cannot_enter_is_refused_with_its_reason(tmp_path):
     status, written, refused = run(tmp_path, [{"path": str(folder), "name": "m"}])
     assert status == 0
     assert {row["piece_id"] for row in written} == {"m/good0", "m/a"}
-    assert {name.removeprefix("m/"): one["reason"] for name, one in refused.items()} == {
+    assert {name.removeprefix("m/"): row["reason"] for name, row in refused.items()} == {
         "free": "no licence",
         "unstated": "licence not stated",
         "resaved": "duplicate",
@@ -244,8 +244,8 @@ def test_missing_midi_is_transcribed_and_marked(tmp_path, monkeypatch):
     (tmp_path / "music").mkdir()
     soundfile.write(tmp_path / "music" / "one.wav", noise(12), RATE)
     write_notes(tmp_path / "heard.mid", make_notes(1, seconds=12))
-    heard = (tmp_path / "heard.mid").read_bytes()
-    monkeypatch.setattr("training.data.dataset_rows.transcribed_midi", lambda audio: heard)
+    transcription = (tmp_path / "heard.mid").read_bytes()
+    monkeypatch.setattr("training.data.dataset_rows.transcribed_midi", lambda audio: transcription)
     _, rows, _ = run(tmp_path, [{"path": str(tmp_path / "music"), "licence": "CC0"}], transcribe=True)
     assert rows[0]["midi_origin"] == "transcribed" and rows[0]["audio_origin"] == "real"
     assert rows[0]["audio"]["bytes"] == (tmp_path / "music" / "one.wav").read_bytes()  # not encoded again
@@ -269,11 +269,11 @@ def test_captions_are_kept_completed_and_marked(tmp_path):
     rows = [{"id": "one", "caption": given, "tags": "Sad,New-age", "licence": "CC0"}, {"id": "two", "licence": "CC0"}]
     write_table(folder / "metadata.csv", rows)
     _, rows, _ = run(tmp_path, [{"path": str(folder)}], captions=4, match_melodies=False)
-    one, two = sorted(rows, key=lambda row: row["piece_id"])
-    assert one["captions"][0] == given and one["caption_origins"] == ["given"] + ["generated"] * 3
-    assert two["caption_origins"] == ["generated"] * 4 and len(set(two["captions"])) == 4
-    assert one["tags"] == ["Sad", "New-age"]
-    assert any("sad" in caption.lower() or "new" in caption.lower() for caption in one["captions"][1:])
+    first, second = sorted(rows, key=lambda row: row["piece_id"])
+    assert first["captions"][0] == given and first["caption_origins"] == ["given"] + ["generated"] * 3
+    assert second["caption_origins"] == ["generated"] * 4 and len(set(second["captions"])) == 4
+    assert first["tags"] == ["Sad", "New-age"]
+    assert any("sad" in caption.lower() or "new" in caption.lower() for caption in first["captions"][1:])
 
 
 def test_piast_captions_follow_their_grammar():
@@ -323,7 +323,7 @@ def test_the_card_states_counts_licences_and_origins(tmp_path, small_corpus):
     card = (tmp_path / "dataset" / "README.md").read_text()
     header = yaml.safe_load(card.split("---")[1])
     assert header["license"] == "cc0-1.0" and header["pretty_name"] == "Eight songs"
-    files = {one["split"]: one["path"] for one in header["configs"][0]["data_files"]}
+    files = {file["split"]: file["path"] for file in header["configs"][0]["data_files"]}
     assert files == {split: f"data/{split}-*.parquet" for split in files} and "train" in files
     assert "# Eight songs" in card and "windows of 20 seconds" in card and "CC0" in card
     assert "`caption_origins`" in card and "None of 10 pieces was refused." in card and str(tmp_path) not in card

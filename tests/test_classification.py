@@ -127,7 +127,9 @@ class TestLoading:
         for head in heads:
             np.testing.assert_allclose(head.scores(head.pool(file)), expected, atol=1e-5)
         ranked = heads[0].rank(file.embedding, 2)
-        assert [NAMES[place] for place in expected.argsort(descending=True)[:2].tolist()] == [one for one, _ in ranked]
+        assert [NAMES[place] for place in expected.argsort(descending=True)[:2].tolist()] == [
+            name for name, _ in ranked
+        ]
 
     def test_a_checkpoint_without_a_classifier_says_so(self, tiny_checkpoint):
         with pytest.raises(ValueError, match="holds no classifier"):
@@ -137,10 +139,10 @@ class TestLoading:
 class TestPipelines:
     def test_by_the_package(self, saved, model, files):
         classify = pipeline("piano-classification", model=str(saved), device="cpu")
-        for found in classify([files[1], files[2]], top_k=2, batch_size=2):
-            assert len(found) == 2 and found[0]["score"] >= found[1]["score"]
+        for ranking in classify([files[1], files[2]], top_k=2, batch_size=2):
+            assert len(ranking) == 2 and ranking[0]["score"] >= ranking[1]["score"]
         ranked = model.label_head.rank(embed_example(classify.model, classify.processor, files[1]).embedding, 3)
-        assert [(one["label"], pytest.approx(one["score"], abs=1e-5)) for one in classify(files[1])] == ranked
+        assert [(answer["label"], pytest.approx(answer["score"], abs=1e-5)) for answer in classify(files[1])] == ranked
         with pytest.raises(ValueError, match="no recording"):
             classify("calm")
 
@@ -156,15 +158,15 @@ class TestPipelines:
         assert type(classify).__module__.startswith("transformers_modules.")
         here = pipeline("piano-classification", model=str(saved), device="cpu")
         for path in files[1:]:
-            assert [one["label"] for one in classify(path)] == [one["label"] for one in here(path)]
+            assert [answer["label"] for answer in classify(path)] == [answer["label"] for answer in here(path)]
 
     def test_transformers_own_takes_waveforms(self, saved, model, tiny_processor):
         samples = np.sin(np.arange(32_000) / 20).astype(np.float32)
         parts = {"model": model, "feature_extractor": tiny_processor.feature_extractor, "device": "cpu"}
-        found = pipeline("audio-classification", **parts)({"raw": samples, "sampling_rate": 16_000})
+        answers = pipeline("audio-classification", **parts)({"raw": samples, "sampling_rate": 16_000})
         with torch.no_grad():
             batch = tiny_processor(audio=[samples], sampling_rate=16_000, return_tensors="pt")
             expected = model(**batch).logits.softmax(-1)[0]
-        assert {one["label"]: pytest.approx(one["score"], abs=1e-4) for one in found} == {
+        assert {answer["label"]: pytest.approx(answer["score"], abs=1e-4) for answer in answers} == {
             NAMES[place]: value for place, value in enumerate(expected.tolist())
         }

@@ -43,8 +43,8 @@ LINES = [NoteLine.of(music(seed)) for seed in range(40)]
 @pytest.mark.parametrize("tempo", [0.4, 1.0, 2.5])
 def test_a_performance_at_any_tempo_is_its_piece_alone(tempo):
     query = NoteLine.of(played(music(7), 1, tempo, extra=0.1, missing=0.1))
-    found = confidences(query, LINES)
-    assert found[7] > 0.5 and np.delete(found, 7).max() == 0
+    sure = confidences(query, LINES)
+    assert sure[7] > 0.5 and np.delete(sure, 7).max() == 0
     # The other way round, and as one of several lengths.
     assert confidences(LINES[7], [query, *LINES[:7]])[0] > 0.5
     assert match(LINES[7], query).confidence > 0.5
@@ -53,10 +53,10 @@ def test_a_performance_at_any_tempo_is_its_piece_alone(tempo):
 def test_an_excerpt_is_found_with_its_place():
     whole = music(7)
     part = played(whole.take(slice(150, 290)), 2, 1.5)
-    found = match(NoteLine.of(part), LINES[7])
-    assert found.confidence > 0.5
-    assert found.second_span[0] == pytest.approx(whole.onset[150], abs=4)
-    assert found.second_span[1] == pytest.approx(whole.onset[289], abs=4)
+    aligned = match(NoteLine.of(part), LINES[7])
+    assert aligned.confidence > 0.5
+    assert aligned.second_span[0] == pytest.approx(whole.onset[150], abs=4)
+    assert aligned.second_span[1] == pytest.approx(whole.onset[289], abs=4)
     assert confidences(LINES[7], [NoteLine.of(part)])[0] > 0.5  # the shorter one may be either
 
 
@@ -86,7 +86,7 @@ def test_notes_of_a_chord_may_come_in_any_order():
     notes = music(7)
     spread = played(notes, 0, 1.0)
     chord = PianoNotes(
-        np.array([0.0, 0.01, 0.02]), *(np.array(one) for one in ([1, 1, 1], [64, 60, 67], [70] * 3, [0] * 3))
+        np.array([0.0, 0.01, 0.02]), *(np.array(values) for values in ([1, 1, 1], [64, 60, 67], [70] * 3, [0] * 3))
     )
     assert NoteLine.of(chord).pitch.tolist() == [60, 64, 67]
     assert len(NoteLine.of(spread)) == len(notes)

@@ -14,7 +14,7 @@ from configparser import ConfigParser
 import numpy as np
 import pytest
 
-from modeling_pianobind import describe, embed_audio, embed_midi, embed_text
+from modeling_pianobind import describe, embed_audio, embed_midi, embed_score, embed_text
 from modeling_pianobind.gate_pianobind import Gate
 
 from .hub_folder import ROOT, make_hub_folder
@@ -77,13 +77,24 @@ class TestAnswers:
             for inputs in (content, {"file": encoded(content)}, {modality: encoded(content)}, {"file": data_uri}):
                 np.testing.assert_allclose(ask(inputs)["embeddings"], expected, atol=1e-5)
 
+    def test_scores_give_the_packages_embeddings_in_every_form(self, ask, tiny_model, tiny_processor):
+        pytest.importorskip("verovio")
+        from .test_scores import ABC
+
+        content = ABC.encode()
+        expected = embed_score(tiny_model, tiny_processor, content)
+        for inputs in (content, *({kind: encoded(content)} for kind in ("file", "midi", "score"))):
+            np.testing.assert_allclose(ask(inputs)["embeddings"], expected, atol=1e-5)
+        large = ABC.encode() + b"% " + b"x" * 2_500_000 + b"\n"
+        np.testing.assert_allclose(ask(large)["embeddings"], expected, atol=1e-5)
+
     def test_labels_are_ranked(self, ask, tiny_model, tiny_processor, files):
         labels = ["calm", "fast", "jazz"]
         for path in files.values():
             expected = describe(tiny_model, tiny_processor, path, labels, top_k=2)
             answer = ask({"file": encoded(path.read_bytes())}, candidate_labels=labels, top_k=2)["labels"]
-            assert [one["label"] for one in answer] == [label for label, _ in expected]
-            assert [one["score"] for one in answer] == pytest.approx([score for _, score in expected], abs=1e-5)
+            assert [item["label"] for item in answer] == [label for label, _ in expected]
+            assert [item["score"] for item in answer] == pytest.approx([score for _, score in expected], abs=1e-5)
 
     def test_many_at_once_get_their_own_answers(self, ask, tiny_model, tiny_processor):
         texts = ["calm", "fast", "jazz", "waltz", "dark", "bright", "slow", "sad"]
@@ -115,7 +126,8 @@ class TestRefusals:
         refused({"file": "not base64!"}, "not valid base64")
         refused({"file": ""}, "empty")
         refused({"file": 7}, "bytes or base64")
-        refused({"audio": midi}, "is MIDI", '"file"')
+        refused({"audio": midi}, "is a MIDI file", '"file"')
+        refused({"midi": encoded(files["audio"].read_bytes())}, "is no MIDI file or score", '"file"')
         refused({"file": midi}, "candidate_labels", candidate_labels=["calm", 7])
         refused({"file": midi}, '"top_k" is 0', candidate_labels=["calm"], top_k=0)
         refused({"file": midi}, '"parameters" may hold', loud=True)
@@ -129,7 +141,7 @@ class TestRefusals:
         refused({"file": "A" * 34_000_000}, "25.5 MB", "at most 25 MB")
         refused(b"RIFF" + bytes(25_000_000), "at most 25 MB")
         refused(b"MThd" + bytes(2_000_000), "MIDI file has 2.0 MB", "at most 2 MB")
-        refused(b"nothing that plays", "neither MIDI nor audio")
+        refused(b"nothing that plays", "neither MIDI, a score nor audio")
         refused(midi_of(b"\\x00\\xff"), "MIDI")
         with wave.open(str(tmp_path / "hour.wav"), "wb") as sound:
             sound.setnchannels(1)
@@ -162,6 +174,6 @@ def test_when_all_places_are_taken_it_says_busy(monkeypatch):
 def test_its_requirements_are_those_of_the_package():
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    required = setup["options"]["install_requires"].split()
+    required = (setup["options"]["install_requires"] + setup["options.extras_require"]["scores"]).split()
     listed = (ROOT / "training" / "hub" / "hub_files" / "requirements.txt").read_text().split()
     assert listed and set(listed) <= set(required)

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from huggingface_hub import ModelCard
 
-from evaluation import audio_protocols, evaluate_checkpoint, midi_protocols, text_protocols
+from evaluation import audio_protocols, evaluate_checkpoint, measurement, midi_protocols, text_protocols
 from evaluation.bench import Bench, UnsuitableError
 from evaluation.changes import faster, through_mp3, transposed, with_noise, without_cues
 from evaluation.corpora import load_corpus
@@ -94,13 +94,13 @@ def embed_genre(texts):
 
 
 def test_tags_that_are_told_apart_score_one_and_chance_a_half(genres):
-    found = midi_protocols.tagging(genres)
-    scores = found["scores"]
+    result = midi_protocols.tagging(genres)
+    scores = result["scores"]
     assert scores["macro_roc_auc"] == scores["macro_pr_auc"] == scores["retrieval"]["map"] == 1.0
     assert scores["macro_roc_auc_interval"] == [1.0, 1.0]
-    assert {tag: one["pieces"] for tag, one in scores["per_tag"].items()} == dict.fromkeys(GENRES, 6)
-    assert found["baselines"]["chance"] == {"macro_roc_auc": 0.5, "macro_pr_auc": pytest.approx(1 / 3)}
-    assert found["baselines"][midi_protocols.FEATURES]["macro_roc_auc"] == 1.0
+    assert {tag: row["pieces"] for tag, row in scores["per_tag"].items()} == dict.fromkeys(GENRES, 6)
+    assert result["baselines"]["chance"] == {"macro_roc_auc": 0.5, "macro_pr_auc": pytest.approx(1 / 3)}
+    assert result["baselines"][midi_protocols.FEATURES]["macro_roc_auc"] == 1.0
 
     genres.embed_notes = lambda pieces: one_hot([5] * len(pieces))
     genres.__dict__.pop("_memory")
@@ -126,11 +126,11 @@ def test_a_negation_that_is_not_understood_shows(genres):
 
 
 def test_the_map_has_every_piece_and_genres_that_are_apart(genres):
-    rows = [{**one, "split": "valid"} for one in genres.corpus.rows[:36]]
+    rows = [{**row, "split": "valid"} for row in genres.corpus.rows[:36]]
     bench = make_bench(rows, [genres.corpus.notes(place) for place in range(36)])
-    found = midi_protocols.corpus_map(bench)
-    assert found["scores"]["similarity"] == np.eye(3).tolist()
-    assert len(found["points"]["x"]) == len(found["points"]["genre"]) == 36
+    result = midi_protocols.corpus_map(bench)
+    assert result["scores"]["similarity"] == np.eye(3).tolist()
+    assert len(result["points"]["x"]) == len(result["points"]["genre"]) == 36
 
 
 def quadrant_rows(source, split):
@@ -147,18 +147,18 @@ def test_emotion_is_the_quadrant_whose_prompts_are_nearest():
     notes = [piece(number % 4 + 1) for number in range(24)]
     notes[0] = piece(4)  # a first quadrant that looks like a fourth
     bench = make_bench(quadrant_rows("emopia", "valid"), notes, embed_text=embed_text)
-    found = midi_protocols.emotion(bench)
-    assert found["scores"]["emopia"]["accuracy"] == found["scores"]["emopia_published"]["accuracy"] == 23 / 24
-    assert found["scores"]["emopia"]["confusion"][0] == [5, 0, 0, 1]
-    assert found["baselines"]["chance"]["emopia"] == {"accuracy": 0.25}
+    result = midi_protocols.emotion(bench)
+    assert result["scores"]["emopia"]["accuracy"] == result["scores"]["emopia_published"]["accuracy"] == 23 / 24
+    assert result["scores"]["emopia"]["confusion"][0] == [5, 0, 0, 1]
+    assert result["baselines"]["chance"]["emopia"] == {"accuracy": 0.25}
 
 
 def test_a_probe_learns_on_train_and_is_measured_on_the_split():
     rows = quadrant_rows("emopia", "train") + quadrant_rows("emopia", "valid")
     notes = [piece(number % 4) for number in range(48)]
-    found = midi_protocols.probes(make_bench(rows, notes))["scores"]
-    assert found["emopia"]["accuracy"] == 1.0
-    assert (found["emopia"]["train_pieces"], found["emopia"]["pieces"]) == (24, 24)
+    result = midi_protocols.probes(make_bench(rows, notes))["scores"]
+    assert result["emopia"]["accuracy"] == 1.0
+    assert (result["emopia"]["train_pieces"], result["emopia"]["pieces"]) == (24, 24)
     with pytest.raises(UnsuitableError, match="in `train`"):
         midi_protocols.probes(make_bench(rows[24:], notes[24:]))
 
@@ -170,10 +170,12 @@ def described():
 
 
 def test_captions_find_their_own_piece_and_simple_means_stand_beside(described):
-    found = text_protocols.text_to_piece(described)
-    assert found["scores"]["recall@1"] == found["scores"]["reverse_recall@1"] == found["scores"]["median_rank"] == 1.0
-    assert found["baselines"]["chance"]["recall@1"] == pytest.approx(0.1)
-    assert set(found["baselines"]) == {"chance", "BM25 over generated captions"}
+    result = text_protocols.text_to_piece(described)
+    assert (
+        result["scores"]["recall@1"] == result["scores"]["reverse_recall@1"] == result["scores"]["median_rank"] == 1.0
+    )
+    assert result["baselines"]["chance"]["recall@1"] == pytest.approx(0.1)
+    assert set(result["baselines"]) == {"chance", "BM25 over generated captions"}
 
     described.embed_text = lambda texts: one_hot((int(text.split()[-1]) + 1) % 10 for text in texts)
     assert text_protocols.text_to_piece(described)["scores"]["recall@1"] < 0.5
@@ -210,11 +212,11 @@ def test_audio_finds_the_midi_of_its_own_stretch_with_and_without_transcription(
 def test_some_pieces_are_transcribed_and_seek_their_midi_among_all(described):
     described.instruments, described.transcribe = {"noise": LengthInstrument()}, True
     described.transcribed_pieces = 4
-    found = audio_protocols.audio_midi(described)
-    few = found["scores"]["among_10_transcribed"]
+    result = audio_protocols.audio_midi(described)
+    few = result["scores"]["among_10_transcribed"]
     assert (few["queries"], few["items"], few["recall@1"]) == (4, 10, 1.0) and "reverse_recall@1" not in few
-    assert found["scores"]["among_10"]["queries"] == 10 and found["scores"]["cosine_transcribed"] == 1.0
-    assert found["settings"]["pieces"] == 10 and found["settings"]["transcribed_pieces"] == 4
+    assert result["scores"]["among_10"]["queries"] == 10 and result["scores"]["cosine_transcribed"] == 1.0
+    assert result["settings"]["pieces"] == 10 and result["settings"]["transcribed_pieces"] == 4
 
 
 def test_tags_of_transcribed_audio_stand_beside_those_of_the_same_pieces_without(genres):
@@ -237,11 +239,11 @@ def wav(number) -> bytes:
 def test_a_recording_seeks_its_transcription_among_all_pieces():
     rows = [row(number) for number in range(10)]
     rows[3]["audio"], rows[7]["audio"] = wav(3), wav(6)  # the second one sounds like another piece
-    found = audio_protocols.recordings(make_bench(rows))
-    assert found["scores"]["plain"]["ranks"] == [1, 2]
-    assert found["scores"]["plain"]["recall@1"] == 0.5
-    assert found["scores"]["plain_by_windows"]["ranks"] == [1, 2]
-    assert found["baselines"]["chance"]["plain"]["recall@1"] == pytest.approx(0.1)
+    result = audio_protocols.recordings(make_bench(rows))
+    assert result["scores"]["plain"]["ranks"] == [1, 2]
+    assert result["scores"]["plain"]["recall@1"] == 0.5
+    assert result["scores"]["plain_by_windows"]["ranks"] == [1, 2]
+    assert result["baselines"]["chance"]["plain"]["recall@1"] == pytest.approx(0.1)
     rows[3]["audio"] = rows[7]["audio"] = "a.mp3"
     with pytest.raises(UnsuitableError, match="--recordings"):
         audio_protocols.recordings(make_bench(rows))
@@ -255,11 +257,11 @@ def test_robustness_is_one_where_nothing_changes_for_the_embedding(described):
     assert scores["+3 semitones"]["recall@1"] < 0.05
 
     described.instruments = {"noise": LengthInstrument(), "other": LengthInstrument()}
-    found = audio_protocols.robustness_audio(described)
-    assert found["scores"]["room"]["cosine"] == found["scores"]["played by other"]["recall@1"] == 1.0
-    assert found["scores"]["MP3"]["cosine"] == 1.0
-    assert found["scores"]["+3 semitones"]["recall@1"] < 0.05
-    assert found["baselines"]["random pairs"]["cosine"] == 0.0
+    result = audio_protocols.robustness_audio(described)
+    assert result["scores"]["room"]["cosine"] == result["scores"]["played by other"]["recall@1"] == 1.0
+    assert result["scores"]["MP3"]["cosine"] == 1.0
+    assert result["scores"]["+3 semitones"]["recall@1"] < 0.05
+    assert result["baselines"]["random pairs"]["cosine"] == 0.0
 
 
 def test_intervals_draw_whole_songs():
@@ -325,7 +327,7 @@ def test_a_dataset_folder_is_read_like_a_packed_corpus(tmp_path, write_midi):
         writer.write(base | {"start_seconds": 20.0, "audio": audio, "audio_origin": origin})
     writer.close()
     corpus = load_corpus(tmp_path)
-    assert [one["id"] for one in corpus.rows] == ["x/a@20", "x/a@20"]
+    assert [row["id"] for row in corpus.rows] == ["x/a@20", "x/a@20"]
     assert corpus.rows[0]["audio"] == wav(2) and "audio" not in corpus.rows[1], "what was rendered is not a recording"
     assert len(corpus.notes(0)) == 32 and "title" not in corpus.rows[0]
     with pytest.raises(FileNotFoundError, match="neither a packed corpus"):
@@ -363,8 +365,8 @@ def test_the_command_adds_protocols_to_one_file(evaluated, tiny_checkpoint, caps
     ]  # fmt: skip
     assert results["split"] == "valid" and len(results["weights_sha256"]) == len(results["corpus"]["sha256"]) == 64
     assert results["sources"] == [{"name": "x", "pieces": 12, "licence": "CC BY-NC 4.0"}]
-    for found in results["protocols"].values():
-        assert {"scores", "baselines", "settings", "code_commit", "seed"} <= found.keys()
+    for result in results["protocols"].values():
+        assert {"scores", "baselines", "settings", "code_commit", "seed"} <= result.keys()
     low, high = results["protocols"]["text_to_piece"]["scores"]["recall@10_interval"]
     assert 0 <= low <= high <= 1
     assert list(evaluated.glob("*.partial")) == []
@@ -374,8 +376,8 @@ def test_the_command_adds_protocols_to_one_file(evaluated, tiny_checkpoint, caps
     ("text", "path", "program"), [("a.sf3", "a.sf3", 0), ("a:b.sf3:3", "a:b.sf3", 3), ("C:piano", "C:piano", 0)]
 )
 def test_an_instrument_is_a_file_and_perhaps_a_program(text, path, program):
-    found = evaluate_checkpoint.instrument_of(text)
-    assert (found.path, found.program) == (path, program)
+    result = measurement.instrument_of(text)
+    assert (result.path, result.program) == (path, program)
 
 
 def test_the_command_refuses_what_does_not_fit(evaluated, tiny_checkpoint, tmp_path, capsys):
@@ -396,7 +398,7 @@ def test_card_and_plots_are_made_of_the_results_alone(evaluated, tiny_checkpoint
 
     card = render_model_card.render(tiny_checkpoint, evaluated / "results.json", tmp_path / "plots")
     area = results["protocols"]["tagging"]["scores"]["macro_roc_auc"]
-    metrics = {one.metric_name: one for one in ModelCard(str(card)).data.eval_results}
+    metrics = {entry.metric_name: entry for entry in ModelCard(str(card)).data.eval_results}
     assert metrics["genre and style tags from MIDI, zero-shot, macro ROC-AUC"].metric_value == pytest.approx(area)
     assert card.data.license == "cc-by-nc-sa-4.0"
     assert f"| {area:.3f} | " in card.text and "| jazz | " in card.text and "| x | 12 | CC BY-NC 4.0 |" in card.text
@@ -404,7 +406,7 @@ def test_card_and_plots_are_made_of_the_results_alone(evaluated, tiny_checkpoint
 
 
 def test_the_readme_quotes_the_results_of_the_embedded_checkpoint():
-    root = evaluate_checkpoint.ROOT
+    root = measurement.ROOT
     results = json.loads((root / "evaluation" / "results" / "pianobind-mini.json").read_text())
     table = figure_table(deciding_figures(figures_of(results)))
     assert table.count("\n") == 1 + 6
@@ -425,8 +427,8 @@ def test_a_readme_gets_a_new_table_and_nothing_else():
 
 def test_audio_that_scores_higher_throughout_takes_all_first_places():
     midi = np.linspace(0, 0.1, 30)[:, None]
-    found = audio_protocols.mixing(midi + 0.2, midi)
-    assert found["offset"] == pytest.approx(0.2) and found["spread"] == pytest.approx(0, abs=1e-9)
-    assert found["audio_share"] == 1.0
+    result = audio_protocols.mixing(midi + 0.2, midi)
+    assert result["offset"] == pytest.approx(0.2) and result["spread"] == pytest.approx(0, abs=1e-9)
+    assert result["audio_share"] == 1.0
     fair = audio_protocols.mixing(midi, midi)
     assert fair["offset"] == 0 and fair["audio_share"] == 0.5

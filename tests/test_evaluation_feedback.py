@@ -80,9 +80,9 @@ def test_rocchio_adds_means():
 
 def test_continuation_beats_chance_where_artists_are_apart():
     rows = make_rows(songs=20)
-    found = measure_continuation(rows, make_embeds(rows), np.arange(len(rows)))
-    assert found["continuation"] == 1.0 and found["given"] == 5 and found["among"] == 60
-    assert found["random"] < 0.6
+    result = measure_continuation(rows, make_embeds(rows), np.arange(len(rows)))
+    assert result["continuation"] == 1.0 and result["given"] == 5 and result["among"] == 60
+    assert result["random"] < 0.6
 
 
 def test_steps_and_tastes_have_their_figures():

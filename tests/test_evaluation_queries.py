@@ -73,8 +73,8 @@ def judged(tmp_path, monkeypatch):
 
 
 def test_free_queries_count_the_first_five_pieces_that_fit(judged):
-    found = query_protocols.free_queries(judged)
-    scores = found["scores"]
+    result = query_protocols.free_queries(judged)
+    scores = result["scores"]
     # "smoke 0" finds piece 0; the other 19 tie for 4 places, and 3 of them fit: (1 + 3 * 4 / 19) / 5
     smoke, turning = (1 + 12 / 19) / 5, (1 + 4 / 19) / 5
     assert scores["per_query"]["smoke 0"]["fit@5"] == pytest.approx(smoke)
@@ -84,23 +84,23 @@ def test_free_queries_count_the_first_five_pieces_that_fit(judged):
     assert scores["per_kind"]["dance"] == {"queries": 1, "fit@5": pytest.approx(turning)}
     assert (scores["queries"], scores["queries_at_twice_chance"]) == (2, 1)  # 0.33 < 2 * 0.2, 0.24 > 2 * 0.1
     assert scores["fit@5_interval"] == pytest.approx([turning, smoke])
-    assert found["baselines"]["chance"]["fit@5"] == pytest.approx(0.15)
-    assert 0 <= found["baselines"][query_protocols.WORD_SEARCH]["fit@5"] <= 1
-    assert found["settings"]["left_out"] == ["organ 9"]
+    assert result["baselines"]["chance"]["fit@5"] == pytest.approx(0.15)
+    assert 0 <= result["baselines"][query_protocols.WORD_SEARCH]["fit@5"] <= 1
+    assert result["settings"]["left_out"] == ["organ 9"]
 
 
 def test_the_sixty_queries_are_well_formed_and_no_text_of_the_lexicon():
     queries = json.loads(query_protocols.FREE_QUERIES.read_text(encoding="utf-8"))
-    texts = [one["query"].casefold() for one in queries]
+    texts = [query["query"].casefold() for query in queries]
     assert len(set(texts)) == len(queries) == 60
-    assert {one["kind"] for one in queries} == {"scene", "occasion", "dance", "mood", "technique", "style"}
-    for one in queries:
-        assert set(one) == {"query", "kind", "fits", "not"} and one["fits"] and all(one["fits"])
-        for condition in [*one["not"], *(condition for conditions in one["fits"] for condition in conditions)]:
+    assert {query["kind"] for query in queries} == {"scene", "occasion", "dance", "mood", "technique", "style"}
+    for query in queries:
+        assert set(query) == {"query", "kind", "fits", "not"} and query["fits"] and all(query["fits"])
+        for condition in [*query["not"], *(condition for conditions in query["fits"] for condition in conditions)]:
             if isinstance(condition, dict):
                 re.compile(condition["title"])
             else:
-                assert condition in FACTS, f"{one['query']}: {condition}"
+                assert condition in FACTS, f"{query['query']}: {condition}"
     known = {plain(query.text) for query in read_lexicon()}
     assert not known & {plain(text) for text in texts}
 
@@ -135,11 +135,11 @@ def test_held_out_queries_are_right_where_their_tenth_comes_first(judged, monkey
     monkeypatch.setattr(Query, "held_out", property(lambda query: query.text != "smoke 1"))
     judged.embed_text = lambda texts: np.stack([one_hot(range(5)).sum(0) for _ in texts])
     monkeypatch.setattr(query_protocols, "BEST_PIECES", 5)
-    found = query_protocols.lexicon_held_out(judged)
+    result = query_protocols.lexicon_held_out(judged)
     # the right tenth is 2 of 20 pieces, shared by the 5 of jazz, which come first: 5 * 0.4 / 5
-    assert found["scores"]["right@10"] == pytest.approx(0.4)
-    assert found["scores"]["queries"] == 1, "nothing tells which pieces are worship"
-    assert found["baselines"]["chance"]["right@10"] == 0.1
+    assert result["scores"]["right@10"] == pytest.approx(0.4)
+    assert result["scores"]["queries"] == 1, "nothing tells which pieces are worship"
+    assert result["baselines"]["chance"]["right@10"] == 0.1
     monkeypatch.setattr(query_protocols, "read_lexicon", lambda: lexicon[1:2])
     with pytest.raises(UnsuitableError, match="apart"):
         query_protocols.lexicon_held_out(judged)
@@ -155,13 +155,13 @@ def test_dances_and_forms_are_what_titles_say():
 
     form = [0, 0, 1, 1, 2, 3]
     notes = [piece(form[number % 6], count=30 + number) for number in range(60)]
-    found = midi_protocols.dance_and_form(make_bench(rows, notes, embed_text=embed_text))
-    assert found["scores"]["macro_roc_auc"] == 1.0
-    assert {name: one["pieces"] for name, one in found["scores"]["per_tag"].items()} == {"waltz": 8, "march": 8}
-    assert found["scores"]["pieces"] == 24, "pieces without a title are left out"
-    assert list(found["scores"]["rare_forms"]["per_tag"]) == ["tango"], "four pieces are too few"
-    assert found["baselines"][midi_protocols.FEATURES]["macro_roc_auc"] > 0.8
-    rows[0:24] = [{**one, "title": "Song"} for one in rows[0:24]]
+    result = midi_protocols.dance_and_form(make_bench(rows, notes, embed_text=embed_text))
+    assert result["scores"]["macro_roc_auc"] == 1.0
+    assert {name: row["pieces"] for name, row in result["scores"]["per_tag"].items()} == {"waltz": 8, "march": 8}
+    assert result["scores"]["pieces"] == 24, "pieces without a title are left out"
+    assert list(result["scores"]["rare_forms"]["per_tag"]) == ["tango"], "four pieces are too few"
+    assert result["baselines"][midi_protocols.FEATURES]["macro_roc_auc"] > 0.8
+    rows[0:24] = [{**row, "title": "Song"} for row in rows[0:24]]
     with pytest.raises(UnsuitableError, match="no dance or form"):
         midi_protocols.dance_and_form(make_bench(rows, notes, embed_text=embed_text))
 
@@ -172,11 +172,11 @@ def test_captions_of_held_out_works_seek_one_piece_of_each_song(monkeypatch):
     works = {f"piece {number}": (["jazz"], [f"a {number}", f"b {number + 1}"]) for number in range(9) if number != 3}
     monkeypatch.setattr(query_protocols, "known_works", lambda: works)
     bench = make_bench(rows)
-    found = query_protocols.works_held_out(bench)
+    result = query_protocols.works_held_out(bench)
     # 0, 1, 2 and 4 remain: 3 is not a known work, 5 is 4 again, and the songs of 6 to 8 are not held out
-    assert found["settings"]["songs"] == found["scores"]["first caption"]["items"] == 4
-    assert found["scores"]["first caption"]["recall@1"] == 1.0
-    assert found["scores"]["last caption"]["recall@1"] < 0.7
-    assert found["baselines"]["chance"]["first caption"]["recall@1"] == pytest.approx(0.25)
+    assert result["settings"]["songs"] == result["scores"]["first caption"]["items"] == 4
+    assert result["scores"]["first caption"]["recall@1"] == 1.0
+    assert result["scores"]["last caption"]["recall@1"] < 0.7
+    assert result["baselines"]["chance"]["first caption"]["recall@1"] == pytest.approx(0.25)
     with pytest.raises(UnsuitableError, match="held out"):
         query_protocols.works_held_out(make_bench(rows[6:], [piece(number) for number in range(3)]))

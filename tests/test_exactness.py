@@ -117,7 +117,7 @@ def test_bfloat16_is_nearly_float32(embed, expected):
     half = PianoBindModel.from_pretrained(default_checkpoint(), dtype=torch.bfloat16).eval()
     embeds = embed(half)
     check_same(embeds, expected, NEARLY_SAME)
-    shared = [len({*found} & {*right}) for found, right in zip(top_ten(embeds), top_ten(expected), strict=True)]
+    shared = [len({*actual} & {*right}) for actual, right in zip(top_ten(embeds), top_ten(expected), strict=True)]
     assert min(shared) >= 9
 
 

@@ -47,8 +47,8 @@ def test_exported_towers_embed_files_as_the_model_does(
     for embed, sources in ((embed_text, TEXTS), (embed_midi, midi_files), (embed_audio, recordings)):
         expected = embed(tiny_model, tiny_processor, sources)
         for batch_size in (1, 3):
-            found = embed(onnx, tiny_processor, sources, batch_size=batch_size)
-            np.testing.assert_allclose(found, expected, atol=1e-4)
+            actual = embed(onnx, tiny_processor, sources, batch_size=batch_size)
+            np.testing.assert_allclose(actual, expected, atol=1e-4)
     words, expected = (
         dict(describe(model, tiny_processor, midi_files[0], ["calm", "fast"])) for model in (onnx, tiny_model)
     )
@@ -171,11 +171,11 @@ def test_a_corpus_is_measured_with_each_kind_of_towers(
     )
     arguments = [tiny_checkpoint, tmp_path / "packed", "--output", tmp_path / "out.json", "--bootstrap-samples", 0]
     assert measure_onnx.main([*map(str, arguments)]) == 0, capsys.readouterr().err
-    found = json.loads((tmp_path / "out.json").read_text())
-    assert found["embedded"] == {"text": 3, "midi": 3, "audio": 3}
-    assert max(found["largest_difference"].values()) < 1e-4
-    assert {name: scores["recall@10"] for name, scores in found["text_to_piece"].items()} == {
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["embedded"] == {"text": 3, "midi": 3, "audio": 3}
+    assert max(result["largest_difference"].values()) < 1e-4
+    assert {name: scores["recall@10"] for name, scores in result["text_to_piece"].items()} == {
         "pytorch": 1.0, "onnx": 1.0, "onnx_int8": 1.0,
     }  # fmt: skip
     for tower in ("text", "midi"):
-        assert 0.9 < found["int8_cosine"][tower]["least"] < 0.9999999
+        assert 0.9 < result["int8_cosine"][tower]["least"] < 0.9999999

@@ -82,8 +82,8 @@ class TestFinderWithFeedback:
 
     def test_feedback_alone_is_enough(self):
         finder = Finder(make_index(), StandIn())
-        found = finder.find(more=finder.index.embeddings[[19]])
-        assert found.hits[0].path == finder.index.paths[19] and 0 <= found.hits[0].fit <= 1
+        result = finder.find(more=finder.index.embeddings[[19]])
+        assert result.hits[0].path == finder.index.paths[19] and 0 <= result.hits[0].fit <= 1
 
     def test_examples_count_as_much_where_one_piece_passes_the_filters(self):
         index = make_index()
@@ -92,7 +92,7 @@ class TestFinderWithFeedback:
         (hit,) = few.find("sad", more=examples).hits
         among_all = Finder(index, StandIn(), by_names=False).find("sad", top_k=20, more=examples).hits
         assert hit.path == index.paths[0]
-        assert hit.score == pytest.approx(next(one.score for one in among_all if one.path == hit.path), abs=1e-6)
+        assert hit.score == pytest.approx(next(other.score for other in among_all if other.path == hit.path), abs=1e-6)
 
 
 class TestSearchCommand:
@@ -117,7 +117,7 @@ class TestSearchCommand:
         ],
     )
     def test_a_mistake_is_one_line(self, pianobind, corpus, arguments, parts):
-        filled = [one.format(corpus / "march.mid", folder=corpus) for one in arguments]
+        filled = [argument.format(corpus / "march.mid", folder=corpus) for argument in arguments]
         status, out, err = pianobind("search", corpus, "calm", *filled)
         assert (status, out) == (2, "")
         assert_one_line(err, *parts)

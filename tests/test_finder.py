@@ -146,9 +146,9 @@ def test_filters_do_not_move_the_folder_in_which_metadata_is_sought(tmp_path):
 
 
 def test_the_examples_titles_read_well():
-    found = titles(EXAMPLES)
-    assert len(found) == 50 and found["chopin-waltz-op-70-no-1.mid"] == ("Waltz, Op. 70 No. 1", "Frédéric Chopin")
-    for title, creator in found.values():
+    names = titles(EXAMPLES)
+    assert len(names) == 50 and names["chopin-waltz-op-70-no-1.mid"] == ("Waltz, Op. 70 No. 1", "Frédéric Chopin")
+    for title, creator in names.values():
         assert title and title[0].isupper() and "  " not in title and " = " not in title and "," not in creator
 
 
@@ -160,16 +160,16 @@ def test_texts_are_parted_by_what_tells_them_apart_and_not_by_what_few_have():
         rows[:, 0] += np.where(np.arange(len(texts)) < len(music_texts()), 3.0, -3.0)
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    found = Calibration.measure(embed, np.zeros((0, 40)))
-    assert abs(found.direction[0]) > 0.9 and (found.music[:, None] > found.other).mean() > 0.97
+    calibration = Calibration.measure(embed, np.zeros((0, 40)))
+    assert abs(calibration.direction[0]) > 0.9 and (calibration.music[:, None] > calibration.other).mean() > 0.97
     far = np.eye(40)[0]
-    assert found.understood(np.stack([far, -far])) == pytest.approx([1, 0], abs=0.01)
+    assert calibration.understood(np.stack([far, -far])) == pytest.approx([1, 0], abs=0.01)
 
 
 def test_nonsense_fits_nothing_and_the_words_are_named(finder):
-    found = finder.find("asdfgh")
-    assert max(hit.fit for hit in found.hits) < 0.5
-    (note,) = found.notes
+    result = finder.find("asdfgh")
+    assert max(hit.fit for hit in result.hits) < 0.5
+    (note,) = result.notes
     assert note == "nothing fits well: the model knows English descriptions of music, and not 'asdfgh'"
     assert not finder.find("sad").notes and finder.find("sad").hits[0].fit > 0.5
 
@@ -203,8 +203,8 @@ def test_filters_leave_only_what_passes_and_say_what_is_not_known(finder):
 def test_an_int8_index_and_one_in_shards_are_filtered_alike(tmp_path):
     index = make_index()
     index.save(tmp_path / "int8", "int8")
-    for one in (EmbeddingIndex.load(tmp_path / "int8"), index):
-        part = one.subset(np.array([3, 5, 8]))
+    for opened in (EmbeddingIndex.load(tmp_path / "int8"), index):
+        part = opened.subset(np.array([3, 5, 8]))
         assert part.paths == [index.paths[row] for row in (3, 5, 8)]
         assert part.search(np.array([1, 0, 0]), 2)[0][0].path == index.paths[3]
 

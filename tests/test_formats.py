@@ -34,8 +34,8 @@ def test_a_compressed_recording_is_embedded_like_the_wave_that_it_was(
 ):
     wave = write_audio(tmp_path / "take.wav", seconds=12, sampling_rate=44_100, seed=3)
     packed = encode(tmp_path / f"other{extension}", piano_waveform(12, 44_100, seed=3))
-    one, other = embed_audio(tiny_model, tiny_processor, [wave, packed])
-    assert one @ other > 0.98
+    of_wave, of_packed = embed_audio(tiny_model, tiny_processor, [wave, packed])
+    assert of_wave @ of_packed > 0.98
 
 
 @pytest.mark.parametrize("extension", [".aiff", ".opus"])

@@ -172,6 +172,25 @@ def test_towers_of_a_whole_checkpoint_are_taken_over_with_their_processors(tmp_p
     assert processor.feature_extractor.hop_seconds == 7.0 and processor.text_max_length == 9
 
 
+def test_towers_of_a_checkpoint_bring_projections_and_the_text_tower_the_temperature(tmp_path, text_folder):
+    _ast(tmp_path / "ast")
+    first = PianoBindModel.from_encoders(audio=tmp_path / "ast", text=text_folder, projection_dim=12)
+    with torch.no_grad():
+        first.logit_scale.weight.fill_(1.25)
+    first.save_pretrained(tmp_path / "first")
+    PianoBindProcessor.from_encoders(audio=tmp_path / "ast", text=text_folder).save_pretrained(tmp_path / "first")
+    for sources, temperature in (
+        ({"audio": tmp_path / "ast", "text": tmp_path / "first"}, 1.25),
+        ({"audio": tmp_path / "first", "text": text_folder}, PianoBindConfig().logit_scale_init_value),
+    ):
+        model = PianoBindModel.from_encoders(**sources, projection_dim=12)
+        kept = "text" if temperature == 1.25 else "audio"
+        assert model.logit_scale.weight.item() == pytest.approx(temperature)
+        for modality in ("audio", "text"):
+            weight, former = (getattr(whole, f"{modality}_projection").weight for whole in (model, first))
+            assert torch.equal(weight, former) == (modality == kept)
+
+
 def _text_config():
     return BertConfig(**TINY, vocab_size=10).to_dict()
 

@@ -57,7 +57,7 @@ def push(client):
     """`push(checkpoint, "--repo-id", ...)` runs training.publish; what it wrote on stderr is the answer."""
 
     def push(*arguments, status=0):
-        got, error = client.run(PUBLISH, arguments=[str(one) for one in arguments])
+        got, error = client.run(PUBLISH, arguments=[str(argument) for argument in arguments])
         assert got == status, error
         return error
 
@@ -87,9 +87,9 @@ def published(push, tiny_checkpoint):
     return "tester/tiny"
 
 
-def assert_same(found, expected):
+def assert_same(actual, expected):
     for modality, embeds in expected.items():
-        np.testing.assert_allclose(found[modality], embeds, atol=1e-6, err_msg=modality)
+        np.testing.assert_allclose(actual[modality], embeds, atol=1e-6, err_msg=modality)
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def transport(client, xet: bool):
 
 def state(hub):
     """What a repository holds, for all: a push that fails must not change it."""
-    return {key: (dict(one.branches), len(one.commits)) for key, one in hub.repositories.items()}
+    return {key: (dict(repository.branches), len(repository.commits)) for key, repository in hub.repositories.items()}
 
 
 def test_a_push_is_one_commit_of_what_a_dry_run_writes(hub, published, tiny_checkpoint, tmp_path):
@@ -124,24 +124,24 @@ def test_a_stranger_embeds_the_same_from_the_hub(hub, published, stranger, files
     hub.asked.clear()
     settings = {"cache_dir": str(tmp_path)}
     with transport(stranger, xet):
-        found = stranger.run(LOAD_AND_EMBED, name=published, settings=settings, **files)
-    assert not found["has_package"] and found["missing"] == []
-    assert_same(found, expected)
+        actual = stranger.run(LOAD_AND_EMBED, name=published, settings=settings, **files)
+    assert not actual["has_package"] and actual["missing"] == []
+    assert_same(actual, expected)
     assert any("xet-read-token" in path for path in hub.asked) == xet
     assert (weights in hub.asked) != xet
 
 
 def test_the_package_loads_by_name_without_remote_code(published, client, files, expected):
-    found = client.run(
+    actual = client.run(
         "from modeling_pianobind import PianoBindModel, PianoBindProcessor\n"
         "model, processor = AutoModel.from_pretrained(name), AutoProcessor.from_pretrained(name)\n"
         "assert isinstance(model, PianoBindModel) and isinstance(processor, PianoBindProcessor)\n"
         "output = model(**processor(audio=[audio], midi=[midi], text=[text], return_tensors='pt'))\n"
-        "result = {one: output[one + '_embeds'].tolist() for one in ('audio', 'midi', 'text')}",
+        "result = {name: output[name + '_embeds'].tolist() for name in ('audio', 'midi', 'text')}",
         name=published,
         **files,
     )
-    assert_same(found, expected)
+    assert_same(actual, expected)
 
 
 def test_branches_tags_and_commits_are_revisions(hub, published, push, client, stranger, files, expected, tmp_path):
@@ -162,9 +162,9 @@ def test_branches_tags_and_commits_are_revisions(hub, published, push, client, s
         "from huggingface_hub import HfApi\nHfApi().create_tag(name, tag='v2', revision='next')", name=published
     )
     for revision, changed in (("next", True), ("v2", True), (first, False), ("main", False)):
-        found = stranger.run(LOAD_AND_EMBED, name=published, settings={"revision": revision}, **files)
-        assert np.allclose(found["midi"], expected["midi"], atol=1e-6)
-        assert np.allclose(found["text"], expected["text"], atol=1e-3) != changed, revision
+        actual = stranger.run(LOAD_AND_EMBED, name=published, settings={"revision": revision}, **files)
+        assert np.allclose(actual["midi"], expected["midi"], atol=1e-6)
+        assert np.allclose(actual["text"], expected["text"], atol=1e-3) != changed, revision
 
 
 def test_files_of_an_earlier_version_go_and_others_stay(hub, push, tiny_checkpoint):
@@ -206,7 +206,7 @@ def test_an_adapter_finds_its_base_on_the_hub(hub, published, push, client, stra
         "processor.save_pretrained(folder)\n"
         "batch = processor(audio=[audio], midi=[midi], text=[text], return_tensors='pt')\n"
         "output = model(**batch)\n"
-        "result = {one: output[one + '_embeds'].tolist() for one in ('audio', 'midi', 'text')}",
+        "result = {name: output[name + '_embeds'].tolist() for name in ('audio', 'midi', 'text')}",
         base=published,
         folder=tmp_path / "adapter",
         **files,
@@ -217,16 +217,16 @@ def test_an_adapter_finds_its_base_on_the_hub(hub, published, push, client, stra
     push(tmp_path / "adapter", *target, published)
     pushed = hub.repositories["model", "tester/adapter"].files()
     assert "adapter_model.safetensors" in pushed and "model.safetensors" not in pushed
-    found = client.run(
+    actual = client.run(
         "output = PianoBindModel.from_pretrained('tester/adapter')(**batch)\n"
-        "result = {one: output[one + '_embeds'].tolist() for one in ('audio', 'midi', 'text')}"
+        "result = {name: output[name + '_embeds'].tolist() for name in ('audio', 'midi', 'text')}"
     )
-    assert_same(found, adapted)
-    for found in client.run(
+    assert_same(actual, adapted)
+    for actual in client.run(
         "from peft import AutoPeftModel, AutoPeftModelForFeatureExtraction, PeftModel\n"
         "def embeds(model):\n"
         "    output = model(**batch)\n"
-        "    return {one: output[one + '_embeds'].tolist() for one in ('audio', 'midi', 'text')}\n"
+        "    return {name: output[name + '_embeds'].tolist() for name in ('audio', 'midi', 'text')}\n"
         "ours = {'import_allowlist': ['modeling_pianobind']}\n"  # PEFT imports no other package unless told
         "result = [\n"
         "    embeds(PeftModel.from_pretrained(PianoBindModel.from_pretrained(base), 'tester/adapter')),\n"
@@ -234,8 +234,8 @@ def test_an_adapter_finds_its_base_on_the_hub(hub, published, push, client, stra
         "    embeds(AutoPeftModelForFeatureExtraction.from_pretrained('tester/adapter', **ours)),\n"
         "]"
     ):
-        assert_same(found, adapted)
-    for found in stranger.run(
+        assert_same(actual, adapted)
+    for actual in stranger.run(
         "from peft import PeftModel\n"
         "remote = {'trust_remote_code': True}\n"
         "processor = AutoProcessor.from_pretrained('tester/adapter', **remote)\n"
@@ -246,12 +246,12 @@ def test_an_adapter_finds_its_base_on_the_hub(hub, published, push, client, stra
         "]\n"
         "outputs = [model(**batch) for model in models]\n"
         "result = [\n"
-        "    {one: output[one + '_embeds'].tolist() for one in ('audio', 'midi', 'text')} for output in outputs\n"
+        "    {name: output[name + '_embeds'].tolist() for name in ('audio', 'midi', 'text')} for output in outputs\n"
         "]",
         base=published,
         **files,
     ):
-        assert_same(found, adapted)
+        assert_same(actual, adapted)
 
 
 def test_data_sets_are_pushed_and_loaded_by_name(hub, push, client, tmp_path):

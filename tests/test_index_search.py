@@ -28,7 +28,7 @@ def plain_search(index, query, top_k):
     return [(paths[piece], scores[piece]) for piece in best]
 
 
-def found(hits):
+def paths_and_scores(hits):
     return [(hit.path, hit.score) for hit in hits]
 
 
@@ -72,7 +72,7 @@ def small_blocks(monkeypatch):
 class TestExactness:
     @pytest.mark.parametrize("top_k", [1, 10, 500, PIECES, PIECES + 5])
     def test_hits_are_those_of_a_plain_product_to_the_last_bit(self, index, queries, small_blocks, top_k):
-        assert [found(hits) for hits in index.search(queries[:6], top_k)] == [
+        assert [paths_and_scores(hits) for hits in index.search(queries[:6], top_k)] == [
             plain_search(index, query, top_k) for query in unit_rows(queries[:6].astype(np.float32))
         ]
 

@@ -71,10 +71,10 @@ class TestShares:
             assert hits(pianobind, sharded, query) == hits(pianobind, whole, query)
 
     def test_pieces_with_two_files_stay_together(self, whole, sharded):
-        one, other = EmbeddingIndex.load(whole), EmbeddingIndex.load(sharded)
-        assert sorted(one.paths) == sorted(other.paths) and len(other) == 4 and other.dim == one.dim
-        rows = [one.paths.index(path) for path in other.paths]
-        np.testing.assert_allclose(one.embeddings[rows], other.embeddings, atol=1e-5)
+        first, second = EmbeddingIndex.load(whole), EmbeddingIndex.load(sharded)
+        assert sorted(first.paths) == sorted(second.paths) and len(second) == 4 and second.dim == first.dim
+        rows = [first.paths.index(path) for path in second.paths]
+        np.testing.assert_allclose(first.embeddings[rows], second.embeddings, atol=1e-5)
 
     def test_the_list_copies_nothing(self, sharded):
         names = {entry.name for entry in sharded.iterdir()}
@@ -223,7 +223,7 @@ def test_a_worker_of_a_job_gives_the_rows_of_an_index_and_a_line_for_a_bad_file(
     assert tuple(columns) == PARQUET_COLUMNS and "bad.mid: the file ends within its header" in columns["error"][-1]
     assert columns["error"][:-1] == [""] * len(paths)
     rows = [_row({name: columns[name][row] for name in columns}) for row in range(len(paths))]
-    made, found = EmbeddingIndex.load(whole).file_table, FileTable.from_rows(rows)
-    assert found.hashes == list(made.hashes) and np.allclose(found.embeds, made.embeds, atol=1e-5)
+    made, read = EmbeddingIndex.load(whole).file_table, FileTable.from_rows(rows)
+    assert read.hashes == list(made.hashes) and np.allclose(read.embeds, made.embeds, atol=1e-5)
     for name in ("facts", "pitches", "onsets", "measures", "spans"):
-        assert np.array_equal(getattr(found, name), getattr(made, name), equal_nan=True)
+        assert np.array_equal(getattr(read, name), getattr(made, name), equal_nan=True)

@@ -67,14 +67,14 @@ def test_no_file_imports_itself_through_others():
     ],
 )
 def test_arrows_go_one_way(folder, refused):
-    found = {
+    wrong = {
         f"{module} -> {imported}"
         for module in FILES
         if f"{module}.".startswith(f"{folder}.")
         for imported in imports_of(module)
         if f"{imported}.".startswith(tuple(f"{name}." for name in refused))
     }
-    assert found == set()
+    assert wrong == set()
 
 
 def test_editors_see_the_names_that_are_loaded_when_they_are_used():

@@ -101,11 +101,11 @@ def test_audio_finds_its_own_midi(default_model, default_processor, embeddings, 
 
 def test_audio_finds_its_own_midi_by_its_windows(default_model, default_processor, files, sounds):
     index = EmbeddingIndex.build(default_model, default_processor, EXAMPLES)
-    found = [
+    best = [
         index.search_like(embed_example(default_model, default_processor, sound, "audio", SAMPLING_RATE), 1)[0].path
         for sound in sounds.values()
     ]
-    first = [Path(path).name == files[place].name for path, place in zip(found, sounds, strict=True)]
+    first = [Path(path).name == files[place].name for path, place in zip(best, sounds, strict=True)]
     assert np.mean(first) >= 0.7, "chance is 0.02; measured on the valid split: 0.76 among 200"
 
 

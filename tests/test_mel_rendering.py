@@ -55,9 +55,9 @@ def test_a_sum_of_notes_is_near_the_spectrogram_of_the_waveform(instrument, extr
     audio = np.pad(audio, (0, extractor.window_samples - len(audio)))
     true = deep_extractor(extractor).log_mel(torch.from_numpy(audio)[None])[0].numpy() * DEEP_DB
     mine = mine * (DEEP_DB / 255)
-    heard = true > 60
-    assert np.abs(true - mine)[heard].mean() < 4
-    assert np.corrcoef(true[heard], mine[heard])[0, 1] > 0.9
+    audible = true > 60
+    assert np.abs(true - mine)[audible].mean() < 4
+    assert np.corrcoef(true[audible], mine[audible])[0, 1] > 0.9
 
 
 def test_a_stretch_begins_where_it_is_told_and_is_silent_after_its_end(instrument, extractor):

@@ -62,7 +62,7 @@ def test_forward_names_every_output_and_embeddings_have_unit_length(tiny_model):
         assert torch.allclose(embeds.norm(dim=1), torch.ones(3), atol=1e-6)
     logits = (output.logits_per_audio, output.logits_per_midi, output.logits_per_audio_midi)
     assert torch.equal(output.logits_per_text, output.logits_per_audio.T)
-    mean = sum(contrastive_loss(one) for one in logits) / 3
+    mean = sum(contrastive_loss(matrix) for matrix in logits) / 3
     assert output.loss.item() == pytest.approx(mean.item(), abs=1e-6)
 
 

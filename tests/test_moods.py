@@ -202,8 +202,8 @@ class TestFit:
         sources = np.arange(600) % 2
         pieces = self.pieces(np.where(sources == 1, 4.0, 0.2), sources)
         pieces.targets[::5, 1] = np.nan
-        weight, bias, found = fit_emotion(pieces)
-        sharp, blurred = found["sharpness"]["emopia"], found["sharpness"]["vgmidi"]
+        weight, bias, report = fit_emotion(pieces)
+        sharp, blurred = report["sharpness"]["emopia"], report["sharpness"]["vgmidi"]
         assert sharp[0] > 1.5 * blurred[0]
         clear = sources == 0
         guess = pieces.embeds @ weight.T + bias > 0
@@ -254,16 +254,16 @@ class TestMeasure:
     def test_shares_of_quadrants_and_signs_by_hand(self):
         chances = np.array([[0.9, 0.8], [0.4, 0.9], [0.7, 0.2], [0.2, 0.3]])
         truth = np.array([[1, 1], [1, 1], [1, 0], [0, 1]])
-        found = figures(chances, truth, list("abcd"), Bootstrap(samples=20))
-        assert (found["quadrant"], found["valence"], found["arousal"]) == (0.5, 0.75, 0.75)
-        assert found["quadrant_interval"][0] <= 0.5 <= found["quadrant_interval"][1]
+        result = figures(chances, truth, list("abcd"), Bootstrap(samples=20))
+        assert (result["quadrant"], result["valence"], result["arousal"]) == (0.5, 0.75, 0.75)
+        assert result["quadrant_interval"][0] <= 0.5 <= result["quadrant_interval"][1]
 
     def test_reliability_by_hand(self):
         chances = np.array([[0.1, 0.5], [0.1, 0.5], [0.9, 0.5], [1.0, 0.5]])
-        found = reliability(chances, np.array([[0, 1], [1, 1], [1, 0], [1, 0]]))
-        assert found["arousal"]["calibration_error"] == 0
-        assert [one["pieces"] for one in found["valence"]["bins"]] == [2, 2]
-        assert found["valence"]["calibration_error"] == pytest.approx((0.4 * 2 + 0.05 * 2) / 4)
+        result = reliability(chances, np.array([[0, 1], [1, 1], [1, 0], [1, 0]]))
+        assert result["arousal"]["calibration_error"] == 0
+        assert [row["pieces"] for row in result["valence"]["bins"]] == [2, 2]
+        assert result["valence"]["calibration_error"] == pytest.approx((0.4 * 2 + 0.05 * 2) / 4)
 
     def test_quadrants_by_prompts(self):
         chances = zero_shot(np.eye(4), np.eye(4))

@@ -8,8 +8,8 @@ from modeling_pianobind.note_statistics_pianobind import NoteStatistics, histogr
 
 
 def test_a_histogram_leaves_out_what_has_no_weight():
-    found = histogram(torch.tensor([[0, 2, 2, 1]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]]), 4)
-    assert torch.allclose(found, torch.tensor([[1 / 3, 0, 2 / 3, 0]]))
+    shares = histogram(torch.tensor([[0, 2, 2, 1]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]]), 4)
+    assert torch.allclose(shares, torch.tensor([[1 / 3, 0, 2 / 3, 0]]))
 
 
 @pytest.mark.parametrize(("tonic", "mode"), [(0, 0), (7, 0), (9, 1), (3, 1)])
@@ -35,8 +35,8 @@ def test_padding_changes_no_statistic(statistics):
     ids, mask, seconds = window([39, 43, 46, 51])
     padded = torch.nn.functional.pad(ids, (0, 0, 0, 3), value=7)
     longer = torch.nn.functional.pad(seconds, (0, 3), value=99.0)
-    found = statistics.measure(padded, torch.nn.functional.pad(mask, (0, 3)), longer)
-    assert torch.allclose(found, statistics.measure(ids, mask, seconds), atol=1e-6)
+    measured = statistics.measure(padded, torch.nn.functional.pad(mask, (0, 3)), longer)
+    assert torch.allclose(measured, statistics.measure(ids, mask, seconds), atol=1e-6)
 
 
 def test_transposition_moves_the_keys_and_nothing_else(statistics):

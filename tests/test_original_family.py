@@ -102,7 +102,7 @@ def test_audio_tower_equals_the_plain_resnet(model, tensors):
     mel = torch.randn(2, 128, 626, generator=torch.Generator().manual_seed(1)) * 20 - 40
     with torch.no_grad():
         ours = model.get_audio_features(mel.transpose(1, 2))
-    expected = torch.stack([reference.audio_embedding(tensors, one) for one in mel])
+    expected = torch.stack([reference.audio_embedding(tensors, window) for window in mel])
     torch.testing.assert_close(ours, expected, **EXACT)
 
 
@@ -148,13 +148,13 @@ def test_loss_is_the_mean_of_the_pairs_with_text(variant):
         inputs["midi_ids"] = words
     with torch.no_grad():
         loss = model(**inputs, return_loss=True).loss
-        text = torch.stack([reference.text_embedding(tensors, one[:3].tolist()) for one in ids])
+        text = torch.stack([reference.text_embedding(tensors, row[:3].tolist()) for row in ids])
         losses = []
         if variant != "midi_text":
             audio = torch.stack([reference.audio_embedding(tensors, mel.T) for mel in mels])
             losses.append(reference.clip_loss(audio, text, 1 / 0.07))
         if variant != "audio_text":
-            midi = torch.stack([reference.midi_embedding(tensors, one) for one in words])
+            midi = torch.stack([reference.midi_embedding(tensors, row) for row in words])
             losses.append(reference.clip_loss(midi, text, 1 / 0.07))
     torch.testing.assert_close(loss, sum(losses) / len(losses), **EXACT)
 

@@ -121,9 +121,9 @@ class TestPipelines:
         labels = ["calm", "fast", "jazz"]
         for path in files.values():
             expected = describe(tiny_model, tiny_processor, path, labels, top_k=2)
-            found = tagging(path, candidate_labels=labels, top_k=2)
-            assert [one["label"] for one in found] == [label for label, _ in expected]
-            assert [one["score"] for one in found] == pytest.approx([score for _, score in expected], abs=1e-5)
+            answers = tagging(path, candidate_labels=labels, top_k=2)
+            assert [answer["label"] for answer in answers] == [label for label, _ in expected]
+            assert [answer["score"] for answer in answers] == pytest.approx([score for _, score in expected], abs=1e-5)
         assert tagging(files["midi"], candidate_labels="calm,fast") == tagging(
             files["midi"], candidate_labels=labels[:2]
         )
@@ -149,8 +149,8 @@ class TestPipelines:
             classify = pipeline(
                 "zero-shot-audio-classification", model=str(folder), trust_remote_code=trust, device="cpu"
             )
-            found = {one["label"]: one["score"] for one in classify(samples, **settings)}
-            assert found == pytest.approx(expected, abs=1e-4)
+            scores = {answer["label"]: answer["score"] for answer in classify(samples, **settings)}
+            assert scores == pytest.approx(expected, abs=1e-4)
 
 
 class TestSentenceTransformers:
@@ -160,11 +160,11 @@ class TestSentenceTransformers:
         np.testing.assert_allclose(text, embed_text(tiny_model, tiny_processor, TEXTS), atol=1e-5)
         np.testing.assert_allclose(encoder.encode("calm"), text[0], atol=1e-5)
         audio = embed_audio(tiny_model, tiny_processor, files["audio"])
-        for one in (files["audio"], {"audio": files["audio"]}, {"array": samples, "sampling_rate": rate}):
-            np.testing.assert_allclose(encoder.encode([one]), audio, atol=1e-5)
+        for source in (files["audio"], {"audio": files["audio"]}, {"array": samples, "sampling_rate": rate}):
+            np.testing.assert_allclose(encoder.encode([source]), audio, atol=1e-5)
         midi = embed_midi(tiny_model, tiny_processor, files["midi"])
-        for one in (files["midi"], {"midi": files["midi"]}, content(files["midi"])):
-            np.testing.assert_allclose(encoder.encode([one]), midi, atol=1e-5)
+        for source in (files["midi"], {"midi": files["midi"]}, content(files["midi"])):
+            np.testing.assert_allclose(encoder.encode([source]), midi, atol=1e-5)
 
     def test_what_evaluations_ask_an_encoder_for_is_there(self, encoder, tiny_model):
         # as mteb's wrapper calls it: queries and documents by name, tensors, a similarity
@@ -174,7 +174,7 @@ class TestSentenceTransformers:
         assert scores.diagonal().tolist() == pytest.approx([1, 1], abs=1e-5)
         assert encoder.get_embedding_dimension() == tiny_model.config.projection_dim
         assert encoder.max_seq_length == 64
-        assert [encoder.supports(one) for one in ("text", "audio", "image")] == [True, True, False]
+        assert [encoder.supports(modality) for modality in ("text", "audio", "image")] == [True, True, False]
         prompted = encoder.encode(["rainy nocturne"], prompt="slow ")
         np.testing.assert_allclose(prompted, encoder.encode(["slow rainy nocturne"]), atol=1e-5)
 

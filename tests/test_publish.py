@@ -69,10 +69,12 @@ def test_card_and_leaderboard_files_quote_the_results(published):
     card = ModelCard.load(published / "README.md")
     assert (card.data.license, card.data.pipeline_tag) == ("cc-by-nc-sa-4.0", "feature-extraction")
     assert [widget["text"] for widget in card.data.widget]
-    assert [(one.metric_value, one.dataset_type) for one in card.data.eval_results] == [(0.625, "someone/corpus")]
+    assert [(entry.metric_value, entry.dataset_type) for entry in card.data.eval_results] == [
+        (0.625, "someone/corpus")
+    ]
     assert '"someone/tiny", trust_remote_code=True' in card.text and "0.625" in card.text
     entries = parse_eval_result_entries(yaml.safe_load((published / ".eval_results" / "corpus.yaml").read_text()))
-    assert [(one.dataset_id, one.dataset_revision, one.value) for one in entries] == [
+    assert [(entry.dataset_id, entry.dataset_revision, entry.value) for entry in entries] == [
         ("someone/corpus", "abc123", 0.625)
     ]
     assert json.loads((published / "results.json").read_text())["split"] == "valid"
@@ -144,7 +146,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         named[name].write_text(json.dumps(results_of(tiny_checkpoint, "CC BY-NC-SA 4.0") | changes))
     named["NONE"] = tiny_checkpoint / "config.json"
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
-    assert publish(*(named.get(one, one) for one in arguments)) == 2
+    assert publish(*(named.get(argument, argument) for argument in arguments)) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -213,14 +215,14 @@ def test_without_the_package_the_folder_embeds_the_same(
 ):
     audio, midi = write_audio(tmp_path / "long.wav", seconds=25), write_midi(tmp_path / "long.mid", seconds=45)
     client = Client(tmp_path, has_package=False, HF_HUB_OFFLINE="1")
-    found = client.run(LOAD_AND_EMBED, name=published, settings={}, audio=audio, midi=midi, text="calm, slow, rainy")
+    actual = client.run(LOAD_AND_EMBED, name=published, settings={}, audio=audio, midi=midi, text="calm, slow, rainy")
     client.close()
-    assert (found["has_package"], found["missing"]) == (False, [])
-    assert (found["config"], found["extractor"]) == ("PianoBindConfig", "PianoBindFeatureExtractor")
+    assert (actual["has_package"], actual["missing"]) == (False, [])
+    assert (actual["config"], actual["extractor"]) == ("PianoBindConfig", "PianoBindFeatureExtractor")
     expected = {
         "audio": embed_audio(tiny_model, tiny_processor, [audio]),
         "midi": embed_midi(tiny_model, tiny_processor, [midi]),
         "text": embed_text(tiny_model, tiny_processor, ["calm, slow, rainy"]),
     }
     for modality, embeds in expected.items():
-        np.testing.assert_allclose(found[modality], embeds, atol=1e-6, err_msg=modality)
+        np.testing.assert_allclose(actual[modality], embeds, atol=1e-6, err_msg=modality)

@@ -70,15 +70,15 @@ def test_the_search_for_pickles_finds_them(line):
 
 
 def test_no_line_loads_a_pickle():
-    found = [
+    lines = [
         f"{path.relative_to(ROOT)}:{node.lineno} {ast.unparse(node)}"
         for path in SOURCES
         for node in ast.walk(ast.parse(path.read_text()))
         if loads_a_pickle(node)
     ]
     # names the class of torch's error for a pickle that `weights_only` refuses
-    assert [line.split(":")[0] for line in found] == ["modeling_pianobind/convert_original_checkpoint.py"]
-    assert found[0].endswith("import pickle")
+    assert [line.split(":")[0] for line in lines] == ["modeling_pianobind/convert_original_checkpoint.py"]
+    assert lines[0].endswith("import pickle")
 
 
 def test_a_checkpoint_whose_weights_are_a_pickle_is_refused(tmp_path, capsys):

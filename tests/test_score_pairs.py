@@ -56,10 +56,10 @@ def folders(tmp_path):
     return tmp_path / "scores", tmp_path / "packed"
 
 
-def shared_keys(one, other) -> float:
+def shared_keys(first, second) -> float:
     """How much of the notes of the larger of two lists of keys the other has too."""
-    both = np.minimum(np.bincount(one, minlength=128), np.bincount(other, minlength=128)).sum()
-    return both / max(len(one), len(other))
+    both = np.minimum(np.bincount(first, minlength=128), np.bincount(second, minlength=128)).sum()
+    return both / max(len(first), len(second))
 
 
 def test_a_pair_has_the_same_notes_at_the_same_place(folders):
@@ -67,8 +67,8 @@ def test_a_pair_has_the_same_notes_at_the_same_place(folders):
     pairs = open_score_pairs(folders[0], [corpus])
     assert pairs.keys() == {"a"}, "neither the valid row nor the one that is another piece"
     for start in (0.0, 20.0, 90.0):
-        heard, read = corpus.notes(0).crop(start, start + 15.0), pairs["a"].stretch(start, start + 15.0)
-        assert len(heard) > 20 and shared_keys(heard.pitch, read.pitch) > 0.7
+        played, read = corpus.notes(0).crop(start, start + 15.0), pairs["a"].stretch(start, start + 15.0)
+        assert len(played) > 20 and shared_keys(played.pitch, read.pitch) > 0.7
         assert 0 <= read.onset[0] < 1.0
     assert not len(pairs["a"].stretch(1000.0, 1020.0))
 
@@ -78,9 +78,9 @@ def test_what_the_command_wrote_is_read_as_the_scores_are(folders, tmp_path, mon
     monkeypatch.setattr("sys.argv", command)
     assert score_pairs.main() == 0
     assert capsys.readouterr().out.startswith("1 scores beside 1 performances")
-    one = open_score_pairs(tmp_path / "aligned", [])["a"]
+    pair = open_score_pairs(tmp_path / "aligned", [])["a"]
     other = open_score_pairs(folders[0], [PackedCorpus.load(folders[1])])["a"]
-    assert np.array_equal(one.path, other.path) and np.array_equal(one.score.onset, other.score.onset)
+    assert np.array_equal(pair.path, other.path) and np.array_equal(pair.score.onset, other.score.onset)
     command[1] = str(tmp_path / "packed")
     assert score_pairs.main() == 2 and "scores.jsonl" in capsys.readouterr().err
 

@@ -16,11 +16,11 @@ from .test_duplicates import music, played
 
 
 def examples(pieces) -> list[Example]:
-    found = []
+    made = []
     for notes in pieces:
         keys = unit_rows(np.bincount(notes.pitch, minlength=128)[None])
-        found.append(Example(keys[0], keys, np.array([[0.0, notes.seconds]]), notes))
-    return found
+        made.append(Example(keys[0], keys, np.array([[0.0, notes.seconds]]), notes))
+    return made
 
 
 @pytest.fixture
@@ -52,11 +52,11 @@ def bench(tmp_path):
 
 
 def test_scores_and_performances_find_each_other(bench):
-    found = score_performance(bench)
-    scores = {name: value["recall@1"] for name, value in found["scores"].items()}
+    result = score_performance(bench)
+    scores = {name: value["recall@1"] for name, value in result["scores"].items()}
     assert scores.pop("performance_to_performance_by_like") == pytest.approx(2 / 3), "the fugue finds no prelude"
     assert scores == dict.fromkeys(scores, 1.0) and len(scores) == 4
-    assert found["settings"] == {
+    assert result["settings"] == {
         "scores": 3, "unread_scores": 1, "queried_scores": 2, "queried_performances": 3, "pieces": 5
     }  # fmt: skip
     bench.printed_scores = None
@@ -71,9 +71,9 @@ def test_duplicates_are_the_performances_of_one_song(bench):
 
 def test_right_notes_are_those_that_score_and_performance_have_at_the_same_place():
     whole = music(6)
-    score, heard = line_of(whole.onset * 0.1, whole.pitch), NoteLine.of(played(whole, 4, 1.3))
-    shared, printed, count = right_notes(score, heard)
+    score, performance = line_of(whole.onset * 0.1, whole.pitch), NoteLine.of(played(whole, 4, 1.3))
+    shared, printed, count = right_notes(score, performance)
     assert count == len(whole) and shared / count > 0.9 and shared <= printed <= count
     wrong = line_of(whole.onset * 0.1, np.where(np.arange(len(whole)) % 10 == 0, 21, whole.pitch))
-    assert right_notes(wrong, heard)[0] < shared - 20
-    assert right_notes(NoteLine.of(None), heard) == (0, 0, count)
+    assert right_notes(wrong, performance)[0] < shared - 20
+    assert right_notes(NoteLine.of(None), performance) == (0, 0, count)

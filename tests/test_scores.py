@@ -1,6 +1,7 @@
 """Scores: reading, marks, bad input."""
 
 import io
+import time
 import zipfile
 
 import numpy as np
@@ -111,7 +112,9 @@ def test_pedal_marks_become_pedal():
 @pytest.mark.parametrize(
     ("text", "beats"),
     [("Andante", 76), ("Allegro ma non troppo", 116), ("ANDANTINO", 84), ("Sehr langsam", 42), ("Vif", 152),
-     ("Slowly", 54), ("Ped.", None), ("Lebhaft und mit Humor", 132), ("x" * 100 + " presto", None)],
+     ("Slowly", 54), ("Ped.", None), ("Lebhaft und mit Humor", 132), ("x" * 100 + " presto", None),
+     ("Adagio sostenuto", 54), ("Andante maestoso", 76), ("Maestoso", 116), ("Allegro vivace", 144),
+     ("Mäßig schnell", 116), ("Pas vite", 112), ("Assez vif", 138), ("Quickly, with spirit", 152), ("Con brio", 144)],
 )  # fmt: skip
 def test_tempo_words(text, beats):
     assert beats_of_words(text) == beats
@@ -134,6 +137,8 @@ def test_tempi_follow_the_meter_and_come_back():
         Measure(6, "3", (6, 8), [mark("a tempo")]),
     ]
     assert tempo_changes(measures, []) == [(0, 168.0), (3, pytest.approx(201.6)), (6, 168.0)]
+    measures[1].marks[0]["text"] = "meno mosso, più lento"
+    assert tempo_changes(measures, [])[1] == (3, pytest.approx(139.44)), "slower than before, and no lento"
     # A number in the file stands above the words beside it.
     assert tempo_changes(measures, [(0.0, 90.0)])[0] == (0.0, 90.0)
     assert tempo_changes([Measure(0, "1")], []) == [(0, 100.0)]
@@ -147,6 +152,16 @@ def test_a_hairpin_leads_to_the_next_dynamic():
     loud = velocities(measures, np.arange(8.0))
     assert loud[0] == 50 and loud[4] == 84 and (np.diff(loud[:5]) > 0).all()
     assert loud[6] == 100 and loud[7] == 84
+
+
+def test_a_hundred_thousand_marks_take_seconds():
+    texts = ("Presto", "più mosso", "cresc.", "f", "sf")
+    marks = [mark(texts[number % 5], number * 1e-4, ("dir", "dynam")[number % 5 > 2]) for number in range(100_000)]
+    measures = [Measure(0, "1", (4, 4), marks)]
+    begin = time.process_time()
+    tempo_changes(measures, [(number * 1e-4, 100.0) for number in range(100_000)])
+    velocities(measures, np.linspace(0, 10, 100_000))
+    assert time.process_time() - begin < 10
 
 
 VOICE = '<score-part id="P2"><part-name>Voice</part-name></score-part>'

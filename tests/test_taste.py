@@ -99,8 +99,8 @@ class TestBlend:
         finder = Finder(make_index(), StandIn(), by_names=False)
         taste = Taste.learn(finder.index.embeddings[[6]], [1.0])
         plain, suited = (
-            [finder.index.paths.index(hit.path) for hit in finder.find("sad", top_k=3, taste=one).hits]
-            for one in (None, taste)
+            [finder.index.paths.index(hit.path) for hit in finder.find("sad", top_k=3, taste=given).hits]
+            for given in (None, taste)
         )
         assert plain == [0, 1, 2] and np.mean(suited) > np.mean(plain)
 

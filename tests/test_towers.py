@@ -115,9 +115,9 @@ def test_rhythm_in_beats_is_the_same_at_another_tempo_and_swing_shows():
     assert torch.allclose(slow[:, in_beats], fast[:, in_beats], atol=0.25)
     straight = torch.arange(0, 16, 0.25)[None]
     swung = straight + 0.083 * (torch.arange(64) % 2)[None]
-    keys, heard = torch.full((1, 64), 40), torch.ones(1, 64)
+    keys, mask = torch.full((1, 64), 40), torch.ones(1, 64)
     gaps = slice(-25, -1)
-    assert not torch.allclose(rhythm(keys, heard, straight)[:, gaps], rhythm(keys, heard, swung)[:, gaps], atol=0.1)
+    assert not torch.allclose(rhythm(keys, mask, straight)[:, gaps], rhythm(keys, mask, swung)[:, gaps], atol=0.1)
 
 
 def test_rhythm_statistics_add_to_the_others_and_are_finite_for_a_single_note():

@@ -67,8 +67,8 @@ def test_a_recording_and_its_midi_are_cut_at_the_same_seconds_and_move_together(
     assert (len(pitches) > 12) == bool(semitones)
     for number in range(8):
         example = sampler[number]
-        heard = np.abs(example["waveform"].astype(float))
-        loud = np.flatnonzero(heard > 0.5 * heard.max()) / RATE
+        samples = np.abs(example["waveform"].astype(float))
+        loud = np.flatnonzero(samples > 0.5 * samples.max()) / RATE
         onsets = example["onsets"][(example["onsets"] > 0.1) & (example["onsets"] < example["samples"] / RATE - 0.1)]
         assert len(onsets) > 20
         assert np.abs(onsets[:, None] - loud[None]).min(1).max() < 0.003
@@ -111,10 +111,10 @@ def test_a_folder_saved_by_datasets_is_read_alike(mixed, tmp_path):
 
     saved = datasets.load_dataset("parquet", data_files=f"{mixed}/data/*.parquet", split="train")
     datasets.DatasetDict({"train": saved}).save_to_disk(str(tmp_path / "disk"))
-    one, other = open_corpus(mixed), open_corpus(str(tmp_path / "disk"))
-    assert sorted(one.rows, key=str) == sorted(other.rows, key=str)
-    row = next(place for place, row in enumerate(other.rows) if row["piece_id"] == "piece 3")
-    assert other.recording(row)[:4] == b"fLaC"
+    first, second = open_corpus(mixed), open_corpus(str(tmp_path / "disk"))
+    assert sorted(first.rows, key=str) == sorted(second.rows, key=str)
+    row = next(place for place, row in enumerate(second.rows) if row["piece_id"] == "piece 3")
+    assert second.recording(row)[:4] == b"fLaC"
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_the_example_goes_from_a_folder_to_a_table_of_before_and_after(tmp_path,
     scores = json.loads(figures.read_text())
     assert len(table) == 8 and "recall@1, tiny | recall@1, run" in table[0]
     assert set(scores) == {str(tiny_checkpoint), adapter} and scores[adapter] != scores[str(tiny_checkpoint)]
-    assert all(one["rows"] >= 3 for one in scores.values())
+    assert all(row["rows"] >= 3 for row in scores.values())
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

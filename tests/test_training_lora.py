@@ -81,7 +81,7 @@ def test_the_saved_folder_holds_the_adapter_and_the_processor_and_no_base_weight
     saved = ("midi_projection.", "text_projection.", "logit_scale.")
     assert all(("lora_" in name and name.startswith(("midi_model.", "text_model."))) or name.startswith(saved)
                for name in names)  # fmt: skip
-    assert {name for name in names if name.startswith(saved)} == {f"{one}weight" for one in saved}
+    assert {name for name in names if name.startswith(saved)} == {f"{prefix}weight" for prefix in saved}
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tiny_checkpoint.resolve()) and config["r"] == 2
     PianoBindProcessor.from_pretrained(folder)

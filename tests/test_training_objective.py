@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -9,13 +10,14 @@ import torch
 from modeling_pianobind import PianoBindMidiConfig, PianoBindModel, PianoBindProcessor
 from modeling_pianobind.note_statistics_pianobind import NoteStatistics
 from training import train as training
-from training.data.arguments import StageArguments
+from training.data.arguments import StageArguments, weight_field
 from training.data.audio_bank import AudioBank, render_bank
 from training.data.corpus import PackedCorpus
 from training.data.dataset import WindowSampler
 from training.data.sources import TrainingCorpus
 from training.loop.heads import StatisticsHead
-from training.loop.losses import AudioMidiLoss, Comparison, ViewLoss, WorkLoss
+from training.loop.losses import LOSSES, AudioMidiLoss, Comparison, ViewLoss, WorkLoss
+from training.loop.objective import TrainingModel
 
 from .conftest import make_config
 from .test_training_parts import ROWS, scale_notes
@@ -49,6 +51,20 @@ def model():
 
 def unit(*rows):
     return torch.nn.functional.normalize(torch.tensor(rows, dtype=torch.float), dim=1)
+
+
+def test_every_loss_has_a_weight_and_every_weight_a_loss(model):
+    weights = {item.name for item in fields(StageArguments) if item.name.endswith("_weight")}
+    assert {weight_field(loss.name) for loss in LOSSES} == weights and len(LOSSES) == len(weights)
+    made = TrainingModel(model, torch.tensor([True]))
+    nothing = dict.fromkeys(weights, 0.0)
+    for name, loss in made.all_losses.items():
+        stage = StageArguments(steps=1, **nothing | {loss.weight_field: 1.0})
+        assert made.used_losses(stage) == [loss] and loss.name == name
+    stage = StageArguments(steps=1, frozen=["midi"], **nothing | {"fact_weight": 1.0, "onset_weight": 1.0})
+    assert [block for block in ("audio", "midi", "label") if made.needs(block, stage)] == ["audio"]
+    stage.frozen = []
+    assert made.needs("midi", stage), "facts of the pieces train the MIDI tower"
 
 
 def test_a_view_is_told_from_the_windows_of_earlier_batches_but_not_from_its_own_song(model):

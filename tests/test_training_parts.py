@@ -132,8 +132,8 @@ def test_augmentation_that_is_switched_off_changes_nothing():
     off = {name: 0.0 for name in vars(NoteAugmentation()) if name.endswith("_probability")}
     notes = scale_notes()
     same = NoteAugmentation(transpose_semitones=0, tempo_ratio=1.0, **off)(notes, np.random.default_rng(0), True)
-    for one, other in zip(vars(notes).values(), vars(same).values(), strict=True):
-        assert np.allclose(one, other)
+    for first, second in zip(vars(notes).values(), vars(same).values(), strict=True):
+        assert np.allclose(first, second)
 
 
 def test_augmented_audio_is_finite_and_differs_from_row_to_row():
@@ -288,9 +288,9 @@ def test_sources_come_in_the_ratio_of_their_weights(sampler):
 def test_a_second_view_is_the_same_music_at_the_same_pitch(sampler):
     sampler.view_share = 1.0
     example = sampler[7]
-    heard, again = (np.bincount(example[name][:, 0], minlength=88) > 0 for name in ("rows", "view"))
+    first, second = (np.bincount(example[name][:, 0], minlength=88) > 0 for name in ("rows", "view"))
     assert not np.array_equal(example["rows"], example["view"])
-    assert (heard & again).sum() >= 0.8 * heard.sum()
+    assert (first & second).sum() >= 0.8 * first.sum()
 
 
 def test_a_bank_gives_back_what_was_rendered_and_moves_notes_with_the_sound(sampler, tmp_path):

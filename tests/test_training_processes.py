@@ -45,10 +45,10 @@ def gradients_of(arguments, chunk):
     return losses, {name: weight.grad for name, weight in run.model.named_parameters() if weight.grad is not None}
 
 
-def assert_same(one, other, atol=1e-5):
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.allclose(one[name], other[name], atol=atol), name
+def assert_same(first, second, atol=1e-5):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.allclose(first[name], second[name], atol=atol), name
 
 
 @pytest.mark.parametrize(("chunk", "dropout"), [(3, 0.0), (100, 0.1)])
@@ -77,7 +77,7 @@ def test_two_processes_give_the_losses_of_one(arguments, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert '"processes": 2' in (tmp_path / "two" / "environment.json").read_text()
-    one, two = log_of(tmp_path / "run"), log_of(tmp_path / "two")
-    assert one[0].keys() == two[0].keys() and len(one) == len(two) == 2
-    assert {name: two[0][name] for name in one[0]} == pytest.approx(one[0], abs=1e-5)
-    assert two[1] == pytest.approx(one[1], abs=1e-3), "after a step of the optimizer, which magnifies rounding"
+    first, second = log_of(tmp_path / "run"), log_of(tmp_path / "two")
+    assert first[0].keys() == second[0].keys() and len(first) == len(second) == 2
+    assert {name: second[0][name] for name in first[0]} == pytest.approx(first[0], abs=1e-5)
+    assert second[1] == pytest.approx(first[1], abs=1e-3), "after a step of the optimizer, which magnifies rounding"

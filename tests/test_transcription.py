@@ -23,19 +23,19 @@ def unit(vectors):
 
 
 @pytest.fixture(scope="module")
-def heard(tmp_path_factory, write_midi):
+def transcribed_file(tmp_path_factory, write_midi):
     """The MIDI file of three windows that every recording sounds like."""
     return write_midi(tmp_path_factory.mktemp("heard") / "heard.mid", seconds=37, seed=9)
 
 
 @pytest.fixture
-def transcriber(monkeypatch, heard):
+def transcriber(monkeypatch, transcribed_file):
     """Names of the recordings that get transcribed."""
     names = []
 
     def transcribed_midi(audio, sampling_rate=None):
         names.append(os.path.basename(audio) if isinstance(audio, (str, os.PathLike)) else sampling_rate)
-        return heard.read_bytes()
+        return transcribed_file.read_bytes()
 
     monkeypatch.setattr(embedding, "transcribed_midi", transcribed_midi)
     monkeypatch.setattr(embedding, "load_transcriber", lambda: None)
@@ -50,12 +50,14 @@ def no_transkun(monkeypatch):
 
 class TestEmbedding:
     def test_the_midi_tower_counts_three_times_whatever_the_windows(
-        self, tiny_model, tiny_processor, corpus, heard, transcriber
+        self, tiny_model, tiny_processor, corpus, transcribed_file, transcriber
     ):
         rain = corpus / "rain.wav"
         plain = embed_audio(tiny_model, tiny_processor, rain)
         fused = embed_audio(tiny_model, tiny_processor, rain, transcribe=True)
-        np.testing.assert_allclose(fused, unit(plain + 3 * embed_midi(tiny_model, tiny_processor, heard)), atol=1e-5)
+        np.testing.assert_allclose(
+            fused, unit(plain + 3 * embed_midi(tiny_model, tiny_processor, transcribed_file)), atol=1e-5
+        )
         assert transcriber == ["rain.wav"] and (fused * plain).sum() < 0.999
 
     def test_a_piece_is_the_mean_of_its_files_and_midi_is_not_transcribed(
@@ -82,12 +84,12 @@ class TestEmbedding:
         assert dict(plain) != pytest.approx(dict(fused), abs=1e-3)
 
     def test_what_cannot_be_transcribed_stops_no_other(
-        self, tiny_model, tiny_processor, corpus, heard, transcriber, monkeypatch
+        self, tiny_model, tiny_processor, corpus, transcribed_file, transcriber, monkeypatch
     ):
         def only_rain(audio, sampling_rate=None):
             if "rain" not in str(audio):
                 raise ValueError(f"{audio}: no piano note is heard in it")
-            return heard.read_bytes()
+            return transcribed_file.read_bytes()
 
         monkeypatch.setattr(embedding, "transcribed_midi", only_rain)
         index = EmbeddingIndex.build(tiny_model, tiny_processor, corpus, transcribe=True)
@@ -217,10 +219,10 @@ class TestTranscriber:
             transcription.transcribed_midi(write_audio(tmp_path / "wind.wav"))
 
     def test_bfloat16_is_for_processors_that_multiply_it(self, monkeypatch):
-        for found, answer in (
+        for capabilities, answer in (
             ({}, False),
             ({"avx512_f": True, "avx512_bf16": False}, False),
             ({"amx_bf16": True}, True),
         ):
-            monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found)
+            monkeypatch.setattr(torch.cpu, "get_capabilities", lambda capabilities=capabilities: capabilities)
             assert transcription.multiplies_bfloat16(torch.device("cpu")) is answer

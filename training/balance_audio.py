@@ -4,6 +4,9 @@ An audio tower that was distilled from a MIDI tower gives embeddings closer to t
 text, recordings then come after MIDI files of the same music. This command embeds windows of `train` as audio and as
 MIDI, with the data and instruments of the audio run, and changes the audio projection, a linear map without bias: the
 mean of the audio embeddings becomes that of the MIDI, and so does the spread of their scores for the facts' texts.
+
+Scores of an instrument that the tower was trained on spread more widely than those of other instruments: `--instrument`
+names one that it has not heard.
 """
 
 import argparse
@@ -16,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from .common.atomic_folder import atomic_folder
-from .data.arguments import TrainingArguments
+from .data.arguments import InstrumentArguments, TrainingArguments
 from .loop.adapters import merged_state
 from .loop.batches import on_device
 from .loop.relations import same_example
@@ -49,9 +52,12 @@ def correction(audio: torch.Tensor, midi: torch.Tensor, texts: torch.Tensor) -> 
 
 def offsets(audio: torch.Tensor, midi: torch.Tensor, texts: torch.Tensor) -> dict[str, float]:
     """Mean difference of the scores, and their spread over windows."""
-    heard, played = audio @ texts.T, midi @ texts.T
-    spreads = {"audio_spread": heard.std(0).mean(), "midi_spread": played.std(0).mean()}
-    return {name: round(float(value), 4) for name, value in ({"offset": (heard - played).mean()} | spreads).items()}
+    audio_scores, midi_scores = audio @ texts.T, midi @ texts.T
+    spreads = {"audio_spread": audio_scores.std(0).mean(), "midi_spread": midi_scores.std(0).mean()}
+    return {
+        name: round(float(value), 4)
+        for name, value in ({"offset": (audio_scores - midi_scores).mean()} | spreads).items()
+    }
 
 
 @torch.no_grad()
@@ -63,23 +69,27 @@ def embedded_windows(run: Run, batches: int) -> tuple[torch.Tensor, torch.Tensor
         blocks, known = on_device(batch, run.accelerator.device, extractor, run.arguments.audio_augmentation)
         sound, notes = blocks["audio"], blocks["midi"]
         with run.accelerator.autocast():
-            heard = model.get_audio_features(sound["input_features"], sound["audio_attention_mask"])
+            embeds = model.get_audio_features(sound["input_features"], sound["audio_attention_mask"])
             played = run.model.embed_midi_by_length(**notes)
         of_audio, of_midi = same_example(known["rows"]["audio"], known["rows"]["midi"])
-        audio.append(heard[of_audio].float().cpu())
+        audio.append(embeds[of_audio].float().cpu())
         midi.append(played[of_midi].float().cpu())
     return torch.cat(audio), torch.cat(midi)
 
 
-def balance(checkpoint: str, config: str, output: str | Path, batches: int) -> dict[str, dict[str, float]]:
+def balance(
+    checkpoint: str, config: str, output: str | Path, batches: int, instruments: list[str] | None = None
+) -> dict[str, dict[str, float]]:
     """Writes the corrected checkpoint; returns the offsets `before` and `after`, on windows that fitted nothing."""
     arguments = TrainingArguments.from_yaml(config)
     arguments.checkpoint = checkpoint
+    if instruments:
+        arguments.instruments = [InstrumentArguments(path) for path in instruments]
     run = Run(arguments, make_accelerator(arguments))
     audio, midi = embedded_windows(run, batches)
     model = run.model.model
     with torch.no_grad():
-        texts = model._project("text", run.fact_texts()[:, 0]).float().cpu()
+        texts = model._project("text", run.embedded_texts("facts")[:, 0]).float().cpu()
         half = len(audio) // 2
         matrix = correction(audio[:half], midi[:half], texts)
         told = {"before": offsets(audio[half:], midi[half:], texts)}
@@ -98,9 +108,10 @@ def main(command_line: list[str] | None = None) -> int:
     parser.add_argument("config", help="YAML file of the audio run: its corpus, instruments and batches")
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--batches", type=int, default=40, help="half of them fit, half measure (default: 40)")
+    parser.add_argument("--instrument", action="append", help="instead of the run's instruments; may be repeated")
     given = parser.parse_args(command_line)
     try:
-        told = balance(given.checkpoint, given.config, given.output, given.batches)
+        told = balance(given.checkpoint, given.config, given.output, given.batches, given.instrument)
     except (ValueError, OSError) as error:
         print(f"balance_audio: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -33,7 +33,7 @@ from .data.dataset_files import Report, push_to_hub, save_to_disk, write_card, w
 from .data.dataset_rows import Inspection, RefusedError, inspect, rows_of
 from .data.dataset_schema import features_of
 from .data.pieces import Piece
-from .data.rendering import make_instruments
+from .data.rendering import Instrument, make_instruments
 from .data.song_splits import assign_songs, assign_splits
 
 
@@ -59,7 +59,7 @@ def build(arguments: BuildArguments) -> Report:
     return report
 
 
-def _write(folder: Path, arguments, instruments, report) -> None:
+def _write(folder: Path, arguments: BuildArguments, instruments: list[Instrument], report: Report) -> None:
     """Writes the dataset into an empty folder."""
     work_folder = folder / ".work"
     work_folder.mkdir()
@@ -83,7 +83,7 @@ def _write(folder: Path, arguments, instruments, report) -> None:
     shutil.rmtree(work_folder)
 
 
-def _inspect_all(arguments, work_folder, report) -> tuple[list[Piece], list[Inspection]]:
+def _inspect_all(arguments: BuildArguments, work_folder: Path, report: Report) -> tuple[list[Piece], list[Inspection]]:
     """The pieces that enter the dataset; the others are noted in the report."""
     pieces, seen, names, first_with = [], [], set(), {}
     for number, source in enumerate(arguments.sources):
@@ -115,7 +115,13 @@ def _inspect_all(arguments, work_folder, report) -> tuple[list[Piece], list[Insp
     return pieces, seen
 
 
-def _rows(pieces, seen, arguments, instruments, report) -> Iterator[dict]:
+def _rows(
+    pieces: list[Piece],
+    seen: list[Inspection],
+    arguments: BuildArguments,
+    instruments: list[Instrument],
+    report: Report,
+) -> Iterator[dict]:
     for piece, inspection in zip(tqdm(pieces, desc="writing", unit="piece"), seen, strict=True):
         try:
             rows = list(rows_of(piece, inspection, arguments, instruments))
@@ -140,7 +146,7 @@ def _times(*paths: Path | None) -> dict:
     return times
 
 
-def _refuse_changed(piece, files, report) -> bool:
+def _refuse_changed(piece: Piece, files: dict[Path, tuple], report: Report) -> bool:
     """Refuses a piece whose file has changed since the first pass."""
     now = _times(*files)
     changed = [str(path) for path in files if now.get(path) != files[path]]

@@ -52,7 +52,7 @@ def main(command_line: list[str] | None = None) -> None:
     )  # fmt: skip
     trainer = Trainer(
         model, arguments, collate, train, valid, compute_loss_func=loss,
-        compute_metrics=lambda found: class_figures(found.label_ids, found.predictions.argmax(-1)),
+        compute_metrics=lambda evaluated: class_figures(evaluated.label_ids, evaluated.predictions.argmax(-1)),
     )  # fmt: skip
     trainer.train()
     print(trainer.evaluate())

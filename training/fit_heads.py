@@ -16,7 +16,7 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
 
-from modeling_pianobind import PianoBindModel, PianoBindProcessor, embed_text
+from modeling_pianobind import PianoBindFeatureExtractor, PianoBindModel, PianoBindProcessor, embed_text
 from modeling_pianobind.checkpoint_pianobind import model_fingerprint
 from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS
 from modeling_pianobind.service.piece_heads import DifficultyHead, EmotionHead
@@ -61,11 +61,11 @@ def fit_difficulty(levels: HeadPieces, graded: HeadPieces) -> tuple[DifficultyHe
     return head, float(spearmanr(level[:, 0], graded.targets).statistic)
 
 
-def _line(level, grades):
+def _line(level: np.ndarray, grades: np.ndarray) -> Ridge:
     return Ridge(GRADE_RIDGE * level.var()).fit(level, grades)
 
 
-def prompt_directions(model, processor) -> np.ndarray:
+def prompt_directions(model: PianoBindModel, processor: PianoBindProcessor) -> np.ndarray:
     """`(2, dim)`: from prompts of a low valence and arousal to those of a high one."""
     first, second, third, fourth = (
         embed_text(model, processor, list(prompts)).mean(axis=0) for prompts in EMOTION_PROMPTS.values()
@@ -73,7 +73,7 @@ def prompt_directions(model, processor) -> np.ndarray:
     return np.stack([first + fourth - second - third, first + second - third - fourth])
 
 
-def instruments_of(run: Path, extractor) -> list[MelInstrument]:
+def instruments_of(run: Path, extractor: PianoBindFeatureExtractor) -> list[MelInstrument]:
     """The instruments of a run's YAML file, by the spectrograms of their notes.
 
     Raises:
@@ -107,8 +107,8 @@ def fit(
     embed = RowEmbedder(corpus, model, processor, fingerprint, cache, instruments)
     pieces, windows = emotion_examples(corpus, embed)
     towards = None if adversarial else prompt_directions(model, processor)
-    weight, bias, found = fit_emotion(pieces, windows, towards, adversarial)
-    right = (found["chances"] > 0.5) == (pieces.targets == 1)
+    weight, bias, report = fit_emotion(pieces, windows, towards, adversarial)
+    right = (report["chances"] > 0.5) == (pieces.targets == 1)
     listened = (pieces.sources < LISTENERS) & ~np.isnan(pieces.targets).any(axis=1)
     is_midi = np.arange(len(listened)) < len(listened) // (2 if instruments else 1)
     for view, chosen in (("MIDI", listened & is_midi), ("heard", listened & ~is_midi)):

@@ -37,7 +37,14 @@ def check_sum(folder: str | Path, sha256: str) -> None:
         raise ValueError(f"{path}: its SHA-256 is {digest}, not {sha256}; get the encoder from its own page again.")
 
 
-def initialize(output, audio=None, midi=None, text=None, projection_dim: int = 384, seed: int = 0) -> PianoBindModel:
+def initialize(
+    output: str | Path,
+    audio: str | Path | None = None,
+    midi: str | Path | None = None,
+    text: str | Path | None = None,
+    projection_dim: int = 384,
+    seed: int = 0,
+) -> PianoBindModel:
     """Writes the checkpoint.
 
     Args:
@@ -71,7 +78,7 @@ def initialize(output, audio=None, midi=None, text=None, projection_dim: int = 3
     return model
 
 
-def main(arguments=None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m training.initialize_checkpoint")
     parser.add_argument("--audio", help="a PianoBind checkpoint, AST, Wav2Vec2, HuBERT, WavLM, Whisper or CLAP")

@@ -25,7 +25,7 @@ from .hub.hub_folder import ADAPTER_CONFIG, write_checkpoint, write_demo, write_
 from .hub.hub_upload import check_on_hub, check_repo_id, push_folder
 
 
-def make_folder(arguments, folder: Path) -> str:
+def make_folder(arguments: argparse.Namespace, folder: Path) -> str:
     """Writes the files to push into an empty folder and returns the `repo_type`.
 
     Raises:
@@ -57,7 +57,7 @@ def make_folder(arguments, folder: Path) -> str:
     return "model"
 
 
-def publish(arguments) -> str:
+def publish(arguments: argparse.Namespace) -> str:
     """Runs the command; returns the commit's address or the written folder.
 
     Raises:

@@ -24,7 +24,7 @@ from modeling_pianobind.service.checkpoint import Checkpoint
 from modeling_pianobind.service.errors import UserError
 
 from .common.atomic_folder import atomic_folder
-from .data.label_table import as_classes, as_numbers, as_sets, read_labels, without_rare
+from .data.label_table import Labels, as_classes, as_numbers, as_sets, read_labels, without_rare
 from .loop.linear_heads import (
     LinearClassifier,
     LinearRegressor,
@@ -40,7 +40,7 @@ from .loop.linear_heads import (
 MIN_PIECES = 8
 
 
-def train(given, checkpoint: Checkpoint) -> list[str]:
+def train(given: argparse.Namespace, checkpoint: Checkpoint) -> list[str]:
     """Fits, measures and saves; returns a line for each thing that was left out.
 
     Raises:
@@ -57,14 +57,14 @@ def train(given, checkpoint: Checkpoint) -> list[str]:
     features = scaled(np.asarray(index.embeddings)[labels.pieces])
     guess = held_out(make, features, targets, labels.songs)
     model = make().fit(features, targets, labels.songs)
-    found = figures(targets, guess)
+    scores = figures(targets, guess)
     measured = Measured(
         label_column=given.label_column,
         names=names,
         pieces=len(targets),
         songs=len(set(labels.songs)),
         counts=dict(Counter(labels.values)) if problem_type == SINGLE else {},
-        figures=found,
+        figures=scores,
         intervals=interval(figures, targets, guess, labels.songs),
         chance=figures(targets, _chance(targets)),
         truth=targets,
@@ -74,7 +74,7 @@ def train(given, checkpoint: Checkpoint) -> list[str]:
     with atomic_folder(output) as partial:
         save(partial, checkpoint, names, problem_type, *model.weights())
         write_classifier_card(partial, checkpoint.name, measured)
-    for name, value in found.items():
+    for name, value in scores.items():
         low, high = measured.intervals[name]
         print(
             f"{name}: {value:.3f} (95 % of draws {low:.3f} to {high:.3f}; without hearing {measured.chance[name]:.3f})"
@@ -83,7 +83,7 @@ def train(given, checkpoint: Checkpoint) -> list[str]:
     return failures + labels.problems
 
 
-def _task(given, labels):
+def _task(given: argparse.Namespace, labels: Labels) -> tuple:
     """What is to be learnt: labels that are kept, targets, names of outputs, type of problem, model and figures."""
     if given.regression:
         numbers = as_numbers(labels, given.labels)
@@ -94,14 +94,16 @@ def _task(given, labels):
     return labels, *as_classes(labels), SINGLE, LinearClassifier, class_figures
 
 
-def _chance(targets):
+def _chance(targets: np.ndarray) -> np.ndarray:
     """What somebody would guess who heard nothing: the most frequent class, or the mean."""
     if targets.ndim == 1:
         return np.full_like(targets, np.bincount(targets).argmax())
     return np.broadcast_to(targets.mean(axis=0), targets.shape)
 
 
-def save(folder: Path, checkpoint: Checkpoint, names, problem_type: str, weight, bias) -> None:
+def save(
+    folder: Path, checkpoint: Checkpoint, names: list[str], problem_type: str, weight: np.ndarray, bias: np.ndarray
+) -> None:
     """Writes the checkpoint with a classifier on it; its towers are the same to the last bit."""
     logging.set_verbosity_error()
     model = PianoBindForSequenceClassification.from_pretrained(

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from modeling_pianobind import PianoBindModel, PianoBindProcessor
-from modeling_pianobind.notes_pianobind import window_starts
+from modeling_pianobind import PianoBindMidiProcessor, PianoBindModel, PianoBindProcessor
+from modeling_pianobind.notes_pianobind import PianoNotes, window_starts
 from modeling_pianobind.towers_pianobind import masked_mean
 
 from .common.atomic_folder import atomic_folder
@@ -35,11 +35,11 @@ WINDOWS_OF_PIECE = 3
 MIN_NOTES = 6
 NOTES_AT_ONCE = 24_000
 PIECES_AT_ONCE = 4096  # that a batch of texts is compared with
-TEXTS = {"fact": 40, "caption": 48, "query": 60, "work": 36}  # of a batch
+TEXTS = {"fact": 32, "caption": 48, "query": 76, "work": 36}  # of a batch
 NAME_WEIGHT = 0.35  # of facts that are names of people or keys, which are half of all, beside 1 for the others
 ALL_LABELS_SHARE, MAX_CLAIMS = 0.5, 8  # of captions, and of their facts
 LENGTH_PARTS = 4
-LOWEST_PROBABILITY = 0.02
+MIN_PROBABILITY = 0.02
 SHARPNESS = 1.5  # of the target over pieces
 ALIKE_COSINE = 0.7
 KEPT_WEIGHT = 1.0  # of staying near the pretrained encoder
@@ -49,7 +49,7 @@ REVERSE_WEIGHT = 0.5  # of finding texts by pieces
 class PieceTable:
     """Every piece of a corpus as its embedding, its facts' probabilities, and the work that it is."""
 
-    def __init__(self, model, processor, corpus: TrainingCorpus, seed: int):
+    def __init__(self, model: PianoBindModel, processor: PianoBindProcessor, corpus: TrainingCorpus, seed: int):
         self.vocabulary = corpus.vocabulary
         part = corpus.parts[0]
         self.pieces, windows = [], []
@@ -69,7 +69,7 @@ class PieceTable:
         self.weights = weights / weights.sum()
 
 
-def some_windows(notes, midi_processor) -> list:
+def some_windows(notes: PianoNotes, midi_processor: PianoBindMidiProcessor) -> list:
     """At most `WINDOWS_OF_PIECE` windows of a piece, evenly spread, as notes."""
     starts = window_starts(notes.seconds, midi_processor.window_seconds, midi_processor.hop_seconds)
     chosen = starts[np.unique(np.linspace(0, len(starts) - 1, WINDOWS_OF_PIECE).round().astype(int))]
@@ -77,7 +77,7 @@ def some_windows(notes, midi_processor) -> list:
     return [window.take(slice(0, midi_processor.max_notes)) for window in cut if len(window) >= MIN_NOTES]
 
 
-def embed_windows(model, processor, windows: list[list]) -> torch.Tensor:
+def embed_windows(model: PianoBindModel, processor: PianoBindProcessor, windows: list[list]) -> torch.Tensor:
     """The mean of each piece's windows, `(pieces, dim)` unit rows."""
     rows = [processor.midi_processor.rows(notes) for parts in windows for notes in parts]
     piece = torch.tensor([number for number, parts in enumerate(windows) for _ in parts])
@@ -97,7 +97,14 @@ def embed_windows(model, processor, windows: list[list]) -> torch.Tensor:
 class TextTrainer:
     """The text tower, the pieces that it is compared with, and the texts."""
 
-    def __init__(self, checkpoint, corpus_path, source_weights, seed: int = 0, fact_share: float = 0.3):
+    def __init__(
+        self,
+        checkpoint: str,
+        corpus_path: str,
+        source_weights: dict[str, float],
+        seed: int = 0,
+        fact_share: float = 0.3,
+    ):
         self.model = PianoBindModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
         self.processor = PianoBindProcessor.from_pretrained(checkpoint)
         self.random = random.Random(seed)
@@ -136,7 +143,7 @@ class TextTrainer:
             out = [vocabulary.number[fact] for fact in query.excludes if fact in vocabulary.number]
             share = min(1.0, 2.0 / max(1, len(holds)))  # a scene need not have all that it suggests
             claims.append((dict.fromkeys(holds, share), dict.fromkeys(out, 0.3)))
-        probability = table.probability[pieces].clamp(LOWEST_PROBABILITY, 1 - LOWEST_PROBABILITY)
+        probability = table.probability[pieces].clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
         yes, no = torch.zeros(len(texts), len(vocabulary.facts)), torch.zeros(len(texts), len(vocabulary.facts))
         for row, (holds, out) in enumerate(claims):
             for fact, weight in holds.items():
@@ -156,7 +163,9 @@ class TextTrainer:
             return labelled[:MAX_CLAIMS]
         return choose_facts(true, vocabulary.creators, self.random)
 
-    def _with_works(self, texts, pieces, fits):
+    def _with_works(
+        self, texts: list[str], pieces: np.ndarray, fits: torch.Tensor
+    ) -> tuple[list[str], torch.Tensor, torch.Tensor, torch.Tensor]:
         """Captions of known works: each fits its own piece, and pieces whose captions say about the same."""
         chosen = self.random.sample(self.works, min(TEXTS["work"], len(self.works)))
         captions = []
@@ -177,7 +186,7 @@ class TextTrainer:
         fits = torch.cat([fits, torch.full((len(fits), len(chosen)), float("-inf"))], 1)
         return texts + captions, torch.from_numpy(pieces), torch.cat([fits, own]), before
 
-    def _pooled(self, tower, texts):
+    def _pooled(self, tower: torch.nn.Module, texts: list[str]) -> torch.Tensor:
         """The mean over the tokens of each text, in parts of like length: `(texts, width)`."""
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         parts = []
@@ -240,7 +249,7 @@ class TextTrainer:
         return mean | {"steps": step + 1}
 
 
-def divergence(logits, fits, known):
+def divergence(logits: torch.Tensor, fits: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """Kullback-Leibler divergence from the softmax of `fits` to that of `logits`, over each row's known columns."""
     target = fits.masked_fill(~known, float("-inf")).softmax(1)
     scores = logits.masked_fill(~known, float("-inf")).log_softmax(1).masked_fill(~known, 0.0)

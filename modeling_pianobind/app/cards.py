@@ -18,7 +18,7 @@ THUMB = (
 MOOD_WORDS = {"left": "gloomy", "right": "bright", "bottom": "still", "top": "stirred"}
 
 
-def escaped(text) -> str:
+def escaped(text: object) -> str:
     """Text for HTML, in quotes or out of them; braces and dollars too, since gradio fills templates with the page."""
     text = html.escape(str(text))
     for character in "{}$`":

@@ -1,5 +1,6 @@
 """The command `pianobind app`: arguments and start."""
 
+import argparse
 import os
 
 from ..commands.arguments import positive_number
@@ -9,7 +10,7 @@ from ..service.errors import UserError, complain, user_errors
 from ..service.examples import EXAMPLES
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `pianobind app`."""
     limits = Limits()
     parser.add_argument(
@@ -36,7 +37,7 @@ def add_arguments(parser) -> None:
     )
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """Serves the page until Ctrl-C."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:

@@ -24,6 +24,7 @@ from ..service.piece_heads import EmotionHead
 from .music import Midi, Recording, excerpt_around, flac, open_music
 from .piano_roll import draw_moods, draw_roll
 from .score_page import page_html, score_page
+from .synthesis import Instrument
 from .uploads import Uploads
 
 TAGS_SHOWN = 5
@@ -95,7 +96,9 @@ class Library:
             arousal, but further apart where these are near -1 or 1; None if the checkpoint tells none.
     """
 
-    def __init__(self, path, checkpoint: Checkpoint, instrument, limits: Limits | None = None):
+    def __init__(
+        self, path: str | os.PathLike, checkpoint: Checkpoint, instrument: Instrument, limits: Limits | None = None
+    ):
         collection = Collection(path, checkpoint)
         self.index, self.failures = collection.open()
         if not len(self.index):
@@ -162,16 +165,16 @@ class Library:
         }
         try:
             finder = self._finder(Filters.parse(**filters or {}))
-            found = finder.find(words or None, like, top_k + 1, weight, **thumbs)
+            result = finder.find(words or None, like, top_k + 1, weight, **thumbs)
         except ValueError as error:  # a filter, or thumbs up and down for the same music
             raise UserError(error) from error
         views = []
-        for hit in [hit for hit in found.hits if str(self._number[hit.path]) != example][:top_k]:
+        for hit in [hit for hit in result.hits if str(self._number[hit.path]) != example][:top_k]:
             window = None if hit.start_seconds is None else (hit.start_seconds, hit.end_seconds)
             view = self.view(str(self._number[hit.path]), window)
             view.score, view.fit = hit.score, hit.fit
             views.append(view)
-        return Answer(views, found.notes)
+        return Answer(views, result.notes)
 
     def example(self, key: str) -> Example:
         """A piece or upload, to search by."""
@@ -239,7 +242,7 @@ class Library:
         except (OSError, ValueError) as error:
             raise UserError(self._problem(key, error)) from error
 
-    def _problem(self, key, error) -> str:
+    def _problem(self, key: str, error: Exception) -> str:
         """Why a piece cannot be shown; the message names no folder of the server."""
         number = self._piece(key)
         path = self.uploads.get(key).name if number is None else self.paths[number]
@@ -256,13 +259,13 @@ class Library:
         number = self._piece(key)
         return self.uploads.get(key).music if number is None else open_music(self.paths[number])
 
-    def _tags(self, embedding) -> list[tuple[str, float]]:
+    def _tags(self, embedding: np.ndarray) -> list[tuple[str, float]]:
         ranked = rank_labels(embedding, self.labels, self._label_embeds, len(self.labels))
         best, middle = ranked[0][1], ranked[len(ranked) // 2][1]
         return [(label, (score - middle) / max(best - middle, 1e-6)) for label, score in ranked[:TAGS_SHOWN]]
 
 
-def _lay_out(embeds: np.ndarray, labels, label_embeds) -> tuple[np.ndarray, dict[str, str]]:
+def _lay_out(embeds: np.ndarray, labels: list[str], label_embeds: np.ndarray) -> tuple[np.ndarray, dict[str, str]]:
     """Principal components of the corpus, and the labels that grow most along each.
 
     Returns:

@@ -1,6 +1,8 @@
 """Excerpts of MIDI files and recordings as sound, behind one interface."""
 
 import io
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +16,7 @@ from ..decoding_pianobind import needs_ffmpeg
 from ..feature_extraction_pianobind import audio_blocks
 from ..inputs_pianobind import gives_notes, modality_of
 from ..notes_pianobind import PianoNotes, read_midi
-from .synthesis import SAMPLING_RATE, levelled
+from .synthesis import SAMPLING_RATE, Instrument, levelled
 
 MAX_CHANNELS, MAX_SAMPLING_RATE = 8, 192_000  # a small file could otherwise unpack to gigabytes
 BLOCK_SECONDS = 5.0  # decoded at a time
@@ -54,7 +56,7 @@ class Midi:
         """Memory that it holds."""
         return sum(values.nbytes for values in vars(self.notes).values())
 
-    def sound(self, excerpt: Excerpt, instrument) -> np.ndarray:
+    def sound(self, excerpt: Excerpt, instrument: Instrument) -> np.ndarray:
         """`(samples, 2)` float32 at `SAMPLING_RATE`."""
         return instrument.render(self.notes.crop(excerpt.start_seconds, excerpt.end_seconds))
 
@@ -69,7 +71,7 @@ class Recording:
         OSError: it cannot be opened.
     """
 
-    def __init__(self, source):
+    def __init__(self, source: str | os.PathLike | bytes):
         self.source = source
         with self._open() as sound:
             if not 0 < sound.frames < 2**40:
@@ -91,7 +93,7 @@ class Recording:
         return "the recording" if isinstance(self.source, bytes) else str(self.source)
 
     @contextmanager
-    def _open(self):
+    def _open(self) -> Iterator[soundfile.SoundFile]:
         try:
             with (
                 io.BytesIO(self.source) if isinstance(self.source, bytes) else open(self.source, "rb") as source,
@@ -117,12 +119,12 @@ class Recording:
                 parts.append(resampler.resample_chunk(np.ascontiguousarray(samples), last=start + block >= last))
         return np.concatenate(parts).reshape(-1, channels)
 
-    def sound(self, excerpt: Excerpt, instrument=None) -> np.ndarray:
+    def sound(self, excerpt: Excerpt, instrument: Instrument | None = None) -> np.ndarray:
         """`(samples, 2)` float32 at `SAMPLING_RATE`; no instrument is needed."""
         return levelled(self.samples(excerpt, SAMPLING_RATE, channels=2))
 
 
-def open_music(path) -> Midi | Recording:
+def open_music(path: str | os.PathLike) -> Midi | Recording:
     """Opens a MIDI file, score or recording by its extension.
 
     Raises:

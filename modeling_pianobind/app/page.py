@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
@@ -66,12 +67,12 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
                 )
                 like = gr.HTML("", visible=False, js_on_load=ASKING, elem_id="example")
                 share = gr.Slider(0, 1, 0.5, step=0.05, label="What the words weigh beside the example", visible=False)
-                found = gr.HTML(results(first), js_on_load=ASKING, elem_id="results")
+                listing = gr.HTML(results(first), js_on_load=ASKING, elem_id="results")
             with gr.Column(scale=2, min_width=320, elem_classes="pb-side"):
                 chart = gr.HTML(corpus_map(library, first.views), js_on_load=ASKING, elem_id="map")
                 shown = gr.HTML("", visible=False, js_on_load=ASKING, elem_id="shown")
 
-        request, hits = [words, example, share, *filters], [found, chart]
+        request, hits = [words, example, share, *filters], [listing, chart]
         whole = [words, example, share, like, *hits]
         events = [
             (words.submit, page.search, request, hits, "search"),
@@ -80,7 +81,7 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
             *((field.input, page.search, [*request, thumbs], hits, None) for field in (filters[1], filters[3])),
             (phrases.click, page.phrase, filters, whole, None),
             (file.upload, page.upload, [file, *filters], whole, "upload"),
-            (found.click, page.chosen, [*request, thumbs], [*whole, thumbs], None),
+            (listing.click, page.chosen, [*request, thumbs], [*whole, thumbs], None),
             *((cards.click, page.like, filters, whole, None) for cards in (shown, like)),
             (chart.click, page.show, None, shown, None),
         ]
@@ -111,58 +112,81 @@ class Handlers:
         limits = library.limits
         self.library, self.gate = library, Gate(limits.running, limits.waiting, limits.patience_seconds)
 
-    def search(self, words, example, share, tempo="", key="", minutes="", kind="", thumbs=None):
+    def search(
+        self,
+        words: str,
+        example: str,
+        share: float,
+        tempo: str = "",
+        key: str = "",
+        minutes: str = "",
+        kind: str = "",
+        thumbs: dict[str, str] | None = None,
+    ) -> tuple:
         return self._answer(lambda: self._found(words, example, share, (tempo, key, minutes, kind), thumbs))
 
-    def phrase(self, tempo, key, minutes, kind, event: gr.EventData):
+    def phrase(self, tempo: str, key: str, minutes: str, kind: str, event: gr.EventData) -> tuple:
         """One of the phrases was clicked."""
         number = str(getattr(event, "key", ""))
         words = DEMO_QUERIES[int(number)] if number in map(str, range(len(DEMO_QUERIES))) else DEMO_QUERIES[0]
         return self._answer(lambda: self._whole(words, "", (tempo, key, minutes, kind)))
 
-    def like(self, tempo, key, minutes, kind, event: gr.EventData):
+    def like(self, tempo: str, key: str, minutes: str, kind: str, event: gr.EventData) -> tuple:
         """A card's button was clicked: the piece becomes the example, or goes."""
         piece = "" if getattr(event, "ask", "") == "clear" else str(getattr(event, "key", ""))
         asked = tempo, key, minutes, kind
         return self._answer(lambda: self._whole("" if piece else DEMO_QUERIES[0], piece, asked))
 
-    def chosen(self, words, example, share, tempo, key, minutes, kind, thumbs, event: gr.EventData):
+    def chosen(
+        self,
+        words: str,
+        example: str,
+        share: float,
+        tempo: str,
+        key: str,
+        minutes: str,
+        kind: str,
+        thumbs: dict[str, str] | None,
+        event: gr.EventData,
+    ) -> tuple:
         """A button of a result was clicked: a thumb, which moves the search, or it becomes the example."""
         ask, piece = getattr(event, "ask", ""), str(getattr(event, "key", ""))
         asked = tempo, key, minutes, kind
         if ask not in ("more", "less"):
             return (*self.like(*asked, event), {})
-        given = {one: side for one, side in (thumbs or {}).items() if one != piece}
+        given = {other: side for other, side in (thumbs or {}).items() if other != piece}
         if (thumbs or {}).get(piece) != ask:  # a second click takes it back
             given[piece] = ask
-        found, chart = self._answer(lambda: self._found(words, example, share, asked, given))
-        return (*[gr.skip()] * 4, found, chart, given)
+        listing, chart = self._answer(lambda: self._found(words, example, share, asked, given))
+        return (*[gr.skip()] * 4, listing, chart, given)
 
-    def show(self, event: gr.EventData):
+    def show(self, event: gr.EventData) -> gr.HTML:
         """A point of the map was clicked."""
         return self._answer(lambda: gr.HTML(card(self.library.view(str(getattr(event, "key", "")))), visible=True))
 
-    def upload(self, path, tempo="", key="", minutes="", kind=""):
+    def upload(self, path: str, tempo: str = "", key: str = "", minutes: str = "", kind: str = "") -> tuple:
         def embed():
             upload = read_upload(path, self.library.checkpoint.embed_file, self.library.limits)
             return self._whole("", self.library.uploads.keep(upload), (tempo, key, minutes, kind))
 
         return self._answer(embed)
 
-    def _found(self, words, example, share, asked, thumbs=None):
+    def _found(
+        self, words: str, example: str, share: float, asked: tuple[str, ...], thumbs: dict[str, str] | None = None
+    ) -> tuple[str, str]:
         filters = {name: str(text or "") for name, text in zip(FILTERS, asked, strict=True)}
         given = thumbs or {}
-        sides = {side: [key for key, one in given.items() if one == side] for side in ("more", "less")}
+        sides = {side: [key for key, thumb in given.items() if thumb == side] for side in ("more", "less")}
         answer = self.library.answer(words, example, share, filters, **sides)
         return results(answer, given), corpus_map(self.library, answer.views, example)
 
-    def _whole(self, words, key, asked):
-        found, chart = self._found(words, key, 0.5, asked)
+    def _whole(self, words: str, key: str, asked: tuple[str, ...]) -> tuple:
+        listing, chart = self._found(words, key, 0.5, asked)
         like = gr.HTML(example_card(self.library.view(key)) if key else "", visible=bool(key))
         box = gr.Textbox(value=words, **(STEERING if key else WORDS))
-        return box, key, gr.Slider(value=0.5, visible=bool(key)), like, found, chart
+        return box, key, gr.Slider(value=0.5, visible=bool(key)), like, listing, chart
 
-    def _answer(self, work: Callable):
+    def _answer(self, work: Callable) -> Any:
         """Runs `work` under the gate; the page shows errors of the request."""
         try:
             with self.gate.turn():
@@ -183,10 +207,10 @@ class Handlers:
             self._score, request.path_params["key"], asked.get("start", ""), asked.get("end", "")
         )
 
-    def _score(self, key, start, end):
+    def _score(self, key: str, start: str, end: str) -> Response:
         return self._sent(lambda: HTMLResponse(self.library.score(key, (_seconds(start), _seconds(end)))))
 
-    def _audio(self, key, middle):
+    def _audio(self, key: str, middle: str) -> Response:
         return self._sent(lambda: Response(self.library.sound(key, _seconds(middle)), media_type="audio/flac"))
 
     def _sent(self, make: Callable[[], Response]) -> Response:
@@ -204,7 +228,7 @@ def _seconds(text: str) -> float:
     return float(text) if text.replace(".", "", 1).isdecimal() else 0.0
 
 
-def launch(library: Library, host: str | None = None, port: int | None = None, blocking: bool = True):
+def launch(library: Library, host: str | None = None, port: int | None = None, blocking: bool = True) -> gr.Blocks:
     """Serves the page.
 
     Args:

@@ -101,7 +101,7 @@ def _note_paths(notes: PianoNotes, seconds: float) -> str:
     return "".join(paths)
 
 
-def _mark(excerpt: Excerpt, window, top: int, height: int) -> str:
+def _mark(excerpt: Excerpt, window: tuple[float, float] | None, top: int, height: int) -> str:
     if window is None:
         return ""
     scale = WIDTH / max(excerpt.seconds, 1e-3)

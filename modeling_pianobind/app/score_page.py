@@ -6,6 +6,7 @@ above it.
 
 import base64
 import html
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ class ScorePage:
     marked: set[int]
 
 
-def score_page(path, window: tuple[float, float], notes: NoteLine | None = None) -> ScorePage:
+def score_page(path: str | os.PathLike, window: tuple[float, float], notes: NoteLine | None = None) -> ScorePage:
     """Draws the page on which a window begins.
 
     Args:
@@ -43,10 +44,10 @@ def score_page(path, window: tuple[float, float], notes: NoteLine | None = None)
     reading = read_score(path)
     starts, _ = reading.measure_starts()
     if notes is not None:
-        found = match(NoteLine.of(notes_from_score(reading.midi, str(path))), notes)
-        if found is None:
+        aligned = match(NoteLine.of(notes_from_score(reading.midi, str(path))), notes)
+        if aligned is None:
             raise ValueError(f"{path}: it has too few notes to be aligned with this piece; show it by itself.")
-        first, second = found.path.T
+        first, second = aligned.path.T
         times, kept = np.unique(first, return_index=True)  # several segments may begin with one note
         starts = np.interp(starts, times, second[kept])
     begin = max(0, int(np.searchsorted(starts, window[0] + 1e-3, side="right")) - 1)

@@ -1,7 +1,9 @@
 """Notes -> sound: a small additive piano of our own, or a soundfont."""
 
+import os
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import symusic
@@ -10,12 +12,19 @@ from ..notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNotes
 
 SAMPLING_RATE = 24_000  # Hz; the highest key's third partial still fits
 MAX_NOTES_PLAYED = 8_000  # of an excerpt; more are inaudible and take seconds
-PARTIALS, HIGHEST_PARTIAL_HERTZ = 20, 10_500.0
+PARTIALS, MAX_PARTIAL_HERTZ = 20, 10_500.0
 HIGHEST_DAMPED_KEY = 88  # E6; strings above it have no dampers
 DAMPER_SECONDS, ATTACK_SECONDS = 0.09, 0.002
 TAIL_SECONDS = 2.0  # after the last release
 ROOM_SECONDS, ROOM_SHARE = 0.9, 0.16
 PEAK = 0.85
+
+
+class Instrument(Protocol):
+    """What plays notes: `AdditivePiano` or `Soundfont`."""
+
+    def render(self, notes: PianoNotes) -> np.ndarray:
+        """See `AdditivePiano.render`."""
 
 
 class AdditivePiano:
@@ -60,7 +69,7 @@ class Soundfont:
         ValueError: it is not an SF3 font.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike):
         if not Path(path).is_file():
             raise FileNotFoundError(path)
         if Path(path).suffix.lower() != ".sf3":
@@ -102,7 +111,7 @@ def _tones(key: int) -> np.ndarray:
     # Stiff strings: partials lie above the multiples, more so in the treble. Source: Fletcher and Rossing, The
     # Physics of Musical Instruments, section 12.3.
     hertz = fundamental * number * np.sqrt(1 + 1e-4 * 2 ** (3 * place) * number**2)
-    number, hertz = number[hertz < HIGHEST_PARTIAL_HERTZ], hertz[hertz < HIGHEST_PARTIAL_HERTZ]
+    number, hertz = number[hertz < MAX_PARTIAL_HERTZ], hertz[hertz < MAX_PARTIAL_HERTZ]
     hammer = 0.25 + np.abs(np.sin(np.pi * number / 7.5))  # the hammer meets the string near an eighth of its length
     weights = np.stack([hammer / number**2.1, hammer / number**1.25])
     weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True))
@@ -140,4 +149,4 @@ def _in_a_room(sound: np.ndarray) -> np.ndarray:
     return wet
 
 
-__all__ = ["SAMPLING_RATE", "AdditivePiano", "Soundfont", "levelled"]
+__all__ = ["SAMPLING_RATE", "AdditivePiano", "Instrument", "Soundfont", "levelled"]

@@ -4,14 +4,19 @@ import os
 import secrets
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..gate_pianobind import Limits
 from ..index.alignment import Example
 from ..inputs_pianobind import check_content, explain, modality_of
 from ..service.errors import UserError
 from .music import Midi, Recording, excerpt_around, flac, open_music
+
+if TYPE_CHECKING:
+    from ..embedding_pianobind import EmbeddedFile
 
 KEPT_MEGABYTES = 256.0  # of all visitors together; a recording's excerpt is some 6 MB, the notes of a piece far less
 
@@ -28,20 +33,20 @@ class Upload:
 class Uploads:
     """The latest uploads by random keys; the oldest are dropped when memory is full."""
 
-    def __init__(self, most_megabytes: float = KEPT_MEGABYTES):
-        self._most_megabytes, self._kept, self._lock = most_megabytes, OrderedDict(), threading.Lock()
+    def __init__(self, max_megabytes: float = KEPT_MEGABYTES):
+        self._max_megabytes, self._kept, self._lock = max_megabytes, OrderedDict(), threading.Lock()
 
     def keep(self, upload: Upload) -> str:
         key = secrets.token_urlsafe(12)
         with self._lock:
             self._kept[key] = upload
-            while len(self._kept) > 1 and self._megabytes > self._most_megabytes:
+            while len(self._kept) > 1 and self._megabytes > self._max_megabytes:
                 self._kept.popitem(last=False)
         return key
 
     @property
     def _megabytes(self) -> float:
-        return sum(one.music.kept_bytes + one.example.windows.nbytes for one in self._kept.values()) / 1e6
+        return sum(upload.music.kept_bytes + upload.example.windows.nbytes for upload in self._kept.values()) / 1e6
 
     def get(self, key: str) -> Upload:
         """
@@ -55,7 +60,9 @@ class Uploads:
             return self._kept[key]
 
 
-def read_upload(path, embed_file, limits: Limits) -> Upload:
+def read_upload(
+    path: str | os.PathLike, embed_file: Callable[[str | os.PathLike], "EmbeddedFile"], limits: Limits
+) -> Upload:
     """Reads an uploaded file.
 
     Args:
@@ -76,15 +83,15 @@ def read_upload(path, embed_file, limits: Limits) -> Upload:
     return Upload(name, music, Example(file.embedding, file.windows, file.spans, file.notes))
 
 
-def _open(path, limits) -> Midi | Recording:
+def _open(path: str | os.PathLike, limits: Limits) -> Midi | Recording:
     """Opens a file after all that can be known without reading it through."""
     modality, megabytes = modality_of(path), os.path.getsize(path) / 1e6
     if not megabytes:
         raise ValueError(f"{path}: the file is empty; copy or export it again.")
     check_content(path, modality)
-    most = limits.midi_megabytes if modality == "midi" else limits.file_megabytes
-    if megabytes > most:
-        raise ValueError(f"{path}: is {megabytes:.1f} MB large, and the limit is {most:g} MB; shorten it.")
+    max_megabytes = limits.midi_megabytes if modality == "midi" else limits.file_megabytes
+    if megabytes > max_megabytes:
+        raise ValueError(f"{path}: is {megabytes:.1f} MB large, and the limit is {max_megabytes:g} MB; shorten it.")
     music = open_music(path)
     if music.seconds > 60 * limits.minutes:
         raise ValueError(

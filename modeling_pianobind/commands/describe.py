@@ -1,8 +1,10 @@
 """`pianobind describe`: the words that fit a file, or each piece of a folder."""
 
+import argparse
 import math
 import os
 import sys
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -20,7 +22,7 @@ from .output import csv_text
 COLUMNS = ("path", "words", "minutes", "tempo", "key")
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `pianobind describe`."""
     parser.add_argument("path", metavar="PATH", help="a MIDI file, a score or a recording; or a folder or saved index")
     parser.add_argument("--labels", metavar="A,B,C", help="words to choose from, with commas between them")
@@ -32,7 +34,7 @@ def add_arguments(parser) -> None:
     parser.add_argument("--csv", action="store_true", help="print CSV: words, length, tempo and key of each piece")
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """Prints the labels with the highest scores."""
     labels = None
     if args.labels is not None:
@@ -69,7 +71,7 @@ def run(args) -> int:
     return 0
 
 
-def _classifier(args) -> LabelHead:
+def _classifier(args: argparse.Namespace) -> LabelHead:
     """The classifier; refused beside words to choose from."""
     if args.labels is not None:
         raise UserError("--labels are words of your own, --classifier has its own; give one of the two")
@@ -77,7 +79,7 @@ def _classifier(args) -> LabelHead:
         return LabelHead.load(args.classifier)
 
 
-def _check_same_towers(args, checkpoint: Checkpoint) -> None:
+def _check_same_towers(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
     """Refuses a classifier beside another checkpoint than it was trained on."""
     if Checkpoint(args.checkpoint, args.device).weights_fingerprint != checkpoint.weights_fingerprint:
         raise UserError(
@@ -86,7 +88,9 @@ def _check_same_towers(args, checkpoint: Checkpoint) -> None:
         )
 
 
-def _describe_folder(args, checkpoint, labels, head: LabelHead | None) -> int:
+def _describe_folder(
+    args: argparse.Namespace, checkpoint: Checkpoint, labels: list[str] | None, head: LabelHead | None
+) -> int:
     index, failures = Collection(args.path, checkpoint, by_words=True).open()
     if head is None:
         rank = _ranker(checkpoint, labels, args.top_k)
@@ -111,18 +115,20 @@ def _describe_folder(args, checkpoint, labels, head: LabelHead | None) -> int:
     return 2 if failures else 0
 
 
-def _rounded(ranked) -> list[tuple[str, float]]:
+def _rounded(ranked: list[tuple[str, float]]) -> list[tuple[str, float]]:
     """Labels with their scores in words, for a line of several."""
     return [(f"{label} {score:.2f}", score) for label, score in ranked]
 
 
-def _ranker(checkpoint: Checkpoint, labels, top_k: int):
+def _ranker(
+    checkpoint: Checkpoint, labels: list[str] | None, top_k: int
+) -> Callable[[np.ndarray], list[tuple[str, float]]]:
     labels, embeds = label_embeddings(checkpoint.embed_text, labels)
     means = checkpoint.calibration.label_means(embeds)
     return lambda embedding: rank_labels(np.asarray(embedding), labels, embeds, top_k, means)
 
 
-def _row(path: str, ranked, facts) -> tuple:
+def _row(path: str, ranked: list[tuple[str, float]], facts: Iterable[float]) -> tuple:
     facts = FileFacts(*map(float, facts))
     minutes = "" if math.isnan(facts.seconds) else f"{facts.seconds / 60:.2f}"
     tempo = "" if math.isnan(facts.tempo) else f"{facts.tempo:.0f}"

@@ -75,7 +75,10 @@ def _rows(groups: list[Group]) -> list[tuple]:
 def _print_group(group: Group) -> None:
     print(group.paths[0])
     for path in group.paths[1:]:
-        pair = max((one for one in group.pairs if path in (one.first, one.second)), key=lambda one: one.confidence)
+        pair = max(
+            (candidate for candidate in group.pairs if path in (candidate.first, candidate.second)),
+            key=lambda candidate: candidate.confidence,
+        )
         swapped = path == pair.first
         other = pair.second if swapped else pair.first
         spans = (pair.second_span, pair.first_span) if swapped else (pair.first_span, pair.second_span)

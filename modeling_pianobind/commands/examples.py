@@ -31,10 +31,10 @@ def examples_of(paths: Sequence[str], index: EmbeddingIndex, checkpoint: Checkpo
     if not paths:
         return []
     place = {os.path.realpath(path): number for number, path in enumerate(index.paths)}
-    found = [place.get(os.path.realpath(path)) for path in paths]
+    numbers = [place.get(os.path.realpath(path)) for path in paths]
     return [
         checkpoint.embed_file(path) if number is None else index.example(number)
-        for path, number in zip(paths, found, strict=True)
+        for path, number in zip(paths, numbers, strict=True)
     ]
 
 

@@ -18,7 +18,7 @@ SAMPLING_RATE = 44_100  # Hz
 TICKS_A_SECOND = 960  # 480 a quarter note at 120 beats a minute
 
 
-def write_excerpts(hits: Sequence[Hit], folder) -> tuple[list[Path], list[str]]:
+def write_excerpts(hits: Sequence[Hit], folder: str | os.PathLike) -> tuple[list[Path], list[str]]:
     """Writes an excerpt of each hit, named by its rank and file.
 
     Returns:

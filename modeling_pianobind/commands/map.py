@@ -11,12 +11,12 @@ from urllib.parse import quote
 
 import numpy as np
 
+from ..atomic_file import replace_file
 from ..index.embedding_index import EmbeddingIndex
 from ..index.folder_index import Collection
 from ..index.layout import Layout, lay_out
 from ..index.names import common_folder, display_names
 from ..index.note_alignment import NoteLine
-from ..index.storage import replace_file
 from ..inputs_pianobind import gives_notes
 from ..labels_pianobind import label_embeddings
 from ..service.checkpoint import Checkpoint
@@ -69,7 +69,13 @@ def run(args: argparse.Namespace) -> int:
     return 2 if failures else 0
 
 
-def page(index: EmbeddingIndex, pieces: list[int], layout: Layout, folder, names: Sequence[tuple[str, str]]) -> str:
+def page(
+    index: EmbeddingIndex,
+    pieces: list[int],
+    layout: Layout,
+    folder: str | os.PathLike,
+    names: Sequence[tuple[str, str]],
+) -> str:
     """The map as one HTML page without any reference to a network.
 
     Args:
@@ -98,7 +104,7 @@ def page(index: EmbeddingIndex, pieces: list[int], layout: Layout, folder, names
     return TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/null", text)
 
 
-def address(path: str, folder) -> str:
+def address(path: str, folder: str | os.PathLike) -> str:
     """The URL of a file as a page in a folder refers to it: relative where they lie on one disk."""
     try:
         relative = os.path.relpath(os.path.abspath(path), os.path.abspath(folder))

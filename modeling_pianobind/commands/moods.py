@@ -1,5 +1,6 @@
 """`pianobind describe --emotion` and `--difficulty`: numbers, a line over time, a picture."""
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..service.piece_heads import QUADRANTS, DifficultyHead, EmotionHead
 from .output import clock, csv_text
 
 if TYPE_CHECKING:
+    from ..embedding_pianobind import EmbeddedFile
     from ..moods import Emotion
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -22,7 +24,7 @@ NAMES = ("valence", "arousal")
 GRADE = "grade"
 
 
-def add_mood_arguments(parser) -> None:
+def add_mood_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `pianobind describe` for emotion and difficulty."""
     parser.add_argument(
         "--emotion", action="store_true", help="valence and arousal from -1 to 1, of a file over time as well"
@@ -33,7 +35,7 @@ def add_mood_arguments(parser) -> None:
     )
 
 
-def check_mood_arguments(args, is_folder: bool) -> None:
+def check_mood_arguments(args: argparse.Namespace, is_folder: bool) -> None:
     """Refuses options that do not go together, before anything is embedded."""
     asked = args.emotion or args.difficulty
     if asked and (args.labels is not None or args.classifier is not None):
@@ -47,7 +49,7 @@ def check_mood_arguments(args, is_folder: bool) -> None:
     check_folder_of(args.plot)
 
 
-def tell_moods(args, checkpoint: Checkpoint, is_folder: bool) -> int:
+def tell_moods(args: argparse.Namespace, checkpoint: Checkpoint, is_folder: bool) -> int:
     """Prints what was asked for of a file, or of each piece of a folder."""
     heads = []
     with user_errors(checkpoint.name):
@@ -75,7 +77,9 @@ def tell_moods(args, checkpoint: Checkpoint, is_folder: bool) -> int:
     return 2 if failures else 0
 
 
-def _columns(emotion: EmotionHead | None, difficulty: DifficultyHead | None, embeds) -> tuple[list[str], np.ndarray]:
+def _columns(
+    emotion: EmotionHead | None, difficulty: DifficultyHead | None, embeds: np.ndarray
+) -> tuple[list[str], np.ndarray]:
     """Names, and `(pieces, names)` values."""
     names, values = [], []
     if emotion is not None:
@@ -87,7 +91,12 @@ def _columns(emotion: EmotionHead | None, difficulty: DifficultyHead | None, emb
     return names, np.concatenate(values, axis=1)
 
 
-def _tell_file(args, emotion_head, difficulty_head, file) -> None:
+def _tell_file(
+    args: argparse.Namespace,
+    emotion_head: EmotionHead | None,
+    difficulty_head: DifficultyHead | None,
+    file: "EmbeddedFile",
+) -> None:
     if emotion_head is not None:
         from ..moods import Emotion
 
@@ -113,9 +122,9 @@ def over_time(spans: np.ndarray, curve: np.ndarray) -> list[str]:
     return ["".join(BLOCKS[place] for place in column) for column in places.T]
 
 
-def resampled(spans: np.ndarray, curve: np.ndarray, most: int) -> np.ndarray:
+def resampled(spans: np.ndarray, curve: np.ndarray, max_points: int) -> np.ndarray:
     """`(windows, 2)` values -> `(points, 2)` at equal distances: the mean of the windows that sound at each."""
-    count = max(1, min(most, len(np.unique(spans[:, 0]))))
+    count = max(1, min(max_points, len(np.unique(spans[:, 0]))))
     middles, values = spans.mean(axis=1), []
     for time in (np.arange(count) + 0.5) / count * spans.max():
         there = (spans[:, 0] <= time) & (time < spans[:, 1])
@@ -124,7 +133,7 @@ def resampled(spans: np.ndarray, curve: np.ndarray, most: int) -> np.ndarray:
     return np.array(values)
 
 
-def draw(emotion: "Emotion", path, title: str) -> None:
+def draw(emotion: "Emotion", path: str | os.PathLike, title: str) -> None:
     """Writes a PNG of valence and arousal over time.
 
     Raises:

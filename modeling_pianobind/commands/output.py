@@ -78,7 +78,7 @@ def clock(start_seconds: float, end_seconds: float) -> str:
     return f"{minutes_seconds(start_seconds)}-{minutes_seconds(end_seconds)}"
 
 
-def _rows(hits) -> list[tuple]:
+def _rows(hits: Sequence[Hit]) -> list[tuple]:
     return [(rank, *(getattr(hit, name) for name in COLUMNS[1:])) for rank, hit in enumerate(hits, 1)]
 
 

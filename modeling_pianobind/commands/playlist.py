@@ -5,10 +5,10 @@ import math
 import sys
 from pathlib import Path
 
+from ..atomic_file import replace_file
 from ..index.facts import key_name
 from ..index.folder_index import Collection
 from ..index.playlist import Track, make_playlist
-from ..index.storage import replace_file
 from ..service.checkpoint import Checkpoint
 from ..service.errors import UserError, check_folder_of, complain, user_errors
 from ..service.query import embed_query, parse_query

@@ -1,5 +1,6 @@
 """`pianobind search`: words, an example or both, names and filters; a prompt where no query is given."""
 
+import argparse
 import os
 import sys
 from contextlib import suppress
@@ -18,7 +19,7 @@ from .output import FORMATS
 PROMPT = "search> "
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `pianobind search`."""
     parser.add_argument("path", metavar="PATH", help="a folder (through all levels), or a saved index")
     parser.add_argument(
@@ -50,7 +51,7 @@ def add_arguments(parser) -> None:
     parser.set_defaults(shape="table")
 
 
-def add_feedback(parser) -> None:
+def add_feedback(parser: argparse.ArgumentParser) -> None:
     """Adds the options that move a search by examples."""
     for side, means in (("more", "wanted"), ("less", "not wanted")):
         parser.add_argument(
@@ -62,7 +63,7 @@ def add_feedback(parser) -> None:
         )
 
 
-def add_filters(parser) -> None:
+def add_filters(parser: argparse.ArgumentParser) -> None:
     """Adds the filters of a search."""
     filters = parser.add_argument_group("filters, measured from the notes")
     filters.add_argument("--tempo", metavar="LOW-HIGH", help="beats a minute, such as 110-130, -80 or 140-")
@@ -71,7 +72,7 @@ def add_filters(parser) -> None:
     filters.add_argument("--kind", choices=KINDS, help="only MIDI files, scores or recordings")
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """Prints the hits of a search, or of each line that is typed."""
     query = " ".join(args.query) if args.query else None
     if query is not None and not query.strip():
@@ -101,32 +102,32 @@ def run(args) -> int:
     with user_errors(args.path):
         folder = None if collection.saved is not None else args.path
         finder = Finder(index, checkpoint, folder, not args.no_names, filters)
-        found = None if prompted else finder.find(query, example, args.top_k, taste=taste, **feedback)
-    status = _prompt(finder, args, taste) if found is None else _answer(found, args)
+        result = None if prompted else finder.find(query, example, args.top_k, taste=taste, **feedback)
+    status = _prompt(finder, args, taste) if result is None else _answer(result, args)
     for message in failures:
         complain(message)
     return 2 if failures else status
 
 
-def _answer(found: Found, args) -> int:
+def _answer(result: Found, args: argparse.Namespace) -> int:
     """Prints the hits; returns the exit status."""
-    sys.stdout.write(FORMATS[args.shape](found.hits))
+    sys.stdout.write(FORMATS[args.shape](result.hits))
     sys.stdout.flush()
-    for note in found.notes:
+    for note in result.notes:
         complain(note)
     if args.excerpts is None:
         return 0
     from .excerpts import write_excerpts
 
     with user_errors(args.excerpts, writing=True):
-        written, failures = write_excerpts(found.hits, args.excerpts)
+        written, failures = write_excerpts(result.hits, args.excerpts)
     complain(f"{args.excerpts}: {len(written)} excerpts")
     for message in failures:
         complain(message)
     return 2 if failures else 0
 
 
-def _prompt(finder: Finder, args, taste: Taste | None) -> int:
+def _prompt(finder: Finder, args: argparse.Namespace, taste: Taste | None) -> int:
     """Answers each line that is typed; an empty one ends."""
     with suppress(ImportError):  # not on Windows
         import readline  # noqa: F401 - lines can be edited and called back

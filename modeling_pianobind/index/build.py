@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from .facts import read_facts
 from .note_alignment import NoteLine
 from .shards import in_shard
 from .table import NO_STAMP, Failure, FileRow
+
+if TYPE_CHECKING:
+    from ..embedding_pianobind import EmbeddedFile
 
 # From the begin of a save of work in progress to that of the next. A kill costs no more than these and the time of a
 # save: at most a minute, unless the index is so large, or the machine so busy, that a save takes half a minute.
@@ -61,7 +65,7 @@ class Watch:
 
 
 def embed_folder(
-    folder,
+    folder: str | os.PathLike,
     previous: FolderContent,
     embed: Callable[[list[str]], Iterable],
     save: Callable[[FolderContent], None] | None = None,
@@ -136,7 +140,7 @@ class _State:
         failures = sorted(self.failures, key=lambda failure: failure.path)
         return FolderContent([self.rows[path] for path in sorted(self.rows)], failures)
 
-    def keep(self, path: str, file) -> None:
+    def keep(self, path: str, file: "EmbeddedFile") -> None:
         """Takes the `EmbeddedFile` of a path."""
         is_same = _stamp_of(path)[:2] == self.stamps[path][:2]
         if file.error is not None:
@@ -213,7 +217,7 @@ def _brought_up(row: FileRow, path: str) -> FileRow:
     return row
 
 
-def _solo_refusal(path: str, digest: str, stamp) -> Failure | None:
+def _solo_refusal(path: str, digest: str, stamp: tuple[int, int, int]) -> Failure | None:
     """What reading an ensemble's file says under `--solo-only`; None where it can be read after all."""
     try:
         read_midi(path, solo_only=True)
@@ -222,7 +226,7 @@ def _solo_refusal(path: str, digest: str, stamp) -> Failure | None:
     return None
 
 
-def _identify(path, stamp, known_hash: str) -> tuple[str, tuple[int, int, int]] | OSError:
+def _identify(path: str, stamp: tuple[int, int, int], known_hash: str) -> tuple[str, tuple[int, int, int]] | OSError:
     """A file's hash, and its stamp before it was hashed; or why it cannot be read."""
     try:
         before = _stamp(os.stat(path))
@@ -237,7 +241,7 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _stamp_of(path) -> tuple[int, int, int]:
+def _stamp_of(path: str) -> tuple[int, int, int]:
     try:
         return _stamp(os.stat(path))
     except OSError:  # it has vanished since it was listed

@@ -77,7 +77,7 @@ def find_duplicates(index: EmbeddingIndex, confidence: float = DEFAULT_CONFIDENC
     return [groups[path] for path in sorted(groups)]
 
 
-def _pairs(index: EmbeddingIndex, least: float) -> Iterator[Pair]:
+def _pairs(index: EmbeddingIndex, min_confidence: float) -> Iterator[Pair]:
     table = index.file_table
     if not len(table.paths):
         return
@@ -100,12 +100,12 @@ def _pairs(index: EmbeddingIndex, least: float) -> Iterator[Pair]:
             if hashes[row] and hashes[row] == hashes[other]:
                 yield Pair(*names, "same file", 1.0)
                 continue
-            if likely < least:
+            if likely < min_confidence:
                 continue
             both = min(len(lines[row]), len(lines[other])) >= MIN_NOTES
-            found = match(*(lines[place] for place in rows)) if both else None
-            spans = (found.first_span, found.second_span) if found else ()
-            yield Pair(*names, _kind(names, found, [lines[place] for place in rows]), round(likely, 4), *spans)
+            aligned = match(*(lines[place] for place in rows)) if both else None
+            spans = (aligned.first_span, aligned.second_span) if aligned else ()
+            yield Pair(*names, _kind(names, aligned, [lines[place] for place in rows]), round(likely, 4), *spans)
 
 
 def sameness(example: Example, others: Sequence[Example]) -> np.ndarray:
@@ -131,19 +131,19 @@ def _by_windows(first: Example, second: Example) -> float:
     return MAX_BY_WINDOWS * float(np.clip(share, 0.0, 1.0))
 
 
-def _kind(names: list[str], found: Match | None, lines: list[NoteLine]) -> str:
+def _kind(names: list[str], aligned: Match | None, lines: list[NoteLine]) -> str:
     scores = sum(EXTENSIONS.get("." + name.rpartition(".")[2].lower()) == "score" for name in names)
     if scores:
         return "two scores" if scores == 2 else "score and performance"
-    if found is None:
+    if aligned is None:
         return "same performance"
-    if found.likeness > SAME_NOTES and len(found.path) > 2:
-        first, second = found.path.T
+    if aligned.likeness > SAME_NOTES and len(aligned.path) > 2:
+        first, second = aligned.path.T
         steady = np.polyval(np.polyfit(first, second, 1), first)
         wander = np.abs(second - steady).max() / max(float(np.ptp(second)), 1e-9)
         if wander < STEADY:
             return "same performance"
-    spans = zip(lines, (found.first_span, found.second_span), strict=True)
+    spans = zip(lines, (aligned.first_span, aligned.second_span), strict=True)
     counts = [np.ptp(np.searchsorted(line.onset, span)) for line, span in spans]
     return "arrangement" if min(counts) < ARRANGED_SHARE * max(counts) else "other performance"
 

@@ -76,7 +76,7 @@ class EmbeddingIndex:
         self.failures = list(failures or [])
         self._set_shards([IndexShard.of(table or FileTable())])
 
-    def _set_shards(self, shards: list[IndexShard]):
+    def _set_shards(self, shards: list[IndexShard]) -> None:
         self.shards, self._joined = shards, None
 
     @property
@@ -171,7 +171,7 @@ class EmbeddingIndex:
     @classmethod
     def update(
         cls,
-        folder,
+        folder: str | os.PathLike,
         previous: "EmbeddingIndex | None",
         fingerprint: str,
         embed: Callable[[list[str]], Iterable],
@@ -265,7 +265,7 @@ class EmbeddingIndex:
             scores.append(np.vecdot(shard.embeds[rows], query) if len(rows) else np.zeros(0))
         return np.concatenate(scores)
 
-    def hits_of(self, query: np.ndarray, pieces) -> list[Hit]:
+    def hits_of(self, query: np.ndarray, pieces: Iterable[int]) -> list[Hit]:
         """Chosen pieces as hits of a query, in the order given.
 
         Args:
@@ -273,11 +273,11 @@ class EmbeddingIndex:
             pieces: places in `paths`.
         """
         query = self._checked(query, "query embeddings")[0]
-        found = [self._located(int(piece)) for piece in pieces]
-        scores = [round(float(np.vecdot(shard.embeds[piece], query)), SCORE_DECIMALS) for shard, piece in found]
+        located = [self._located(int(piece)) for piece in pieces]
+        scores = [round(float(np.vecdot(shard.embeds[piece], query)), SCORE_DECIMALS) for shard, piece in located]
         return [
             _hit(shard, piece, shard.path(piece), score, query)
-            for (shard, piece), score in zip(found, scores, strict=True)
+            for (shard, piece), score in zip(located, scores, strict=True)
         ]
 
     def subset(self, pieces: np.ndarray) -> "EmbeddingIndex":
@@ -339,7 +339,9 @@ class EmbeddingIndex:
             )
         return [_hit(shard, piece, path, -score, query[0]) for score, path, shard, piece in ranked[:top_k]]
 
-    def _hits(self, query, top_k, candidates) -> list[Hit]:
+    def _hits(
+        self, query: np.ndarray, top_k: int, candidates: list[tuple[IndexShard, np.ndarray, np.ndarray]]
+    ) -> list[Hit]:
         """The best of each shard's candidates: its pieces and their scores."""
         scores = np.concatenate([scores for _, _, scores in candidates])
         # Candidates of an int8 index were chosen by their codes: the float32 rows may be damaged.
@@ -357,7 +359,7 @@ class EmbeddingIndex:
         best.sort(key=lambda candidate: candidate[:2])
         return [_hit(shard, piece, path, -score, query) for score, path, shard, piece in best[:top_k]]
 
-    def _checked(self, vectors, what: str) -> np.ndarray:
+    def _checked(self, vectors: np.ndarray, what: str) -> np.ndarray:
         """A caller's vectors as `(n, dim)` float32 unit rows."""
         vectors = np.asarray(vectors, np.float32)
         vectors = vectors[None] if vectors.ndim == 1 else vectors
@@ -379,7 +381,9 @@ class EmbeddingIndex:
 
         def known(index):
             table = index.file_table
-            about = [None if one is None else one.tolist() for one in (table.stamps, table.facts, table.note_bounds)]
+            about = [
+                None if array is None else array.tolist() for array in (table.stamps, table.facts, table.note_bounds)
+            ]
             stamps = [tuple(failure.stamp) for failure in index.failures]
             return repr((list(table.paths), list(table.hashes), about, index.failures, stamps))  # where nan equals nan
 
@@ -432,14 +436,14 @@ class EmbeddingIndex:
             index.check_fingerprint(model_fingerprint(model), path)
         return index
 
-    def check_fingerprint(self, fingerprint: str, path) -> None:
+    def check_fingerprint(self, fingerprint: str, path: str | os.PathLike) -> None:
         """Refuses a checkpoint that did not make this index; whether in bfloat16 or float32 does not matter."""
         if self.fingerprint and self.fingerprint.removesuffix(BFLOAT16) != fingerprint.removesuffix(BFLOAT16):
             raise ValueError(
                 f"{path}: another checkpoint made this index; search with that one, or build the index again."
             )
 
-    def check_transcribed(self, transcribe: bool, path) -> None:
+    def check_transcribed(self, transcribe: bool, path: str | os.PathLike) -> None:
         """Refuses to mix recordings with and without transcription."""
         if self.transcribed != transcribe:
             made, wanted = ("with", "give it") if self.transcribed else ("without", "leave it out")
@@ -448,7 +452,7 @@ class EmbeddingIndex:
             )
 
 
-def _hit(shard: IndexShard, piece, path, score, query) -> Hit:
+def _hit(shard: IndexShard, piece: int, path: str, score: float, query: np.ndarray) -> Hit:
     windows, spans = shard.table.windows_of(shard.named_by[piece])
     if not len(windows):
         return Hit(path, score)

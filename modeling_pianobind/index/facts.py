@@ -1,9 +1,10 @@
 """Facts of a file for filters and name search: length, tempo, key, and the names in its metadata."""
 
 import math
+import os
 import warnings
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import soundfile
@@ -13,6 +14,9 @@ from ..notes_pianobind import PianoNotes, notes_from_score, other_instruments, s
 from ..score_pianobind import ScoreReading, read_score
 from ..standard_midi_pianobind import tick_clock
 
+if TYPE_CHECKING:
+    import symusic
+
 KEY_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 SAME_TONICS = {"d flat": 1, "d sharp": 3, "g flat": 6, "g sharp": 8, "a sharp": 10, "c flat": 11, "e sharp": 5}
 MODES = ("major", "minor")
@@ -21,7 +25,7 @@ MAX_WEIGHT_SECONDS = 2.0  # longest duration that weighs a note in the key histo
 # A piece lies on the grid of its file's beats where most onsets do: of notes at random times, not even half do.
 GRID_STEPS, GRID_TOLERANCE_BEATS, GRID_SHARE = (4, 3), 0.02, 0.8
 FRAME_SECONDS, BEAT_SECONDS, BEAT_OCTAVES = 0.01, 0.5, 0.9
-SLOWEST_BPM, FASTEST_BPM = 30.0, 300.0
+MIN_BPM, MAX_BPM = 30.0, 300.0
 TEMPO_SECONDS = 600.0  # of a piece, that its tempo is measured in
 MAX_NAME_CHARACTERS = 300
 
@@ -42,7 +46,9 @@ class FileFacts(NamedTuple):
     other_tracks: float = 0.0
 
 
-def read_facts(path, spans: np.ndarray, reading: ScoreReading | None = None) -> tuple[FileFacts, str]:
+def read_facts(
+    path: str | os.PathLike, spans: np.ndarray, reading: ScoreReading | None = None
+) -> tuple[FileFacts, str]:
     """Reads the facts of a file, and the names in it, on one line.
 
     Args:
@@ -67,7 +73,7 @@ def read_facts(path, spans: np.ndarray, reading: ScoreReading | None = None) -> 
     return facts, _line(names)
 
 
-def _tags(path) -> str:
+def _tags(path: str | os.PathLike) -> str:
     """Title, artist and album of a recording, as its container states them."""
     try:
         with soundfile.SoundFile(path) as sound:
@@ -98,7 +104,7 @@ def transposed_profiles() -> np.ndarray:
     return profiles / np.linalg.norm(profiles, axis=1, keepdims=True)
 
 
-def tempo_of(notes: PianoNotes, score) -> float:
+def tempo_of(notes: PianoNotes, score: "symusic.Score") -> float:
     """Beats a minute: as the file states them where its notes lie on its beats, else as the onsets repeat.
 
     A free performance often states 120, the default of MIDI.
@@ -111,7 +117,7 @@ def tempo_of(notes: PianoNotes, score) -> float:
     off = np.min([np.abs(beats * steps - np.rint(beats * steps)) / steps for steps in GRID_STEPS], axis=0)
     seconds = tick_clock(score)(ticks)
     if len(ticks) > 3 and (off < GRID_TOLERANCE_BEATS).mean() >= GRID_SHARE and seconds[-1] > seconds[0]:
-        return float(np.clip(60 * (beats[-1] - beats[0]) / (seconds[-1] - seconds[0]), SLOWEST_BPM, FASTEST_BPM))
+        return float(np.clip(60 * (beats[-1] - beats[0]) / (seconds[-1] - seconds[0]), MIN_BPM, MAX_BPM))
     return measured_tempo(notes.onset)
 
 
@@ -129,7 +135,7 @@ def measured_tempo(onset: np.ndarray) -> float:
     spectrum = np.fft.rfft(onset_strength - onset_strength.mean(), 2 * len(onset_strength))
     repeats = np.fft.irfft(np.abs(spectrum) ** 2)[: len(onset_strength)]
     lags = np.arange(
-        round(60 / FASTEST_BPM / FRAME_SECONDS), min(len(onset_strength), round(60 / SLOWEST_BPM / FRAME_SECONDS))
+        round(60 / MAX_BPM / FRAME_SECONDS), min(len(onset_strength), round(60 / MIN_BPM / FRAME_SECONDS))
     )
     if not len(lags):
         return math.nan

@@ -3,11 +3,16 @@
 import math
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..inputs_pianobind import EXTENSIONS, FORMATS, gives_notes
 from .facts import FileFacts, parse_key
+from .table import IndexShard
+
+if TYPE_CHECKING:
+    from .embedding_index import EmbeddingIndex
 
 KINDS = tuple(FORMATS)
 EVERY = (-math.inf, math.inf)
@@ -32,7 +37,14 @@ class Filters:
     solo_only: bool = False
 
     @classmethod
-    def parse(cls, tempo=None, key=None, minutes=None, kind=None, solo_only=False) -> "Filters":
+    def parse(
+        cls,
+        tempo: str | None = None,
+        key: str | None = None,
+        minutes: str | None = None,
+        kind: str | None = None,
+        solo_only: bool = False,
+    ) -> "Filters":
         """Reads filters as users write them: "110-130", "-5", "3-", "D minor", "midi"; empty ones are none.
 
         Raises:
@@ -43,7 +55,7 @@ class Filters:
         parsed_key = parse_key(key) if key and key.strip() else None
         return cls(_range("tempo", tempo), _range("minutes", minutes), parsed_key, kind or None, solo_only)
 
-    def select(self, index) -> tuple["np.ndarray | None", str]:
+    def select(self, index: "EmbeddingIndex") -> tuple["np.ndarray | None", str]:
         """The pieces of an index that pass.
 
         Args:
@@ -87,25 +99,25 @@ class Filters:
         return np.concatenate(chosen or [np.zeros(0, int)]), note
 
 
-def piece_facts(shard) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def piece_facts(shard: IndexShard) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Facts of a shard's pieces `(pieces, 4)`, and for each of `KINDS` whether they have such a file, `(pieces,)`."""
     table = shard.table
     facts = np.full((len(table.paths), 4), np.nan) if table.facts is None else np.asarray(table.facts, np.float64)
     paths, pieces = list(table.paths), list(table.pieces)
     kinds = [EXTENSIONS.get(os.path.splitext(path)[1].lower()) for path in paths]
     if len(shard) == len(paths) and (shard.named_by == np.arange(len(shard))).all():
-        return facts, {kind: np.array([one == kind for one in kinds], bool) for kind in KINDS}
+        return facts, {kind: np.array([file_kind == kind for file_kind in kinds], bool) for kind in KINDS}
     number = {pieces[row]: piece for piece, row in enumerate(shard.named_by)}
     place = np.array([number.get(piece, -1) for piece in pieces])
-    found = np.full((len(shard), 4), np.nan)
+    merged = np.full((len(shard), 4), np.nan)
     has = {kind: np.zeros(len(shard), bool) for kind in KINDS}
     # Recordings first, so that the facts of a piece's notes replace them where there are any.
     for row in sorted(np.flatnonzero(place >= 0), key=lambda row: gives_notes(paths[row])):
         known = ~np.isnan(facts[row])
-        found[place[row], known] = facts[row, known]
+        merged[place[row], known] = facts[row, known]
         if kinds[row]:
             has[kinds[row]][place[row]] = True
-    return found, has
+    return merged, has
 
 
 def _range(name: str, text: str | None) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Search by words, negations, names and filters together, with calibrated scores."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from ..service.calibration import POOR_FIT, percentile
 from ..service.checkpoint import Checkpoint
-from ..service.query import embed_query, parse_query, unknown_words
+from ..service.query import Query, embed_query, parse_query, unknown_words
 from .alignment import Example
 from .embedding_index import EmbeddingIndex, Hit
 from .feedback import Background, refine
@@ -52,7 +53,7 @@ class Finder:
         self,
         index: EmbeddingIndex,
         checkpoint: Checkpoint,
-        folder=None,
+        folder: str | os.PathLike | None = None,
         by_names: bool = True,
         filters: Filters | None = None,
     ):
@@ -119,19 +120,19 @@ class Finder:
         """Of all pieces: the few that pass the filters say little about how pieces differ."""
         return Background.of(self._whole.embeddings[:: max(1, len(self._whole) // CORPUS_SAMPLE)])
 
-    def _understood(self, query) -> float:
+    def _understood(self, query: Query) -> float:
         """Similarity of a query to descriptions of music: the lowest one of its parts."""
         parts = [*([query.wanted] if query.wanted else []), *query.unwanted]
         return float(self.checkpoint.calibration.understood(self.checkpoint.embed_text(parts)).min())
 
-    def _standard(self, query, scores) -> np.ndarray:
+    def _standard(self, query: np.ndarray, scores: Sequence[float]) -> np.ndarray:
         step = max(1, len(self.index) // CORPUS_SAMPLE)
         has_pieces = len(self.checkpoint.calibration.pieces)
         return self.checkpoint.calibration.standard(
             query, scores, None if has_pieces else self.index.embeddings[::step]
         )
 
-    def _scores(self, query, hits: list[Hit]) -> np.ndarray:
+    def _scores(self, query: np.ndarray, hits: list[Hit]) -> np.ndarray:
         return self._standard(query, [hit.score for hit in hits])
 
     def _by_taste(self, hits: list[Hit], values: np.ndarray, taste: Taste | None, top_k: int) -> list[Hit]:
@@ -159,13 +160,15 @@ class Finder:
         bonus = {self.index.path(piece): _bonus(coverage[piece]) for piece in named}
         hits = {hit.path: hit for hit in self.index.search(words, top_k)[0]}
         hits |= {hit.path: hit for hit in self.index.hits_of(words, named)}
-        found = list(hits.values())
-        standard = self._scores(words, found)
-        value = {hit.path: one + bonus.get(hit.path, 0.0) for hit, one in zip(found, standard, strict=True)}
-        best = sorted(found, key=lambda hit: (-value[hit.path], hit.path))[:top_k]
+        candidates = list(hits.values())
+        standard = self._scores(words, candidates)
+        value = {
+            hit.path: deviation + bonus.get(hit.path, 0.0) for hit, deviation in zip(candidates, standard, strict=True)
+        }
+        best = sorted(candidates, key=lambda hit: (-value[hit.path], hit.path))[:top_k]
         return best, np.array([value[hit.path] for hit in best])
 
-    def _poor_fit(self, query, understood: float) -> str:
+    def _poor_fit(self, query: Query | None, understood: float) -> str:
         if query is None:
             return "nothing fits well: no piece here stands out for these examples"
         known = "the model knows English descriptions of music"
@@ -177,12 +180,12 @@ class Finder:
         return f"nothing fits well: no piece here stands out for this query; {known}"
 
 
-def _bonus(coverage):
+def _bonus(coverage: float | np.ndarray) -> float | np.ndarray:
     """Bonus of a name on a score, in standard deviations."""
     return NAME_WEIGHT * coverage**NAME_POWER
 
 
-def _with_fit(hits: list[Hit], fits) -> list[Hit]:
+def _with_fit(hits: list[Hit], fits: Iterable[float]) -> list[Hit]:
     return [replace(hit, fit=round(float(fit), 4)) for hit, fit in zip(hits, fits, strict=True)]
 
 

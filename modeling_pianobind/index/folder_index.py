@@ -30,7 +30,7 @@ class Collection:
         UserError: the path is neither, or the index is damaged or belongs to another checkpoint.
     """
 
-    def __init__(self, path, checkpoint: Checkpoint, by_words: bool = False):
+    def __init__(self, path: str | os.PathLike, checkpoint: Checkpoint, by_words: bool = False):
         self.path, self.checkpoint = path, checkpoint
         self.saved = self._load(by_words) if check_searchable(path) else None
 
@@ -63,7 +63,7 @@ class Collection:
         return index, [failure.message for failure in index.failures]
 
 
-def check_searchable(path) -> bool:
+def check_searchable(path: str | os.PathLike) -> bool:
     """Whether a path is a saved index and not a folder of music; refuses all else, before slow work starts."""
     if not os.path.exists(path):
         raise UserError(f"{path}: does not exist; check the path")
@@ -79,7 +79,11 @@ def check_searchable(path) -> bool:
 
 
 def update_index(
-    folder, previous: EmbeddingIndex | None, checkpoint: Checkpoint, save: Callable, shard=None
+    folder: str | os.PathLike,
+    previous: EmbeddingIndex | None,
+    checkpoint: Checkpoint,
+    save: Callable,
+    shard: tuple[int, int] | None = None,
 ) -> EmbeddingIndex:
     """Embeds the files of a folder, or of its shard, that changed since `previous`.
 
@@ -117,7 +121,7 @@ def update_index(
             raise
 
 
-def _cache_folder(folder, checkpoint) -> Path:
+def _cache_folder(folder: str | os.PathLike, checkpoint: Checkpoint) -> Path:
     """Cache folder of a folder's index, by checkpoint, window settings and transcription.
 
     It is not in the music folder, which is often read-only or synchronised.
@@ -130,7 +134,7 @@ def _cache_folder(folder, checkpoint) -> Path:
     return cache_root() / f"index-{hashlib.sha256(b'|'.join(key)).hexdigest()[:24]}"
 
 
-def _cached(cache) -> EmbeddingIndex | None:
+def _cached(cache: Path) -> EmbeddingIndex | None:
     """The cached index; a damaged one is deleted."""
     try:
         return EmbeddingIndex.load(cache)

@@ -9,7 +9,7 @@ from filelock import FileLock, Timeout
 
 
 @contextmanager
-def folder_lock(folder, wait: bool = True) -> Iterator[bool]:
+def folder_lock(folder: str | os.PathLike, wait: bool = True) -> Iterator[bool]:
     """Holds the lock of a folder; the system releases it when the process ends, for any reason.
 
     The lock file lies beside the folder, since a folder's content is published, moved and compared as it is.

@@ -64,20 +64,20 @@ def _scikit_learn() -> Any:
     return sklearn
 
 
-def _clusters(sklearn, embeds, seed) -> np.ndarray:
+def _clusters(sklearn: Any, embeds: np.ndarray, seed: int) -> np.ndarray:
     """The number of each piece's cluster, the largest 0; as many clusters as part the pieces best."""
     if len(embeds) < FEW_PIECES or np.ptp(embeds, axis=0).max() < 1e-6:
         return np.zeros(len(embeds), int)
-    best, least = np.zeros(len(embeds), int), -np.inf
+    best, best_score = np.zeros(len(embeds), int), -np.inf
     for count in range(3, min(MAX_CLUSTERS, len(embeds) // 2) + 1):
-        found = sklearn.cluster.KMeans(count, n_init=3, random_state=seed).fit_predict(embeds)
-        if len(np.unique(found)) < 2:
+        clusters = sklearn.cluster.KMeans(count, n_init=3, random_state=seed).fit_predict(embeds)
+        if len(np.unique(clusters)) < 2:
             continue
-        parted = sklearn.metrics.silhouette_score(
-            embeds, found, sample_size=min(len(embeds), SILHOUETTE_PIECES), random_state=seed
+        score = sklearn.metrics.silhouette_score(
+            embeds, clusters, sample_size=min(len(embeds), SILHOUETTE_PIECES), random_state=seed
         )
-        if parted > least:
-            best, least = found, parted
+        if score > best_score:
+            best, best_score = clusters, score
     order = np.argsort(-np.bincount(best), kind="stable")
     return np.argsort(order)[best]
 
@@ -89,7 +89,7 @@ def _standing_out(scores: np.ndarray) -> np.ndarray:
     return (scores - scores.mean(axis=0)) / np.maximum(scores.std(axis=0), 1e-6)
 
 
-def _names(standing_out, cluster, labels) -> list[str]:
+def _names(standing_out: np.ndarray, cluster: np.ndarray, labels: list[str]) -> list[str]:
     """Two words for each cluster, the first of which names no other one."""
     means = np.stack([standing_out[cluster == number].mean(axis=0) for number in range(cluster.max() + 1)])
     first = {}

@@ -5,12 +5,16 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..inputs_pianobind import EXTENSIONS
+
+if TYPE_CHECKING:
+    from .embedding_index import EmbeddingIndex
 
 METADATA_FILES = ("metadata.jsonl", "metadata.csv", "examples.jsonl")
 FILE_COLUMNS = ("file_name", "file", "path")  # `file_name` as in the data sets of Hugging Face
@@ -37,7 +41,7 @@ def words_of(text: str) -> list[str]:
     return [word for word in re.findall(r"[^\W_]+", plain) if word not in COMMON]
 
 
-def read_metadata(folder) -> dict[str, dict[str, str]]:
+def read_metadata(folder: str | os.PathLike) -> dict[str, dict[str, str]]:
     """Columns about files, by their path below the folder, from `metadata.jsonl`, `metadata.csv` or `examples.jsonl`.
 
     Args:
@@ -63,7 +67,7 @@ def read_metadata(folder) -> dict[str, dict[str, str]]:
     return {}
 
 
-def _by_file(rows: Iterable[dict]):
+def _by_file(rows: Iterable[dict]) -> Iterator[tuple[str, dict[str, str]]]:
     for row in rows:
         file = next((row[column] for column in FILE_COLUMNS if isinstance(row.get(column), str)), None)
         if file is not None:
@@ -87,12 +91,12 @@ def titles(folder: str | os.PathLike) -> dict[str, tuple[str, str]]:
     Raises:
         ValueError, OSError: as `read_metadata`.
     """
-    found = {}
+    by_file = {}
     for file, columns in read_metadata(folder).items():
         columns = {name.lower(): value for name, value in columns.items()}
         creator = next((columns[name] for name in CREATOR_COLUMNS if name in columns), "")
-        found[file] = columns.get("title", ""), creator
-    return found
+        by_file[file] = columns.get("title", ""), creator
+    return by_file
 
 
 class NameIndex:
@@ -109,8 +113,8 @@ class NameIndex:
         self._ranker = bm25s.BM25(k1=TERM_SATURATION, b=LENGTH_WEIGHT)
         self._ranker.index(words, show_progress=False)
         self._counts = {}
-        for one in words:
-            for word in set(one):
+        for name_words in words:
+            for word in set(name_words):
                 self._counts[word] = self._counts.get(word, 0) + 1
         self._pieces = len(words)
 
@@ -122,11 +126,11 @@ class NameIndex:
             return np.zeros(self._pieces)
         counts = np.array([self._counts.get(word, 0) for word in words])
         # BM25's weight of each word, also of those that stand in no name.
-        most = np.log(1 + (self._pieces - counts + 0.5) / (counts + 0.5)).sum() / (1 + TERM_SATURATION)
-        return np.clip(self._ranker.get_scores(known) / max(most, 1e-9), 0, 1)
+        full_score = np.log(1 + (self._pieces - counts + 0.5) / (counts + 0.5)).sum() / (1 + TERM_SATURATION)
+        return np.clip(self._ranker.get_scores(known) / max(full_score, 1e-9), 0, 1)
 
 
-def names_of(index, folder=None) -> list[str]:
+def names_of(index: "EmbeddingIndex", folder: str | os.PathLike | None = None) -> list[str]:
     """A name for each piece of an index: path below the common folder, names in its files, and metadata.
 
     Args:

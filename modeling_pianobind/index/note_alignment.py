@@ -6,11 +6,15 @@ which either piece may run up to twice as many notes as the other, as with ornam
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from ..notes_pianobind import PianoNotes
+
 KEYS, LOWEST_KEY = 88, 21
-HOP_NOTES, SHORTEST_HOP = 32, 8  # a segment is two hops long
+MAX_HOP_NOTES, MIN_HOP_NOTES = 32, 8  # a segment is two hops long
 SEGMENTS_WANTED = 12  # of a short example, which is cut finer
 CHORD_SECONDS = 0.035  # notes struck within this time may stand in any order
 MIN_NOTES = 32  # fewer notes are not distinctive
@@ -37,7 +41,7 @@ class NoteLine:
         return len(self.pitch)
 
     @classmethod
-    def of(cls, notes) -> "NoteLine":
+    def of(cls, notes: "PianoNotes | NoteLine | None") -> "NoteLine":
         """The line of `PianoNotes`; an empty one of None."""
         if isinstance(notes, cls):
             return notes
@@ -72,23 +76,23 @@ def confidences(example: NoteLine, pieces: list[NoteLine]) -> np.ndarray:
     Returns:
         `np.ndarray` of shape `(len(pieces),)`: 0 to 1; 0 where too few notes are known.
     """
-    found = np.zeros(len(pieces))
+    result = np.zeros(len(pieces))
     known = [row for row, piece in enumerate(pieces) if len(piece) >= MIN_NOTES]
     if len(example) < MIN_NOTES or not known:
-        return found
+        return result
     hop = _hop(len(example))
     (query,) = _segments([example], hop)
     segments = _segments([pieces[row] for row in known], hop)
-    longer = [place for place, one in enumerate(segments) if len(one) >= len(query)]
+    longer = [place for place, piece in enumerate(segments) if len(piece) >= len(query)]
     shorter = sorted(set(range(len(known))) - set(longer), key=lambda place: len(segments[place]))
     likeness = np.zeros(len(known))
     if longer:
         likeness[longer] = _within_longer(query, [segments[place] for place in longer])
     if shorter:
         likeness[shorter] = _within_query(query, [segments[place] for place in shorter])
-    lengths = np.array([min(len(query), len(one)) for one in segments])
-    found[known] = _confidence(likeness, lengths)
-    return found
+    lengths = np.array([min(len(query), len(piece)) for piece in segments])
+    result[known] = _confidence(likeness, lengths)
+    return result
 
 
 def match(first: NoteLine, second: NoteLine) -> Match | None:
@@ -122,7 +126,7 @@ def _confidence(likeness: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _hop(notes: int) -> int:
-    return int(np.clip(notes // SEGMENTS_WANTED, SHORTEST_HOP, HOP_NOTES))
+    return int(np.clip(notes // SEGMENTS_WANTED, MIN_HOP_NOTES, MAX_HOP_NOTES))
 
 
 def _segments(lines: list[NoteLine], hop: int) -> list[np.ndarray]:
@@ -192,7 +196,7 @@ def _block_within_query(query: np.ndarray, pieces: list[np.ndarray]) -> np.ndarr
     for place, piece in enumerate(pieces):
         padded[place, : len(piece)] = piece
     cosines = np.ascontiguousarray((padded @ query.T).transpose(1, 0, 2))  # (rows, pieces, columns)
-    found = np.zeros(len(pieces))
+    means = np.zeros(len(pieces))
     before = np.full((len(pieces), len(query) + 2), FAR, np.float32)
     last = before.copy()
     for row, gains in enumerate(cosines):
@@ -205,9 +209,9 @@ def _block_within_query(query: np.ndarray, pieces: list[np.ndarray]) -> np.ndarr
         else:
             now[:, 2:] = gains
         done = lengths == row + 1
-        found[done] = now[done, 2:].max(axis=1) / (row + 1)
+        means[done] = now[done, 2:].max(axis=1) / (row + 1)
         before, last = last, now
-    return found
+    return means
 
 
 def _traced(cosines: np.ndarray) -> tuple[float, np.ndarray]:

@@ -99,7 +99,7 @@ def make_playlist(
 
 def _facts(index: EmbeddingIndex) -> np.ndarray:
     """Seconds, tempo and key of each piece, `(pieces, 3)`; the length by the windows where nothing else is known."""
-    found = []
+    by_shard = []
     for shard in index.shards:
         if not len(shard):
             continue
@@ -107,16 +107,16 @@ def _facts(index: EmbeddingIndex) -> np.ndarray:
         for piece in np.flatnonzero(np.isnan(facts[:, 0])):
             spans = shard.table.windows_of(shard.named_by[piece])[1]
             facts[piece, 0] = spans.max() if len(spans) else math.inf
-        found.append(facts)
-    return np.concatenate(found or [np.zeros((0, 3))])
+        by_shard.append(facts)
+    return np.concatenate(by_shard or [np.zeros((0, 3))])
 
 
-def _standard(embeds, words, background) -> np.ndarray:
+def _standard(embeds: np.ndarray, words: np.ndarray, background: Background) -> np.ndarray:
     words = np.asarray(words, np.float64)
     return (embeds - background.mean) @ words / background.deviation(words)
 
 
-def _pool(score, ends, usable) -> list[int]:
+def _pool(score: np.ndarray, ends: list[np.ndarray], usable: np.ndarray) -> list[int]:
     """The most valuable pieces at some places along the path, and so along all of it."""
     chosen = set()
     for share in np.linspace(0, 1, PATH_STOPS):
@@ -125,20 +125,20 @@ def _pool(score, ends, usable) -> list[int]:
     return sorted(chosen)
 
 
-def _same(index, likes, pool) -> set[int]:
+def _same(index: EmbeddingIndex, likes: Sequence[Example], pool: list[int]) -> set[int]:
     """Pieces of the pool that are one of the examples in some form."""
     examples = [index.example(piece) for piece in pool]
     sure = [sameness(like, examples) >= DEFAULT_CONFIDENCE for like in likes]
-    return {piece for same in sure for piece, one in zip(pool, same, strict=True) if one}
+    return {piece for same in sure for piece, is_same in zip(pool, same, strict=True) if is_same}
 
 
-def _versions(index, chosen) -> set[int]:
+def _versions(index: EmbeddingIndex, chosen: list[int]) -> set[int]:
     """Chosen pieces that are the same piece as one before them."""
-    found, examples = set(), [index.example(piece) for piece in chosen]
+    versions, examples = set(), [index.example(piece) for piece in chosen]
     for number, example in enumerate(examples[:-1]):
         later = sameness(example, examples[number + 1 :]) >= DEFAULT_CONFIDENCE
-        found |= {piece for piece, same in zip(chosen[number + 1 :], later, strict=True) if same}
-    return found
+        versions |= {piece for piece, same in zip(chosen[number + 1 :], later, strict=True) if same}
+    return versions
 
 
 def _steps(directions: np.ndarray, facts: np.ndarray) -> np.ndarray:
@@ -166,7 +166,9 @@ def key_place(key: np.ndarray) -> np.ndarray:
     return (7 * tonic) % 12
 
 
-def _best(score, ends, lengths, steps, seconds) -> list[int]:
+def _best(
+    score: np.ndarray, ends: list[np.ndarray], lengths: np.ndarray, steps: np.ndarray, seconds: float
+) -> list[int]:
     """The best playlist by a beam search: places in the pool.
 
     A piece is worth its `score` and what it has of the path where it begins, less the cost of the step to it.
@@ -186,7 +188,7 @@ def _best(score, ends, lengths, steps, seconds) -> list[int]:
                 piece = int(fits[number])
                 longer.append((value + float(gain[number]), elapsed + float(lengths[piece]), [*chosen, piece]))
         beam = sorted(longer, key=lambda state: -state[0])[:BEAM]
-    full = [state for state in done if state[1] >= max(one[1] for one in done) - SPARE * seconds]
+    full = [state for state in done if state[1] >= max(other[1] for other in done) - SPARE * seconds]
     return max(full, key=lambda state: state[0])[2]
 
 

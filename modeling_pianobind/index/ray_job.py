@@ -29,7 +29,7 @@ PIECES_PER_BATCH = 64  # repeated when a worker is killed
 class EmbedPieces:
     """A Ray actor that holds the model and turns batches of pieces into rows of parquet."""
 
-    def __init__(self, checkpoint, device=None, transcribe=False, solo_only=False):
+    def __init__(self, checkpoint: str, device: str | None = None, transcribe: bool = False, solo_only: bool = False):
         self._checkpoint = Checkpoint(checkpoint, device, transcribe, solo_only=solo_only)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list]:
@@ -50,9 +50,9 @@ class EmbedPieces:
 
 
 def embed_folder(
-    folder,
-    output,
-    checkpoint=None,
+    folder: str | os.PathLike,
+    output: str | os.PathLike,
+    checkpoint: str | os.PathLike | None = None,
     workers: int = 2,
     device: str | None = None,
     transcribe: bool = False,
@@ -122,7 +122,7 @@ def _failures(output: Path) -> list[dict]:
     return sorted(failures, key=lambda failure: failure["path"])
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Runs the job from the command line; the exit status is that of `pianobind index`."""
     parser = argparse.ArgumentParser(
         prog="python -m modeling_pianobind.index.ray_job", description=__doc__.splitlines()[0]

@@ -4,7 +4,7 @@ A piece's score is the same to the last bit however many queries are asked at on
 float32 rows or their int8 codes. usearch (extra `[int8]`) compares int8 codes where it is installed, numpy elsewhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -65,7 +65,13 @@ def top_pieces(shard: IndexShard, queries: np.ndarray, top_k: int) -> list[tuple
 
 
 def rerank_by_alignment(
-    shards: list[IndexShard], query, length: float, count: int, example: Example, words, text_weight: float
+    shards: list[IndexShard],
+    query: np.ndarray,
+    length: float,
+    count: int,
+    example: Example,
+    words: np.ndarray | None,
+    text_weight: float,
 ) -> list[tuple]:
     """Ranks the `count` pieces closest to a query by the alignment of their windows with an example's.
 
@@ -95,12 +101,12 @@ def rerank_by_alignment(
     return sorted(candidates[:count], key=lambda candidate: candidate[:2])
 
 
-def _best(rows, scores, top_k):
+def _best(rows: np.ndarray, scores: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
     last = np.partition(scores, -top_k)[-top_k] if top_k < len(scores) else -np.inf
     return rows[scores >= last], scores[scores >= last]
 
 
-def _fast_scores(shard: IndexShard, queries) -> Iterator[tuple[int, np.ndarray]]:
+def _fast_scores(shard: IndexShard, queries: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Yields the first row of a block and the block's scores `(queries, rows)`."""
     for start in range(0, len(shard), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
@@ -110,12 +116,12 @@ def _fast_scores(shard: IndexShard, queries) -> Iterator[tuple[int, np.ndarray]]
             yield start, _int8_product(shard.codes[rows], shard.scales[rows], queries)
 
 
-def _product(embeds, queries) -> np.ndarray:
+def _product(embeds: np.ndarray, queries: np.ndarray) -> np.ndarray:
     # Row by row, a single query is compared as fast as memory is read; BLAS's matrix-vector product takes twice that.
     return np.vecdot(embeds, queries[0])[None] if len(queries) == 1 else queries @ embeds.T
 
 
-def _int8_candidates(shard: IndexShard, queries, top_k: int) -> list[np.ndarray] | None:
+def _int8_candidates(shard: IndexShard, queries: np.ndarray, top_k: int) -> list[np.ndarray] | None:
     """Rows of the best codes for each query; None where usearch is missing or ties would be cut."""
     search, count = _usearch(), min(top_k * INT8_CANDIDATES, len(shard))
     if search is None:
@@ -133,7 +139,7 @@ def _int8_candidates(shard: IndexShard, queries, top_k: int) -> list[np.ndarray]
 
 
 @lru_cache
-def _usearch():
+def _usearch() -> Callable | None:
     try:
         from usearch.index import search
     except ImportError:
@@ -141,7 +147,7 @@ def _usearch():
     return search
 
 
-def _int8_product(codes, scales, queries) -> np.ndarray:
+def _int8_product(codes: np.ndarray, scales: np.ndarray, queries: np.ndarray) -> np.ndarray:
     scores = np.empty((len(queries), len(codes)), np.float32)
     for start in range(0, len(codes), CONVERTED_ROWS):
         rows = slice(start, start + CONVERTED_ROWS)
@@ -150,7 +156,7 @@ def _int8_product(codes, scales, queries) -> np.ndarray:
     return scores
 
 
-def _exact_scores(embeds, rows, query) -> tuple[np.ndarray, np.ndarray]:
+def _exact_scores(embeds: np.ndarray, rows: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores rows one by one: the bits of a score depend on nothing but the row and the query."""
     blocks = (rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS))
     scores = np.concatenate([np.vecdot(embeds[block], query) for block in blocks])

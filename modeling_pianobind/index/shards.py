@@ -21,7 +21,7 @@ PARQUET_COLUMNS += ("facts", "names", "measures", "pitches", "onsets")
 SHARD_NAME = re.compile(r"shard-(\d{5})-of-(\d{5})")
 
 
-def in_shard(piece: str, folder, number: int, count: int) -> bool:
+def in_shard(piece: str, folder: str | os.PathLike, number: int, count: int) -> bool:
     """Whether a piece belongs to shard `number`, from 1, of `count`.
 
     The hash of its name below `folder` decides: new or deleted files do not move other pieces to another shard.
@@ -30,11 +30,11 @@ def in_shard(piece: str, folder, number: int, count: int) -> bool:
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % count == number - 1
 
 
-def shard_folder(folder, number: int, count: int) -> Path:
+def shard_folder(folder: str | os.PathLike, number: int, count: int) -> Path:
     return Path(folder) / f"shard-{number:05}-of-{count:05}"
 
 
-def shards_of(folder) -> dict[int, list[int]]:
+def shards_of(folder: str | os.PathLike) -> dict[int, list[int]]:
     """Numbers of the finished shards in a folder, by the total count in their names."""
     numbers = {}
     for entry in sorted(Path(folder).glob(f"shard-*-of-*/{HEADER}")):
@@ -43,7 +43,7 @@ def shards_of(folder) -> dict[int, list[int]]:
     return numbers
 
 
-def _is_complete(shard) -> bool:
+def _is_complete(shard: Path) -> bool:
     """Whether a shard is finished; a damaged one counts as finished, and opening it raises the error."""
     try:
         return read_header(shard).get("complete", True) is not False
@@ -51,12 +51,12 @@ def _is_complete(shard) -> bool:
         return True
 
 
-def is_index(path) -> bool:
+def is_index(path: str | os.PathLike) -> bool:
     """Whether a folder holds a saved index or shards of one."""
     return (Path(path) / HEADER).is_file() or bool(shards_of(path))
 
 
-def check_shard_target(folder, count: int) -> None:
+def check_shard_target(folder: str | os.PathLike, count: int) -> None:
     """Refuses a folder in which a shard would touch anything but its siblings.
 
     Raises:
@@ -70,7 +70,7 @@ def check_shard_target(folder, count: int) -> None:
         raise ValueError(f"{folder}: holds shards of {others[0]}, not of {count}; choose another folder.")
 
 
-def list_shards(folder, count: int) -> bool:
+def list_shards(folder: str | os.PathLike, count: int) -> bool:
     """Lists the shards of a folder as one index if all exist; returns whether they do."""
     if len(shards_of(folder).get(count, ())) < count:
         return False
@@ -78,7 +78,7 @@ def list_shards(folder, count: int) -> bool:
     return True
 
 
-def merge(folder, shards: list) -> int:
+def merge(folder: str | os.PathLike, shards: list) -> int:
     """Lists indices as one; they stay where they are.
 
     Args:
@@ -101,7 +101,7 @@ def merge(folder, shards: list) -> int:
     return sum(len(content) for content, _ in opened)
 
 
-def load_shards(path, verify: bool | None = None) -> tuple[list[IndexShard], IndexMetadata]:
+def load_shards(path: str | os.PathLike, verify: bool | None = None) -> tuple[list[IndexShard], IndexMetadata]:
     """Opens an index; its format is decided here: a single index, shards, or the parquet files of a Ray job.
 
     Raises:
@@ -141,7 +141,9 @@ def load_shards(path, verify: bool | None = None) -> tuple[list[IndexShard], Ind
 _MERGE = "make them one index with `pianobind index --merge`."
 
 
-def _together(path, shards, opened) -> IndexMetadata:
+def _together(
+    path: Path, shards: list[str | os.PathLike], opened: list[tuple[IndexShard, IndexMetadata]]
+) -> IndexMetadata:
     """Metadata of all shards; refuses shards of different checkpoints or settings."""
     first = opened[0][1]
     for shard, (_, saved) in zip(shards, opened, strict=True):
@@ -158,7 +160,7 @@ def _together(path, shards, opened) -> IndexMetadata:
     return IndexMetadata(first.fingerprint, first.transcribed, failures, complete)
 
 
-def _refuse_doubles(shards, contents) -> None:
+def _refuse_doubles(shards: list[str | os.PathLike], contents: list[IndexShard]) -> None:
     """Refuses a file in two indices, which would be two hits."""
     holder = {}
     for shard, content in zip(shards, contents, strict=True):
@@ -167,14 +169,14 @@ def _refuse_doubles(shards, contents) -> None:
                 raise ValueError(f"{shard}: holds {name}, which {holder[name]} holds too; leave one of the two out.")
 
 
-def write_parquet_header(folder, saved: IndexMetadata) -> None:
+def write_parquet_header(folder: str | os.PathLike, saved: IndexMetadata) -> None:
     """Writes the header that makes the parquet files of a Ray job an index."""
     files = sorted(Path(folder).glob("*.parquet"))
     stored = [{"name": file.name, "bytes": file.stat().st_size} for file in files]
     write_header(folder, {"parquet": stored}, saved)
 
 
-def _load_parquet(path, header) -> tuple[IndexShard, IndexMetadata]:
+def _load_parquet(path: Path, header: dict) -> tuple[IndexShard, IndexMetadata]:
     """Reads the parquet files of a Ray job into memory; `EmbeddingIndex.save` makes a memory-mapped index of them.
 
     Raises:
@@ -219,13 +221,13 @@ def _row(row: dict) -> FileRow:
     embedding = np.frombuffer(row["embedding"], "<f4")
     windows = np.frombuffer(row["windows"], "<f2").reshape(-1, len(embedding))
     spans = np.frombuffer(row["spans"], "<f8").reshape(len(windows), 2)
-    found = FileRow(
+    file_row = FileRow(
         os.fsdecode(row["path"]), os.fsdecode(row["piece"]), row["content_hash"], embedding, windows, spans
     )
     if "facts" not in row:
-        return found
+        return file_row
     measures = np.frombuffer(row["measures"], "<i4").reshape(-1, 2)
-    return found._replace(
+    return file_row._replace(
         notes=NoteLine(np.frombuffer(row["pitches"], "u1"), np.frombuffer(row["onsets"], "<f4")),
         measures=measures if len(measures) == len(windows) else None,
         facts=tuple(np.frombuffer(row["facts"], "<f4").tolist()) or NO_FACTS,

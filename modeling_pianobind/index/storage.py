@@ -14,16 +14,21 @@ import os
 import re
 import reprlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from ..atomic_file import replace_file, sync, temporary_beside
 from .folder_lock import folder_lock
 from .table import FileTable, IndexShard
+
+if TYPE_CHECKING:
+    import pyarrow.parquet
 
 FORMAT, FORMAT_VERSION = "pianobind-index", 2
 HEADER = "index.json"
@@ -62,16 +67,16 @@ class IndexMetadata:
 class MappedNames(Sequence):
     """Paths as one memory-mapped byte array with bounds: reading one path reads no other."""
 
-    def __init__(self, content, bounds):
+    def __init__(self, content: np.ndarray, bounds: np.ndarray):
         self._content, self._bounds = content, bounds
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._bounds) - 1
 
-    def __getitem__(self, row):
+    def __getitem__(self, row: int) -> str:
         return os.fsdecode(self._content[self._bounds[row] : self._bounds[row + 1]].tobytes())
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return (self[row] for row in range(len(self)))
 
 
@@ -82,7 +87,7 @@ class StoredColumn(Sequence):
         ValueError: it is damaged.
     """
 
-    def __init__(self, file, name: str, decode, source):
+    def __init__(self, file: "pyarrow.parquet.ParquetFile", name: str, decode: Callable[[Any], str], source: Path):
         self._file, self._name, self._decode, self._source = file, name, decode, source
         metadata = file.metadata
         self._starts = np.cumsum(
@@ -91,23 +96,23 @@ class StoredColumn(Sequence):
         self._lock = threading.Lock()
         self._group = lru_cache(GROUPS_KEPT)(self._read)
 
-    def _read(self, group) -> list[str]:
+    def _read(self, group: int) -> list[str]:
         with self._lock, damage(self._source):
             return [self._decode(value) for value in self._file.read_row_group(group, [self._name])[0].to_pylist()]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def __getitem__(self, row):
+    def __getitem__(self, row: int) -> str:
         group = int(np.searchsorted(self._starts, row, "right")) - 1
         return self._group(group)[row - self._starts[group]]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         for group in range(len(self._starts) - 1):
             yield from self._read(group)
 
 
-def check_target(path, sharded: bool = False) -> None:
+def check_target(path: str | os.PathLike, sharded: bool = False) -> None:
     """Refuses a folder in which saving an index would touch other files.
 
     Args:
@@ -130,7 +135,7 @@ def check_target(path, sharded: bool = False) -> None:
         raise ValueError(f"{path}: the folder holds an index {kind}; choose a new or an empty one.")
 
 
-def save_shard(path, shard: IndexShard, saved: IndexMetadata) -> None:
+def save_shard(path: str | os.PathLike, shard: IndexShard, saved: IndexMetadata) -> None:
     """Writes a shard, with its int8 codes if it has any; see `EmbeddingIndex.save`."""
     path, table = Path(path), shard.table
     check_target(path)
@@ -155,13 +160,13 @@ def save_shard(path, shard: IndexShard, saved: IndexMetadata) -> None:
         _replace_header(path, header, saved)
 
 
-def write_header(path, content: dict, saved: IndexMetadata) -> None:
+def write_header(path: str | os.PathLike, content: dict, saved: IndexMetadata) -> None:
     """Replaces the header of an index atomically; `content` names its files."""
     with _saving(Path(path)):
         _replace_header(Path(path), content, saved)
 
 
-def _replace_header(path, content, saved) -> None:
+def _replace_header(path: Path, content: dict, saved: IndexMetadata) -> None:
     about = {"checkpoint_fingerprint": saved.fingerprint, "transcribed": saved.transcribed, "failures": saved.failures}
     about |= {} if saved.complete else {"complete": False}
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, **content, **about}
@@ -182,7 +187,7 @@ def _saving(path: Path) -> Iterator[None]:
                 (path / name).unlink(missing_ok=True)
 
 
-def load_shard(path, verify: bool | None = None) -> tuple[IndexShard, IndexMetadata]:
+def load_shard(path: str | os.PathLike, verify: bool | None = None) -> tuple[IndexShard, IndexMetadata]:
     """Opens what `save_shard` wrote.
 
     Args:
@@ -259,7 +264,7 @@ def _note_arrays(arrays: dict, files: int) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def damage(path):
+def damage(path: str | os.PathLike) -> Iterator[None]:
     """Turns a library's error about a damaged file into one line."""
     import pyarrow
     from safetensors import SafetensorError
@@ -272,7 +277,7 @@ def damage(path):
         raise ValueError(f"{path}: the index is damaged ({' '.join(str(error).split())}); {AGAIN}.") from error
 
 
-def _write_rows(handle, table: FileTable) -> None:
+def _write_rows(handle: BinaryIO, table: FileTable) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -290,7 +295,7 @@ def _write_rows(handle, table: FileTable) -> None:
             writer.write_table(pyarrow.table(columns, schema=writer.schema))
 
 
-def _write_arrays(handle, arrays: dict[str, np.ndarray]) -> None:
+def _write_arrays(handle: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
     """Writes a safetensors file to an open file, without copying the arrays, which may fill most of the memory.
 
     Measured with safetensors 0.8: `save_file` gives files of mode 0600, which hides an index from other users, and its
@@ -310,7 +315,7 @@ def _write_arrays(handle, arrays: dict[str, np.ndarray]) -> None:
         handle.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 
 
-def _map_arrays(file) -> dict[str, np.ndarray]:
+def _map_arrays(file: Path) -> dict[str, np.ndarray]:
     """Memory-maps the arrays of a safetensors file, copy on write."""
     from safetensors import safe_open
 
@@ -328,7 +333,7 @@ def _map_arrays(file) -> dict[str, np.ndarray]:
     return arrays
 
 
-def write_embeddings(target, paths: list[str], embeds: np.ndarray) -> None:
+def write_embeddings(target: str | os.PathLike, paths: list[str], embeds: np.ndarray) -> None:
     """Writes paths and their embeddings `(n, dim)` to one .npz or .parquet file, by `target`'s extension."""
     target, out = Path(target), io.BytesIO()
     if target.suffix.lower() == ".npz":
@@ -344,7 +349,7 @@ def write_embeddings(target, paths: list[str], embeds: np.ndarray) -> None:
     replace_file(target, out.getvalue())
 
 
-def read_header(path, keys: Sequence[str] = ()) -> dict:
+def read_header(path: str | os.PathLike, keys: Sequence[str] = ()) -> dict:
     """The header of an index; `keys` are required."""
     path = Path(path)
     if not path.exists():
@@ -368,7 +373,7 @@ def read_header(path, keys: Sequence[str] = ()) -> dict:
     return header
 
 
-def _stored_names(path) -> set[str]:
+def _stored_names(path: Path) -> set[str]:
     """Data files of the existing index; none if its header cannot be read."""
     try:
         names = {entry["name"] for entry in read_header(path, ("stored",))["stored"].values()}
@@ -377,18 +382,18 @@ def _stored_names(path) -> set[str]:
     return {name for name in names if _is_own(name)}
 
 
-def _is_own(name) -> bool:
+def _is_own(name: object) -> bool:
     """Whether a name is that of a data file in the index's own folder: a header must not point elsewhere."""
     right = isinstance(name, str) and name.startswith(("rows-", "embeddings-")) and len(name) < 100
     return right and os.path.basename(name) == name
 
 
-def _store(path, kind, extension, write) -> dict:
+def _store(path: Path, kind: str, extension: str, write: Callable[[BinaryIO], None]) -> dict:
     """Writes a data file named by its hash."""
-    with _temporary(path / kind) as (temporary, handle):
-        write(handle)
-        handle.flush()
-        os.fsync(handle.fileno())
+    with temporary_beside(path / kind) as temporary:
+        with temporary.open("wb") as handle:
+            write(handle)
+        sync(temporary)
         digest = _sha256(temporary)
         name = f"{kind}-{digest[:16]}{extension}"
         size = temporary.stat().st_size
@@ -396,36 +401,12 @@ def _store(path, kind, extension, write) -> dict:
     return {"name": name, "bytes": size, "sha256": digest}
 
 
-def replace_file(target: Path, content: bytes) -> None:
-    """Writes a file atomically.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    with _temporary(target) as (temporary, handle):
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-        os.replace(temporary, target)
-
-
-@contextmanager
-def _temporary(target: Path) -> Iterator[tuple]:
-    """A hidden file beside `target`, removed afterwards unless it was renamed."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as handle:
-            yield temporary, handle
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sha256(path) -> str:
+def _sha256(path: Path) -> str:
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _checked(path, entry, verify) -> Path:
+def _checked(path: Path, entry: dict, verify: bool | None) -> Path:
     """The path of a data file after a check against the header."""
     try:
         name, digest, size = entry["name"], entry["sha256"], entry.get("bytes")

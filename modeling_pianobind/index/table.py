@@ -105,7 +105,7 @@ class FileTable:
         return NoteLine(self.pitches[part], self.onsets[part])
 
     @classmethod
-    def from_rows(cls, rows) -> "FileTable":
+    def from_rows(cls, rows: Sequence[Sequence]) -> "FileTable":
         """Makes a table of `FileRow`s, or of tuples of their first values."""
         if not rows:
             return cls()

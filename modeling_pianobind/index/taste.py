@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..atomic_file import replace_file
 from .feedback import Background
-from .storage import replace_file
 
 FORMAT = 1
 PATH_COLUMNS = ("path", "file", "file_name")
@@ -31,7 +32,7 @@ class Play(NamedTuple):
     weight: float
 
 
-def read_history(path) -> list[Play]:
+def read_history(path: str | os.PathLike) -> list[Play]:
     """Reads a play history: CSV with the columns `path`, `plays` and `last_played`; the last two may be missing.
 
     A piece counts with the logarithm of its plays, and half for each `HALF_LIFE_DAYS` before the last play of all.
@@ -58,17 +59,17 @@ def read_history(path) -> list[Play]:
     plays = [_plays(row.get("plays", ""), path, line) for line, row in enumerate(rows, 2)]
     times = [_time(row.get("last_played", ""), path, line) for line, row in enumerate(rows, 2)]
     last = max((time for time in times if not math.isnan(time)), default=0.0)
-    found = [
+    history = [
         Play(row[column].strip(), math.log1p(count) * 0.5 ** (_days(last, time) / HALF_LIFE_DAYS))
         for row, count, time in zip(rows, plays, times, strict=True)
         if count and row[column].strip()
     ]
-    if not found:
+    if not history:
         raise ValueError(f"{path}: nothing in the history was ever played; give at least one row with plays.")
-    return found
+    return history
 
 
-def _plays(text: str, path, line: int) -> float:
+def _plays(text: str, path: str | os.PathLike, line: int) -> float:
     try:
         number = float(text) if text.strip() else 1.0
     except ValueError:
@@ -78,7 +79,7 @@ def _plays(text: str, path, line: int) -> float:
     return number
 
 
-def _time(text: str, path, line: int) -> float:
+def _time(text: str, path: str | os.PathLike, line: int) -> float:
     """Unix seconds; nan where nothing is said."""
     text = text.strip()
     if not text:
@@ -138,7 +139,7 @@ class Taste:
         likeness = np.log(np.exp(SHARPNESS * pieces @ played.T) @ self.weights)
         return (likeness - likeness.mean()) / max(likeness.std(), 1e-9)
 
-    def save(self, path) -> None:
+    def save(self, path: str | os.PathLike) -> None:
         """Writes a JSON file in one step.
 
         Raises:
@@ -151,10 +152,10 @@ class Taste:
             "weights": np.round(self.weights, 6).tolist(),
             "embeddings_float16": base64.b64encode(self.embeds.astype("<f2").tobytes()).decode(),
         }
-        replace_file(Path(path), (json.dumps(content) + "\n").encode())
+        replace_file(path, json.dumps(content) + "\n")
 
     @classmethod
-    def load(cls, path, fingerprint: str = "") -> "Taste":
+    def load(cls, path: str | os.PathLike, fingerprint: str = "") -> "Taste":
         """Reads a profile.
 
         Args:

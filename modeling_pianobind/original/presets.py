@@ -18,7 +18,9 @@ first one (768) is added to every note alike, so it stands in the input projecti
 pooler (590,592).
 """
 
-from transformers import RobertaConfig
+from typing import Any
+
+from transformers import PreTrainedConfig, RobertaConfig
 
 from ..compound_words_pianobind import FIELD_SIZES
 from ..configuration_pianobind import PianoBindAudioConfig, PianoBindConfig, PianoBindMidiConfig
@@ -30,13 +32,13 @@ TEXT_SETTINGS = {"text_max_length": 77, "text_pad_to_max": True, "text_pad_id": 
 TOKENIZER = "FacebookAI/roberta-base"
 
 
-def original_audio_config(**overrides) -> PianoBindAudioConfig:
+def original_audio_config(**overrides: Any) -> PianoBindAudioConfig:
     """CLIP's ResNet for 128 bands x 626 frames (20 s)."""
     settings = {"architecture": "modified_resnet", "num_mel_bins": 128, "frame_seconds": 0.032, "window_frames": 626}
     return PianoBindAudioConfig(**{**settings, **overrides})
 
 
-def original_midi_config(**overrides) -> PianoBindMidiConfig:
+def original_midi_config(**overrides: Any) -> PianoBindMidiConfig:
     """MIDI-BERT (arXiv 2107.05223), BERT's base size with relative key-query positions."""
     settings = {
         "field_sizes": FIELD_SIZES,
@@ -56,13 +58,18 @@ def original_midi_config(**overrides) -> PianoBindMidiConfig:
     return PianoBindMidiConfig(**{**settings, **overrides})
 
 
-def original_text_config(**overrides) -> RobertaConfig:
+def original_text_config(**overrides: Any) -> RobertaConfig:
     """roberta-base."""
     settings = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
     return RobertaConfig(**{**settings, **overrides})
 
 
-def original_config(audio=None, midi=None, text=None, projection_dim: int = 512) -> PianoBindConfig:
+def original_config(
+    audio: PreTrainedConfig | None = None,
+    midi: PreTrainedConfig | None = None,
+    text: PreTrainedConfig | None = None,
+    projection_dim: int = 512,
+) -> PianoBindConfig:
     """The whole model of the given towers' configs: no audio-MIDI loss, text pooled over its padding."""
     return PianoBindConfig(
         audio_config=audio,
@@ -74,7 +81,7 @@ def original_config(audio=None, midi=None, text=None, projection_dim: int = 512)
     )
 
 
-def original_feature_extractor(**overrides) -> PianoBindFeatureExtractor:
+def original_feature_extractor(**overrides: Any) -> PianoBindFeatureExtractor:
     """Mel decibels of 20 s at 16 kHz; bands 116 to 127 of the 128 lie above 8 kHz and are always empty."""
     settings = {
         "feature_size": 128,
@@ -90,7 +97,7 @@ def original_feature_extractor(**overrides) -> PianoBindFeatureExtractor:
     return PianoBindFeatureExtractor(**{**settings, **overrides})
 
 
-def original_midi_processor(**overrides) -> PianoBindMidiProcessor:
+def original_midi_processor(**overrides: Any) -> PianoBindMidiProcessor:
     """Compound words of 20 s, at most 512."""
     return PianoBindMidiProcessor(**{"representation": "compound_word", "max_notes": 512, **overrides})
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..atomic_file import atomic_file
+
 
 def save_beside(path: str | os.PathLike, arrays: dict[str, np.ndarray], fingerprint: str, version: str) -> None:
     """Writes arrays for the checkpoint of a fingerprint, in one step.
@@ -14,15 +16,10 @@ def save_beside(path: str | os.PathLike, arrays: dict[str, np.ndarray], fingerpr
     """
     from safetensors.numpy import save_file
 
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with atomic_file(path) as temporary:
         save_file(arrays, temporary, {"checkpoint_fingerprint": fingerprint, "format_version": version})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_beside(
@@ -48,9 +45,9 @@ def path_beside(checkpoint: str | os.PathLike, name: str) -> Path:
     if not os.path.isdir(checkpoint):
         from transformers.utils import cached_file
 
-        found = cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False,
+        cached = cached_file(checkpoint, name, _raise_exceptions_for_missing_entries=False,
                             _raise_exceptions_for_connection_errors=False)  # fmt: skip
-        return Path(found or name)
+        return Path(cached or name)
     return Path(checkpoint) / name
 
 

@@ -6,7 +6,7 @@ checkpoint, and without such a file it is measured once and cached.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -71,7 +71,7 @@ class Calibration:
         shares = [np.searchsorted(kind, places) / len(kind) for kind in (self.music, self.other)]
         return (shares[0] + shares[1]) / 2
 
-    def standard(self, query: np.ndarray, scores, corpus: np.ndarray | None = None) -> np.ndarray:
+    def standard(self, query: np.ndarray, scores: Sequence[float], corpus: np.ndarray | None = None) -> np.ndarray:
         """Scores of a query in standard deviations above its mean score with background pieces.
 
         Args:
@@ -89,13 +89,13 @@ class Calibration:
         """Mean cosine of each label with the background pieces, `(labels,)`: some labels are close to all music."""
         return label_embeds @ self.pieces.mean(axis=0) if len(self.pieces) else np.zeros(len(label_embeds))
 
-    def save(self, path, fingerprint: str) -> None:
+    def save(self, path: str | os.PathLike, fingerprint: str) -> None:
         """Writes a file for the checkpoint of a fingerprint, in one step."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         save_beside(path, arrays | {"pieces": self.pieces.astype(np.float16)}, fingerprint, FORMAT)
 
     @classmethod
-    def load(cls, path, fingerprint: str) -> "Calibration | None":
+    def load(cls, path: str | os.PathLike, fingerprint: str) -> "Calibration | None":
         """Reads such a file; None if there is none, it is damaged, or it belongs to other weights."""
         arrays = load_beside(path, [field.name for field in fields(cls)], fingerprint, FORMAT)
         return None if arrays is None else cls(**arrays)

@@ -4,8 +4,10 @@ import os
 import re
 import reprlib
 import warnings
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +26,11 @@ from .calibration import Calibration, load_calibration
 from .errors import UserError, user_errors
 from .text_tower import TextTower
 
+if TYPE_CHECKING:
+    from ..embedding_pianobind import EmbeddedFile
+    from ..modeling_pianobind import PianoBindModel
+    from ..processing_pianobind import PianoBindProcessor
+
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -39,7 +46,14 @@ class Checkpoint:
             piano part is read.
     """
 
-    def __init__(self, name=None, device=None, transcribe=False, dtype="float32", solo_only=False):
+    def __init__(
+        self,
+        name: str | os.PathLike | None = None,
+        device: str | None = None,
+        transcribe: bool = False,
+        dtype: str = "float32",
+        solo_only: bool = False,
+    ):
         self.name = name or default_checkpoint()
         self.device = device
         self.transcribe = transcribe
@@ -75,15 +89,15 @@ class Checkpoint:
         return computed_fingerprint(self.weights_fingerprint, uses_bfloat16(self.dtype, self.device or _best_device()))
 
     @cached_property
-    def model(self):
+    def model(self) -> "PianoBindModel":
         return self._loaded[0]
 
     @cached_property
-    def processor(self):
+    def processor(self) -> "PianoBindProcessor":
         return self._loaded[1]
 
     @cached_property
-    def _loaded(self):
+    def _loaded(self) -> "tuple[PianoBindModel, PianoBindProcessor]":
         import torch
         from transformers import PreTrainedConfig
         from transformers.utils import logging
@@ -120,7 +134,7 @@ class Checkpoint:
         """Score calibration of this checkpoint; measured in some seconds if it is not stored."""
         return load_calibration(self.name, self.weights_fingerprint, self.embed_text, self.embed_background)
 
-    def embed_background(self, paths) -> np.ndarray:
+    def embed_background(self, paths: list[str]) -> np.ndarray:
         """`(pieces, dim)` unit rows of MIDI files; none if the checkpoint has no MIDI tower."""
         if self.model.midi_model is None:
             return np.zeros((0, self.model.config.projection_dim), np.float32)
@@ -138,7 +152,7 @@ class Checkpoint:
         before = tokenizer.encode("a", add_special_tokens=False)
         return len(getattr(known, "ids", known)) - len(getattr(before, "ids", before))
 
-    def embed_text(self, texts):
+    def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """`(len(texts), dim)` unit rows."""
         if self._text_tower is not None:
             with user_errors(self.name):
@@ -150,7 +164,7 @@ class Checkpoint:
         with user_errors(self.name):
             return embed_text(self.model, self.processor, texts)
 
-    def embed_file(self, path):
+    def embed_file(self, path: str | os.PathLike) -> "EmbeddedFile":
         """The `EmbeddedFile` of a MIDI file or recording."""
         with user_errors(path):
             check_readable(path, self.solo_only)  # fails before the model is loaded, which takes seconds
@@ -159,7 +173,9 @@ class Checkpoint:
         with user_errors(path):
             return embed_example(self.model, self.processor, path, transcribe=self.transcribe, dtype=self.dtype)
 
-    def embed_files(self, paths, progress=None):
+    def embed_files(
+        self, paths: Sequence[str | os.PathLike], progress: bool | None = None
+    ) -> "Iterator[tuple[int, EmbeddedFile]]":
         """Yields `(position, EmbeddedFile)`, with a progress bar on a terminal unless `progress` says otherwise."""
         from ..embedding_pianobind import embed_files
 
@@ -186,7 +202,7 @@ def check_readable(path: str | os.PathLike, solo_only: bool = False) -> None:
             read_midi(Path(path), solo_only)
 
 
-def _check_device(device):
+def _check_device(device: str) -> None:
     import torch
 
     try:
@@ -213,7 +229,7 @@ def _best_device() -> str:
     return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
 
 
-def _check_folder(folder: Path):
+def _check_folder(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file():
         return  # its base model is checked when it is loaded
     if not (folder / "config.json").is_file():

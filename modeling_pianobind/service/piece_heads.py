@@ -23,12 +23,14 @@ class _Head:
 
     def save(self, path: str | os.PathLike, fingerprint: str) -> None:
         """Writes the file for the checkpoint of a fingerprint, in one step."""
-        save_beside(path, {one.name: np.float32(getattr(self, one.name)) for one in fields(self)}, fingerprint, FORMAT)
+        save_beside(
+            path, {field.name: np.float32(getattr(self, field.name)) for field in fields(self)}, fingerprint, FORMAT
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike, fingerprint: str) -> Self | None:
         """Reads the file; None if there is none, it is damaged, or it belongs to other weights."""
-        arrays = load_beside(path, [one.name for one in fields(cls)], fingerprint, FORMAT)
+        arrays = load_beside(path, [field.name for field in fields(cls)], fingerprint, FORMAT)
         return None if arrays is None else cls(**arrays)
 
     @classmethod

@@ -24,7 +24,7 @@ class ProgressLines:
         self._thread.start()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
 

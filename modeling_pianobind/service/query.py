@@ -34,14 +34,14 @@ class Query:
 def parse_query(text: str) -> Query:
     """Splits a query into wanted and unwanted words; a query without negation stays unchanged."""
     wanted, unwanted, at = [], [], 0
-    while (found := NEGATION.search(text, at)) is not None:
-        end = END.search(text, found.end())
+    while (negation := NEGATION.search(text, at)) is not None:
+        end = END.search(text, negation.end())
         stop = end.start() if end else len(text)
-        denied = [part.strip(EDGES) for part in ALTERNATIVES.split(text[found.end() : stop])]
+        denied = [part.strip(EDGES) for part in ALTERNATIVES.split(text[negation.end() : stop])]
         denied = [part for part in denied if part]
-        wanted.append(text[at : found.start() if denied else found.end()])
+        wanted.append(text[at : negation.start() if denied else negation.end()])
         unwanted += denied
-        at = max(stop, found.end())
+        at = max(stop, negation.end())
     if not unwanted:
         return Query(text)
     wanted.append(text[at:])

@@ -7,7 +7,9 @@ towers; the model itself is loaded for these.
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +31,9 @@ from ..checkpoint_pianobind import (
 )
 from ..inputs_pianobind import readable_text
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 
 class TextTower:
     """A saved checkpoint's fingerprint and BERT text tower, on numpy.
@@ -36,11 +41,11 @@ class TextTower:
     Use `TextTower.open`; `embed_text` equals that of the model to float32's precision.
     """
 
-    def __init__(self, config, weights, tokenizer, source):
+    def __init__(self, config: dict, weights: dict[str, np.ndarray], tokenizer: "Tokenizer", source: Path):
         self.config, self.weights, self.tokenizer, self.source = config, weights, tokenizer, source
 
     @classmethod
-    def open(cls, folder) -> "TextTower | None":
+    def open(cls, folder: str | os.PathLike) -> "TextTower | None":
         """Reads a checkpoint folder; None where only the model itself can embed text.
 
         Raises:
@@ -128,19 +133,19 @@ class TextTower:
             hidden = self._norm(f"{layer}.output", self._linear(f"{layer}.output.dense", inner) + hidden)
         return hidden
 
-    def _weight(self, name):
+    def _weight(self, name: str) -> np.ndarray:
         return self.weights[f"text_model.{name}"]
 
-    def _linear(self, name, x):
+    def _linear(self, name: str, x: np.ndarray) -> np.ndarray:
         return x @ self._weight(f"{name}.weight").T + self._weight(f"{name}.bias")
 
-    def _norm(self, name, x):
+    def _norm(self, name: str, x: np.ndarray) -> np.ndarray:
         centred = x - x.mean(-1, keepdims=True)
         scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + self.config["layer_norm_eps"])
         return scaled * self._weight(f"{name}.LayerNorm.weight") + self._weight(f"{name}.LayerNorm.bias")
 
 
-def _is_plain_bert(config) -> bool:
+def _is_plain_bert(config: object) -> bool:
     """Whether a text tower's config is one that `TextTower` computes; the model itself judges all others."""
     if not isinstance(config, dict) or config.get("model_type") != "bert" or config.get("hidden_act") != "gelu":
         return False
@@ -148,11 +153,11 @@ def _is_plain_bert(config) -> bool:
     return _are_counts(counts) and isinstance(config.get("layer_norm_eps"), float) and not config.get("is_decoder")
 
 
-def _are_counts(values) -> bool:
+def _are_counts(values: Iterable) -> bool:
     return all(type(value) is int and value > 0 for value in values)
 
 
-def _split_heads(x, heads):
+def _split_heads(x: np.ndarray, heads: int) -> np.ndarray:
     return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
 
 

@@ -71,7 +71,7 @@ class Killer:
 
     def start(self, arguments, is_fresh: bool):
         """Starts a run, as the leader of its children."""
-        arguments = [str(one) for one in arguments]
+        arguments = [str(argument) for argument in arguments]
         if not is_fresh:
             if self.server is None:
                 # Without a buffer, where `select` would not see a line.

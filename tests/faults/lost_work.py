@@ -91,8 +91,8 @@ def _judged(killed: float, begun: float, output: Path) -> dict:
     times = struct.unpack(f"{len(log) // 8}d", log)  # when the work began, then when each file was done
     saved = len(EmbeddingIndex.load(output, verify=True)) if (output / "index.json").exists() else 0
     lost = killed - times[saved] if times else 0.0
-    found = {"killed_after": killed - begun, "done": max(0, len(times) - 1), "saved": saved, "lost_seconds": lost}
-    return {name: round(value, 1) for name, value in found.items()}
+    seconds = {"killed_after": killed - begun, "done": max(0, len(times) - 1), "saved": saved, "lost_seconds": lost}
+    return {name: round(value, 1) for name, value in seconds.items()}
 
 
 def main(argv=None) -> int:
@@ -106,10 +106,10 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     build.SAVE_SECONDS = args.save_seconds
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), args.kills, args.longest)
-    found["most_lost_seconds"] = max(run["lost_seconds"] for run in found["runs"])
-    print(json.dumps(found, indent=1))
-    return 1 if found["most_lost_seconds"] > MAX_LOST_SECONDS else 0
+        result = measure(Path(folder), args.kills, args.longest)
+    result["most_lost_seconds"] = max(run["lost_seconds"] for run in result["runs"])
+    print(json.dumps(result, indent=1))
+    return 1 if result["most_lost_seconds"] > MAX_LOST_SECONDS else 0
 
 
 if __name__ == "__main__":

@@ -63,10 +63,10 @@ class Network:
                     break
         except OSError:  # the other direction has ended it
             pass
-        for one in (source, target):
+        for side in (source, target):
             with contextlib.suppress(OSError):  # it is closed already
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+                side.shutdown(socket.SHUT_RDWR)
+            side.close()
 
     def _count(self, size) -> int:
         """How many of `size` bytes go through."""

@@ -177,11 +177,11 @@ def test_a_file_that_vanishes_or_changes_meanwhile_is_refused_and_the_others_are
     assert len(refused) == 2 and ",changed," in refused[1] and name in refused[1]
     assert "changed or vanished while the dataset was built; build it again" in refused[1]
     piece = f"music/{name.split('.')[0]}"
-    found, whole = (
+    built, whole = (
         {row["piece_id"] for part in folder.glob("data/*") for row in pieces_of(part)}
         for folder in (tmp_path / "output", tmp_path / "whole")
     )
-    assert found == whole - {piece} and piece in whole
+    assert built == whole - {piece} and piece in whole
 
 
 def pieces_of(path) -> list[dict]:

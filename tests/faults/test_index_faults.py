@@ -106,9 +106,9 @@ def test_a_kill_costs_no_more_than_the_time_between_two_saves():
         "2",
     ]
     done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, check=True)
-    found = json.loads(done.stdout)
-    assert len(found["runs"]) == 5 and any(run["saved"] for run in found["runs"])
-    assert found["most_lost_seconds"] < 10, "a save begins every two seconds; a busy machine needs time for it"
+    result = json.loads(done.stdout)
+    assert len(result["runs"]) == 5 and any(run["saved"] for run in result["runs"])
+    assert result["most_lost_seconds"] < 10, "a save begins every two seconds; a busy machine needs time for it"
 
 
 def test_what_killed_saves_have_left_is_removed_by_the_next(music, tmp_path, tiny_checkpoint):
@@ -134,11 +134,11 @@ def test_one_shard_that_is_killed_leaves_the_others_and_is_made_by_the_next_star
     assert main(index_command(music, output, tiny_checkpoint, "--shard", "1/2")) == 0
     assert names(killed) == ["embe", "inde", "rows"]
     assert main(index_command(music, whole, tiny_checkpoint)) == 0
-    found, expected = (
-        dict(zip(one.paths, one.embeddings, strict=True)) for one in map(EmbeddingIndex.load, (output, whole))
+    actual, expected = (
+        dict(zip(index.paths, index.embeddings, strict=True)) for index in map(EmbeddingIndex.load, (output, whole))
     )
-    assert found.keys() == expected.keys()
-    assert all(np.allclose(found[path], expected[path], atol=1e-6) for path in found)
+    assert actual.keys() == expected.keys()
+    assert all(np.allclose(actual[path], expected[path], atol=1e-6) for path in actual)
 
 
 @pytest.mark.parametrize("free_bytes", [0, 4_096, 12_288])

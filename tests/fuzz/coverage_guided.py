@@ -69,10 +69,10 @@ def seeds(target: str) -> list[bytes]:
     stored = {name: {"name": f"{name}-0", "bytes": 3, "sha256": "0"} for name in ("rows", "embeddings")}
     headers = [{"dim": 3, "files": 1, "stored": stored}, {"shards": ["shard-00001-of-00001"]}, {"parquet": []}]
     dicts = {
-        "header": [known | one for one in headers],
+        "header": [known | header for header in headers],
         "config": [PianoBindMidiProcessor().to_dict(), PianoBindFeatureExtractor().to_dict()],
     }
-    return [json.dumps(one, default=str).encode() for one in dicts.get(target, ["calm piano"])]
+    return [json.dumps(value, default=str).encode() for value in dicts.get(target, ["calm piano"])]
 
 
 def main():

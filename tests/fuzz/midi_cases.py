@@ -36,7 +36,7 @@ def midi_case(random: Random) -> bytes:
         tracks = [track(random, wrong, most_events=3)] * random.choice((100, 300, 1000))
     else:
         tracks = [many_notes(random, random.choice(MANY_NOTES if kind > 0.9995 else NOTES))]
-    content = header(random, wrong, len(tracks)) + b"".join(chunk(random, wrong, one) for one in tracks)
+    content = header(random, wrong, len(tracks)) + b"".join(chunk(random, wrong, events) for events in tracks)
     return damaged(random, content) if wrong and random.random() < 0.4 else content
 
 

@@ -19,23 +19,35 @@ from dataclasses import dataclass, field
 KINDS = ("midi", "midi_original", "musicxml", "xml", "mxl", "mei", "humdrum", "abc",
          "audio", "wav", "flac", "mp3", "ogg", "text", "text_numpy", "index", "checkpoint")  # fmt: skip
 MAX_SECONDS, MAX_MEGABYTES = 5.0, 1000.0
+# What messages say of a score that ended verovio's process, or that verovio did not finish: caught, and counted.
+VEROVIO_ENDS = {"its process ended": "ended verovio", "did not finish": "exhausted verovio"}
 PATIENCE_SECONDS = 400.0  # of the clock, for a machine that does other work as well; a score has 300 of its own
 
 
 @dataclass
 class Report:
-    """What came of the cases of one kind: how many of them embedded or refused, and the seeds of the others."""
+    """What came of the cases of one kind: how many of them embedded or refused, and the seeds of the others.
+
+    Attributes:
+        verovio (`Counter`): how many of the refused ended verovio's process, and how many exhausted its time.
+    """
 
     kind: str
     counts: Counter = field(default_factory=Counter)
     problems: list[tuple[int, str]] = field(default_factory=list)
     most_seconds: float = 0.0
-    most_megabytes: float = 0.0
+    max_megabytes: float = 0.0
+    verovio: Counter = field(default_factory=Counter)
+    max_verovio_seconds: float = 0.0
+    max_verovio_megabytes: float = 0.0
 
     def take(self, seed: int, answer: dict) -> None:
         outcome = answer["outcome"]
         self.most_seconds = max(self.most_seconds, answer["seconds"])
-        self.most_megabytes = max(self.most_megabytes, answer["megabytes"])
+        self.max_megabytes = max(self.max_megabytes, answer["megabytes"])
+        self.max_verovio_seconds = max(self.max_verovio_seconds, answer.get("verovio_seconds", 0.0))
+        self.max_verovio_megabytes = max(self.max_verovio_megabytes, answer.get("verovio_megabytes", 0.0))
+        self.verovio.update(how for said, how in VEROVIO_ENDS.items() if said in outcome)
         if answer["seconds"] > MAX_SECONDS:
             outcome = f"SLOW {answer['seconds']:.1f} s"
         elif answer["megabytes"] > MAX_MEGABYTES:
@@ -47,7 +59,12 @@ class Report:
 
     def __str__(self):
         counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.counts.items()))
-        return f"{self.kind}: {counts}; at most {self.most_seconds:.2f} s and {self.most_megabytes:.0f} MB a case"
+        said = f"{self.kind}: {counts}; at most {self.most_seconds:.2f} s and {self.max_megabytes:.0f} MB a case"
+        if self.max_verovio_megabytes:
+            ends = ", ".join(f"{count} {how}" for how, count in sorted(self.verovio.items())) or "none ended verovio"
+            said += f"; {ends}, it took at most {self.max_verovio_seconds:.2f} s and held at most "
+            said += f"{self.max_verovio_megabytes:.0f} MB"
+        return said
 
 
 class Worker:

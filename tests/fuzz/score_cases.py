@@ -10,12 +10,16 @@ from .byte_cases import NUMBERS, damaged
 SCORE_FORMATS = ("musicxml", "xml", "mxl", "mei", "humdrum", "abc")
 TUPLET = "<time-modification><actual-notes>3</actual-notes><normal-notes>2</normal-notes></time-modification>"
 TIE = '<tie type="start"/><notations><tied type="start"/><slur type="start" number="1"/></notations>'
+ORNAMENTS = "".join(
+    f"<notations><ornaments>{sign}</ornaments></notations>"
+    for sign in ("<trill-mark/><accidental-mark>sharp</accidental-mark>", "<inverted-mordent/>", "<delayed-turn/>")
+)
 GRACE = "<note><grace/><pitch><step>D</step><octave>5</octave></pitch><voice>1</voice><type>eighth</type></note>"
 ENDING = '<barline location="left"><ending number="1" type="start"/></barline>'
 FULL = musicxml(
     f'<measure number="1">{ATTRIBUTES}{words("Allegro")}{dynamic("p")}{GRACE}'
     f"{note('C', extra=TIE)}{note('C')}</measure>"
-    f'<measure number="2">{ENDING}{note("E", 5, 0.5, TUPLET) * 3}{note("G")}{REPEAT}</measure>'
+    f'<measure number="2">{ENDING}{note("E", 5, 0.5, TUPLET) * 3}{note("G", extra=ORNAMENTS)}{REPEAT}</measure>'
     f'<measure number="3"><backup><duration>2</duration></backup><forward><duration>4</duration></forward>'
     f'<direction><direction-type><octave-shift type="up" size="8"/></direction-type></direction>{note("A", 3, 2)}'
     f'<direction><direction-type><wedge type="crescendo"/></direction-type></direction></measure>'
@@ -27,6 +31,15 @@ TIMEWISE = (
     .replace("</measure>", "</part></measure>")
 )
 TIMEWISE = re.sub(r"(<measure[^>]*>)", r'\1<part id="P1">', TIMEWISE)
+ORNATE_MEI = (
+    MEI.replace('<note pname="e"', '<note xml:id="e" pname="e"')
+    .replace("<scoreDef ", '<scoreDef keysig="3s" ')
+    .replace(
+        "</measure>\n</section>",
+        '<trill startid="#e" accidupper="f"/><turn startid="#e" form="lower"/></measure>\n</section>',
+    )
+)
+ORNATE_KERN, ORNATE_ABC = KERN.replace("2ee", "2eeT"), ABC.replace("e2", "Te2")
 ODD_WORDS = ("", "-1", "1e400", "nan", "Z", "0m+1e9", "#n1", "sf", "Presto", "§" * 300, "../../x", "1.5", "6/8")
 
 
@@ -39,7 +52,7 @@ def changed_tree(random: Random, text: str) -> str:
     """XML that is still XML: elements doubled, dropped, moved or nested, texts and attributes odd."""
     root = ET.fromstring(text)
     for _ in range(random.randint(1, 8)):
-        parents = [one for one in root.iter() if len(one)]
+        parents = [element for element in root.iter() if len(element)]
         if not parents:
             break
         parent = random.choice(parents)
@@ -56,7 +69,7 @@ def changed_tree(random: Random, text: str) -> str:
         elif how == 4 and child.attrib:
             child.set(random.choice(list(child.attrib)), odd(random))
         elif how == 5:
-            child.tag = random.choice([one.tag for one in root.iter()])
+            child.tag = random.choice([element.tag for element in root.iter()])
         else:
             child.set(random.choice(("number", "dur", "xml-id", "type", "startid", "n", "plist")), odd(random))
     ET.register_namespace("", "http://www.music-encoding.org/ns/mei")
@@ -86,9 +99,9 @@ def changed_lines(random: Random, text: str) -> str:
 def score_case(random: Random, kind: str) -> bytes:
     """A score of a format of `SCORE_FORMATS`."""
     if kind in ("humdrum", "abc"):
-        content = changed_lines(random, KERN if kind == "humdrum" else ABC).encode()
+        content = changed_lines(random, ORNATE_KERN if kind == "humdrum" else ORNATE_ABC).encode()
     else:
-        text = {"mei": MEI, "xml": TIMEWISE}.get(kind, FULL)
+        text = {"mei": ORNATE_MEI, "xml": TIMEWISE}.get(kind, FULL)
         content = changed_tree(random, text).encode("utf-16" if kind == "xml" and random.random() < 0.3 else "utf-8")
     if kind == "mxl":
         content = zipped(content)

@@ -1,10 +1,12 @@
 """YAML files <-> dataclasses: fields with help texts, types checked by pydantic before a run starts."""
 
 import json
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
-from typing import Self, get_args, get_origin
+from typing import Any, Self, get_args, get_origin
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -33,7 +35,7 @@ class YamlArguments:
     """A dataclass that is read from a YAML file; its `check` refuses invalid values."""
 
     @classmethod
-    def from_yaml(cls, path) -> Self:
+    def from_yaml(cls, path: str | os.PathLike) -> Self:
         """Reads a file of arguments.
 
         Raises:
@@ -49,7 +51,7 @@ class YamlArguments:
         raise NotImplementedError
 
 
-def read_yaml(cls, path):
+def read_yaml(cls, path: str | os.PathLike) -> Any:
     """Reads a YAML file of a dataclass's fields.
 
     Raises:
@@ -64,7 +66,7 @@ def read_yaml(cls, path):
     return parse(cls, values, str(path))
 
 
-def parse(cls, values, place: str):
+def parse(cls, values: object, place: str) -> Any:
     """A dict -> dataclass, with nested dataclasses and lists of them; types are checked by pydantic.
 
     Raises:
@@ -82,7 +84,7 @@ def parse(cls, values, place: str):
         raise ValueError(f"{place}: {_in_words(error, known)}") from error
 
 
-def _dataclasses(kind):
+def _dataclasses(kind: Any) -> Iterator[type]:
     """A dataclass and those of its fields, at any depth."""
     if is_dataclass(kind):
         yield kind
@@ -92,7 +94,7 @@ def _dataclasses(kind):
         yield from _dataclasses(inner)
 
 
-def _with_new_names(values, known: set[str], place: str):
+def _with_new_names(values: Any, known: set[str], place: str) -> Any:
     """Renames keys of earlier versions, with one warning line each."""
     if isinstance(values, list):
         return [_with_new_names(value, known, place) for value in values]

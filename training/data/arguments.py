@@ -9,6 +9,11 @@ from .augmentation import NoteAugmentation
 TOWERS = ("audio", "midi", "text")
 
 
+def weight_field(loss: str) -> str:
+    """The field of `StageArguments` with the weight of a loss."""
+    return f"{loss}_weight"
+
+
 @dataclass
 class StageArguments:
     """A stretch of training with its own losses; stages follow each other in one run."""
@@ -67,27 +72,12 @@ class StageArguments:
 
     def weight(self, loss: str) -> float:
         """Weight of a loss of `training.loop.losses`, by its name."""
-        return getattr(self, f"{loss}_weight")
-
-    @property
-    def compares_midi(self) -> bool:
-        """Whether a loss needs the embeddings of the MIDI."""
-        weights = self.midi_text_weight, self.audio_midi_weight, self.distillation_weight, self.view_weight
-        weights += (self.fact_score_weight,)
-        labelled = self.label_weight > 0 or self.fact_weight > 0 or self.work_weight > 0
-        return any(weights) or self.statistics_weight > 0 or (labelled and "midi" not in self.frozen)
+        return getattr(self, weight_field(loss))
 
     @property
     def compares_whole_bank(self) -> bool:
         """Whether the MIDI of every window of the bank is a negative of audio; a frozen tower embeds it once."""
         return bool(self.bank) and "midi" in self.frozen and self.audio_midi_weight > 0
-
-    @property
-    def hears_audio(self) -> bool:
-        """Whether a loss needs the embeddings of audio."""
-        weights = self.audio_text_weight, self.audio_midi_weight, self.distillation_weight, self.onset_weight
-        weights += (self.fact_score_weight,)
-        return any(weights)
 
 
 @dataclass
@@ -212,4 +202,4 @@ class TrainingArguments(YamlArguments):
                 refuse("instruments", f"names {instrument.path!r}, which does not exist; correct it.")
 
 
-__all__ = ["TOWERS", "CorpusArguments", "InstrumentArguments", "StageArguments", "TrainingArguments"]
+__all__ = ["TOWERS", "CorpusArguments", "InstrumentArguments", "StageArguments", "TrainingArguments", "weight_field"]

@@ -15,7 +15,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
-from modeling_pianobind import PianoBindFeatureExtractor, PianoBindProcessor
+from modeling_pianobind import PianoBindFeatureExtractor, PianoBindModel, PianoBindProcessor
+from modeling_pianobind.atomic_file import atomic_file
 
 from .arguments import TrainingArguments
 from .captions import choose_facts, write_caption
@@ -33,7 +34,9 @@ def deep_extractor(extractor: PianoBindFeatureExtractor) -> PianoBindFeatureExtr
     return PianoBindFeatureExtractor.from_dict({**extractor.to_dict(), "top_db": DEEP_DB})
 
 
-def render_bank(sampler: WindowSampler, extractor, output: Path, windows: int, shard_windows: int = 500) -> None:
+def render_bank(
+    sampler: WindowSampler, extractor: PianoBindFeatureExtractor, output: Path, windows: int, shard_windows: int = 500
+) -> None:
     """Renders examples and writes shards of them; a shard that is there already is kept.
 
     A shard has `decibels (windows, frames, mels)` uint8 (0 = 100 dB below the loudest bin, 255 = the loudest),
@@ -59,9 +62,8 @@ def render_bank(sampler: WindowSampler, extractor, output: Path, windows: int, s
             "false": np.stack([example["false"] for example in examples]).astype(np.uint8),
             "song": np.array([example["song"] for example in examples]),
         }
-        partial = path.with_suffix(".partial")
-        save_file(shard, partial, metadata={"facts": json.dumps(sampler.vocabulary.facts)})
-        partial.rename(path)
+        with atomic_file(path) as temporary:
+            save_file(shard, temporary, metadata={"facts": json.dumps(sampler.vocabulary.facts)})
 
 
 class AudioBank:
@@ -95,7 +97,9 @@ class AudioBank:
         return len(self.arrays["samples"])
 
     @torch.inference_mode()
-    def embed_midi(self, model, processor, batch_notes: int = 30_000) -> torch.Tensor:
+    def embed_midi(
+        self, model: PianoBindModel, processor: PianoBindProcessor, batch_notes: int = 30_000
+    ) -> torch.Tensor:
         """The MIDI embedding of every window, `(windows, projection_dim)`."""
         embeds = torch.empty(len(self), model.config.projection_dim, device=model.device)
         order = np.argsort(self.arrays["counts"], kind="stable")
@@ -136,7 +140,9 @@ class AudioBank:
         }
 
 
-def augment_log_mel(decibels: torch.Tensor, extractor: PianoBindFeatureExtractor, strength: float = 1.0):
+def augment_log_mel(
+    decibels: torch.Tensor, extractor: PianoBindFeatureExtractor, strength: float = 1.0
+) -> torch.Tensor:
     """Room, microphone, noise, detuning, compression and codec on log-mel spectrograms, at random for each window.
 
     Args:
@@ -195,7 +201,7 @@ def augment_log_mel(decibels: torch.Tensor, extractor: PianoBindFeatureExtractor
     return decibels.sub_(decibels.amax((1, 2), keepdim=True)).div_(extractor.top_db).add_(1).clamp_(min=0)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="YAML file with the fields of TrainingArguments")
     parser.add_argument("--output", type=Path, required=True)

@@ -1,5 +1,6 @@
 """Augmentation of notes and waveforms that keeps the piece. Notes change first; audio is rendered from them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,14 +102,14 @@ class ChangedNotes:
     stretch: float
 
 
-def _invented_pedal(release, random):
+def _invented_pedal(release: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A pedal that is changed at even times, as beginners do it; a share of the notes is left dry."""
     period = random.uniform(0.8, 2.6)
     ring = np.ceil(release / period + 1e-6) * period - release
     return np.where(random.random(len(release)) < random.uniform(0.6, 1.0), ring, 0.0)
 
 
-def _invented_dynamics(onset, pitch, random):
+def _invented_dynamics(onset: np.ndarray, pitch: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Slow swells, a louder top voice and a loose touch around a random level."""
     phase, period = random.uniform(0, 2 * np.pi), random.uniform(4, 20)
     swell = random.uniform(2, 14) * np.sin(2 * np.pi * onset / period + phase)
@@ -148,7 +149,7 @@ def augment_waveforms(waveforms: torch.Tensor, sampling_rate: int, strength: flo
     return (changed + noise * 10 ** (noise_db / 20)) * 10 ** uniform(-2.5, -0.7, 1)
 
 
-def _with_detuning(waveforms, ratio):
+def _with_detuning(waveforms: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
     """Plays each row faster by `ratio` (a share of a semitone is about 0.06); linear interpolation."""
     samples = waveforms.shape[1]
     places = torch.arange(samples, device=waveforms.device, dtype=torch.float32)[None] * (1 + ratio[:, None])
@@ -158,7 +159,9 @@ def _with_detuning(waveforms, ratio):
     return waveforms.gather(1, below) * (1 - weight) + waveforms.gather(1, below + 1) * weight
 
 
-def _equaliser(frequency, uniform, strength, sampling_rate):
+def _equaliser(
+    frequency: torch.Tensor, uniform: Callable[..., torch.Tensor], strength: float, sampling_rate: int
+) -> torch.Tensor:
     """Random gentle slopes, two broad bells and a low-pass, as decibels over frequency."""
     octaves = torch.log2(frequency / 700)
     gain = uniform(-2.5, 1.5, 1) * octaves * strength
@@ -174,7 +177,7 @@ def _equaliser(frequency, uniform, strength, sampling_rate):
     return 10 ** (gain.clamp(-60, 20) / 20)
 
 
-def _room(samples, sampling_rate, uniform, strength):
+def _room(samples: int, sampling_rate: int, uniform: Callable[..., torch.Tensor], strength: float) -> torch.Tensor:
     """Spectrum of a random room: the direct sound and an exponentially decaying tail of noise."""
     decay, wet_db, share = uniform(0.15, 2.2, 1), uniform(-28, -3, 1), uniform(0, 1, 1)
     time = torch.arange(samples, device=decay.device)[None] / sampling_rate

@@ -1,10 +1,14 @@
 """Facts -> English, in many wordings; one caption is made of a few facts of a piece."""
 
 import random
+from typing import TYPE_CHECKING
 
 from modeling_pianobind.labels_pianobind import TEMPLATES
 
 from .facts import DIFFICULTY, FORMS, GENRES, MOOD_QUADRANT, OPEN_MOODS, PERIOD_OF
+
+if TYPE_CHECKING:
+    from .vocabulary import FactVocabulary
 
 # wordings as adjectives before a noun, and as phrases after it; a fact without an entry is its own adjective
 ADJECTIVES = {
@@ -176,7 +180,7 @@ def _tag(fact: str, rng: random.Random) -> str:
     return rng.choice(ADJECTIVES[fact])
 
 
-def fact_wordings(vocabulary, count: int = 12) -> list[list[str]]:
+def fact_wordings(vocabulary: "FactVocabulary", count: int = 12) -> list[list[str]]:
     """`count` short texts for every fact of a vocabulary: those that labels are searched by, and written ones."""
     wordings = []
     for fact in vocabulary.facts:

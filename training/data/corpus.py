@@ -3,6 +3,7 @@
 import gzip
 import json
 import tarfile
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
 
+ROWS, NOTES = "rows.jsonl.gz", "notes.safetensors"
+NOTE_ARRAYS = ("offsets", "onset", "duration", "pedal", "pitch", "velocity")
 MILLISECONDS = 1000.0
 MIN_SHARE_OF_OTHERS = 0.03  # of a source's files that state another time signature than most
 
@@ -50,7 +53,7 @@ class PackedCorpus:
             (self.pedal[span] / MILLISECONDS).astype(np.float32),
         )
 
-    def select(self, keep) -> list[int]:
+    def select(self, keep: Callable[[dict], bool]) -> list[int]:
         """Positions of the rows for which `keep(row)` is true."""
         return [position for position, row in enumerate(self.rows) if keep(row)]
 
@@ -95,17 +98,21 @@ class PackedCorpus:
         """Writes `rows.jsonl.gz` and `notes.safetensors`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with gzip.open(folder / "rows.jsonl.gz", "wt") as lines:
+        with gzip.open(folder / ROWS, "wt") as lines:
             lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
-        names = ("offsets", "onset", "duration", "pedal", "pitch", "velocity")
-        save_file({name: getattr(self, name) for name in names}, folder / "notes.safetensors")
+        save_file({name: getattr(self, name) for name in NOTE_ARRAYS}, folder / NOTES)
+
+    @staticmethod
+    def is_folder(path: str | Path) -> bool:
+        """Whether `save` wrote a folder."""
+        return (Path(path) / ROWS).exists()
 
     @classmethod
     def load(cls, folder: str | Path) -> "PackedCorpus":
         """Reads what `save` wrote."""
-        with gzip.open(Path(folder) / "rows.jsonl.gz", "rt") as lines:
+        with gzip.open(Path(folder) / ROWS, "rt") as lines:
             rows = [json.loads(line) for line in lines]
-        return cls(rows, **load_file(Path(folder) / "notes.safetensors"))
+        return cls(rows, **load_file(Path(folder) / NOTES))
 
 
 def main_time_signature(content: bytes) -> str | None:
@@ -120,10 +127,10 @@ def main_time_signature(content: bytes) -> str | None:
     return max(lengths, key=lengths.get)
 
 
-def add_time_signatures(rows: list[dict], found: list[str | None]) -> None:
+def add_time_signatures(rows: list[dict], signatures: list[str | None]) -> None:
     """Writes `time_signature` into the rows of sources that state it; many write 4/4 into every file."""
     of_source = {}
-    for row, name in zip(rows, found, strict=True):
+    for row, name in zip(rows, signatures, strict=True):
         of_source.setdefault(row["source"], []).append(name)
     default = {source: max(set(names), key=names.count) for source, names in of_source.items()}
     states = {
@@ -131,12 +138,12 @@ def add_time_signatures(rows: list[dict], found: list[str | None]) -> None:
         for source, names in of_source.items()
         if sum(name not in (default[source], None) for name in names) >= MIN_SHARE_OF_OTHERS * len(names)
     }
-    for row, name in zip(rows, found, strict=True):
+    for row, name in zip(rows, signatures, strict=True):
         if name and row["source"] in states:
             row["time_signature"] = name
 
 
-def main():
+def main() -> None:
     import argparse
 
     parser = argparse.ArgumentParser(description="Packs the open piano corpus into one folder for training.")

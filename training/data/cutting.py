@@ -11,7 +11,9 @@ from modeling_pianobind.notes_pianobind import PianoNotes
 from modeling_pianobind.standard_midi_pianobind import tick_clock
 
 SUSTAIN = 64  # controller number of the sustain pedal; 64 and above is down
-FINEST_TICKS = 480  # a quarter note; coarser files are refined first, so that a cut is exact to about a millisecond
+MIN_TICKS_PER_QUARTER = (
+    480  # a quarter note; coarser files are refined first, so that a cut is exact to about a millisecond
+)
 
 
 def cut_midi(score: symusic.Score, start_seconds: float, end_seconds: float) -> bytes:
@@ -25,7 +27,7 @@ def cut_midi(score: symusic.Score, start_seconds: float, end_seconds: float) -> 
     Returns:
         `bytes`: a Standard MIDI File; its second 0 is `start_seconds`.
     """
-    finer = -(-FINEST_TICKS // score.ticks_per_quarter)
+    finer = -(-MIN_TICKS_PER_QUARTER // score.ticks_per_quarter)
     if finer > 1:
         score = score.resample(score.ticks_per_quarter * finer, min_dur=1)
     first, last = (_tick_at(score, seconds) for seconds in (start_seconds, end_seconds))
@@ -54,7 +56,7 @@ def cut_midi(score: symusic.Score, start_seconds: float, end_seconds: float) -> 
     return part.dumps_midi()
 
 
-def _tick_at(score, seconds: float) -> int:
+def _tick_at(score: symusic.Score, seconds: float) -> int:
     """The tick that is nearest to a time."""
     clock = tick_clock(score)
     low, high = 0, 1

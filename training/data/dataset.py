@@ -18,9 +18,9 @@ from .augmentation import PERFORMED_VELOCITIES, NoteAugmentation
 from .captions import choose_facts, write_caption
 from .descriptors import descriptor_facts, measure
 from .mel_rendering import MelInstrument
-from .rendering import fit_length
+from .rendering import Instrument, fit_length
 from .score_pairs import ScorePair
-from .sources import TrainingCorpus, has_audio, has_midi
+from .sources import Corpus, TrainingCorpus, has_audio, has_midi
 from .vocabulary import FactVocabulary
 
 # the same music by another player or in a transcription: the key stays, the tempo nearly
@@ -144,7 +144,9 @@ class WindowSampler:
         """Evenly spread, so that every batch has the same number of second views."""
         return int((index + 1) * self.view_share) > int(index * self.view_share)
 
-    def example(self, corpus, piece: int, generator: np.random.Generator, has_view: bool = False) -> dict | None:
+    def example(
+        self, corpus: Corpus, piece: int, generator: np.random.Generator, has_view: bool = False
+    ) -> dict | None:
         """One window of a row, or None where it has too few notes or is silent."""
         row = corpus.rows[piece]
         if self.hears_recordings and has_audio(row):
@@ -155,7 +157,7 @@ class WindowSampler:
             return None
         return window and self._described(window, row, generator)
 
-    def plain_example(self, corpus, piece: int) -> dict | None:
+    def plain_example(self, corpus: Corpus, piece: int) -> dict | None:
         """The middle of a row as it is, with a caption of all that its labels say; for measuring."""
         row = corpus.rows[piece]
         start, window = max(row["seconds"] - self.window_seconds, 0.0) / 2, Window(self.window_seconds)
@@ -170,11 +172,13 @@ class WindowSampler:
             return None
         return self._described(window, row, random_generator(row["id"]), plain=True)
 
-    def _seconds(self, generator) -> float:
+    def _seconds(self, generator: np.random.Generator) -> float:
         """Length of a window: the full length most of the time."""
         return self.window_seconds * (1.0 if generator.random() < 0.85 else generator.uniform(0.4, 1.0))
 
-    def _played_window(self, notes, row, generator, has_view) -> Window | None:
+    def _played_window(
+        self, notes: PianoNotes, row: dict, generator: np.random.Generator, has_view: bool
+    ) -> Window | None:
         seconds = self._seconds(generator)
         start = generator.uniform(0, max(notes.seconds - 0.6 * seconds, 0.0))
         lead = min(start, LEAD_SECONDS)
@@ -198,7 +202,7 @@ class WindowSampler:
             window.view = window.view or self._second_view(notes, lead, seconds, generator)
         return window
 
-    def _play(self, window: Window, notes, lead, generator) -> None:
+    def _play(self, window: Window, notes: PianoNotes, lead: float, generator: np.random.Generator) -> None:
         """Adds the window's sound, by any of the instruments."""
         instrument = self.instruments[generator.integers(len(self.instruments))]
         if not isinstance(instrument, MelInstrument):
@@ -209,7 +213,9 @@ class WindowSampler:
         window.late_seconds = late
         window.decibels = instrument.render(notes, lead + late, window.seconds, frames, generator)
 
-    def _recorded_window(self, corpus, piece, generator, has_view) -> Window | None:
+    def _recorded_window(
+        self, corpus: Corpus, piece: int, generator: np.random.Generator, has_view: bool
+    ) -> Window | None:
         """A stretch of a recording and of its MIDI, cut at the same seconds and played at the same other speed."""
         row, seconds = corpus.rows[piece], self._seconds(generator)
         semitones = int(generator.integers(-self.recording_semitones, self.recording_semitones + 1))
@@ -231,14 +237,18 @@ class WindowSampler:
         window.waveform = self._read(corpus.recording(piece), start, window.seconds, speed)
         return window if window.waveform is not None else None
 
-    def _second_view(self, notes, lead, seconds, generator) -> PianoNotes | None:
+    def _second_view(
+        self, notes: PianoNotes, lead: float, seconds: float, generator: np.random.Generator
+    ) -> PianoNotes | None:
         """The window's notes as another would play them."""
         other = OTHER_TOUCH(notes, generator, played=True)
         start = lead + generator.uniform(-1, 1) * min(lead, MAX_SHIFT_SECONDS)
         view = other.crop(start, start + seconds).take(slice(0, self.max_notes))
         return view if len(view) >= MIN_NOTES else None
 
-    def _printed_view(self, row, start, seconds, semitones, generator) -> PianoNotes | None:
+    def _printed_view(
+        self, row: dict, start: float, seconds: float, semitones: int, generator: np.random.Generator
+    ) -> PianoNotes | None:
         """What the score of a row has where the row's own seconds are these, in the window's key.
 
         None where no score is known, where it has too little there, or where another kind of view has its turn.
@@ -250,13 +260,13 @@ class WindowSampler:
         view = view.crop(0.0, self.window_seconds).take(slice(0, self.max_notes))
         return view if len(view) >= MIN_NOTES else None
 
-    def _render(self, instrument, notes, lead, seconds):
+    def _render(self, instrument: Instrument, notes: PianoNotes, lead: float, seconds: float) -> np.ndarray:
         """The window as audio; it begins where the window of notes does."""
         audio = instrument.render(notes, self.sampling_rate)
         first = int(lead * self.sampling_rate)
         return full_scale(audio[first : first + int(seconds * self.sampling_rate)])
 
-    def _read(self, content: bytes, start, seconds, speed=1.0):
+    def _read(self, content: bytes, start: float, seconds: float, speed: float = 1.0) -> np.ndarray | None:
         """A stretch of an audio file, `speed` times as fast and as high; None where it is silent."""
         with soundfile.SoundFile(io.BytesIO(content)) as sound:
             rate = sound.samplerate
@@ -266,12 +276,12 @@ class WindowSampler:
             return None
         return full_scale(soxr.resample(audio, rate * speed, self.sampling_rate)[: int(seconds * self.sampling_rate)])
 
-    def _described(self, window: Window, row: dict, generator, plain: bool = False) -> dict:
+    def _described(self, window: Window, row: dict, generator: np.random.Generator, plain: bool = False) -> dict:
         labelled, false = self.vocabulary.labels(row)
         true = labelled
         if window.notes is not None:
-            heard, unheard = descriptor_facts(measure(window.notes, min(window.seconds, window.notes.seconds)))
-            true, false = true | heard, (false | unheard) - labelled - heard
+            measured, ruled_out = descriptor_facts(measure(window.notes, min(window.seconds, window.notes.seconds)))
+            true, false = true | measured, (false | ruled_out) - labelled - measured
         words = random.Random(int(generator.integers(1 << 62)))
         captions = row.get("captions")
         given = bool(captions) and (plain or words.random() < self.given_caption_share)

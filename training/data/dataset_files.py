@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import DatasetDict, Features
 
 from ..hub.hub_upload import push_folder
+from .build_arguments import BuildArguments
 from .dataset_schema import COLUMNS, LABELS, SPLITS
+from .pieces import Piece
 
 CARD_TEMPLATE = Path(__file__).parent.parent.parent / "model_cards" / "dataset_card.md.jinja"
 GROUP_BYTES = 16 << 20  # audio and MIDI of a row group, which writers hold in memory and readers fetch at once
@@ -41,7 +44,7 @@ class Report:
     pieces_joined_by_melody: int = 0  # to a song that another piece had first
     songs_with_stricter_split: int = 0
 
-    def refuse(self, piece, reason: str, message: str) -> None:
+    def refuse(self, piece: Piece, reason: str, message: str) -> None:
         """Notes a piece that does not enter the dataset."""
         self.refused.append({"piece_id": piece.piece_id, "source": piece.source, "reason": reason, "message": message})
 
@@ -83,7 +86,7 @@ class Report:
 class ShardWriter:
     """Writes rows of one split as `data/SPLIT-K-of-N.parquet`, holding no more than a row group in memory."""
 
-    def __init__(self, folder: Path, split: str, features, shard_bytes: float):
+    def __init__(self, folder: Path, split: str, features: Features, shard_bytes: float):
         self.folder, self.split, self.features, self.shard_bytes = folder, split, features, shard_bytes
         self.paths, self.buffer, self.buffer_bytes, self.written = [], [], 0, 0
         self.writer = None
@@ -120,7 +123,9 @@ class ShardWriter:
             path.rename(self.folder / f"{self.split}-{number:05d}-of-{len(self.paths):05d}.parquet")
 
 
-def write_shards(rows: Iterator[dict], folder: Path, features, shard_megabytes: float, report: Report) -> None:
+def write_shards(
+    rows: Iterator[dict], folder: Path, features: Features, shard_megabytes: float, report: Report
+) -> None:
     """Writes rows as they come, each to the shards of its split."""
     data = folder / "data"
     data.mkdir(parents=True)
@@ -135,7 +140,7 @@ def write_shards(rows: Iterator[dict], folder: Path, features, shard_megabytes: 
         writer.close()
 
 
-def write_card(folder: Path, arguments, report: Report, features) -> None:
+def write_card(folder: Path, arguments: BuildArguments, report: Report, features: Features) -> None:
     """Renders the dataset card as `README.md`; every number in it is counted."""
     import jinja2
 
@@ -157,13 +162,13 @@ def write_card(folder: Path, arguments, report: Report, features) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _type_name(feature) -> str:
+def _type_name(feature: object) -> str:
     if hasattr(feature, "feature"):
         return f"list of {_type_name(feature.feature)}"
     return getattr(feature, "dtype", None) if type(feature).__name__ == "Value" else type(feature).__name__
 
 
-def load_parquet(folder: Path, cache_folder: Path):
+def load_parquet(folder: Path, cache_folder: Path) -> DatasetDict:
     """The dataset of a folder that `write_shards` wrote, as `datasets.DatasetDict`."""
     from datasets import load_dataset
 

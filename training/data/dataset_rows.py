@@ -25,7 +25,7 @@ from .descriptors import descriptor_facts, measure
 from .facts import GENRES, creator_name, label_facts
 from .melody import melody_fingerprint
 from .pieces import Piece
-from .rendering import fit_length
+from .rendering import Instrument, fit_length
 
 RENDERED_PEAK = 0.9
 DESCRIBED_SECONDS = 20.0  # the thresholds of `descriptors` were set on stretches of this length
@@ -126,7 +126,7 @@ def inspect(piece: Piece, arguments: BuildArguments, work_folder: Path) -> Inspe
     return Inspection(seconds, shared, digests, melody_fingerprint(notes), len(notes), velocities, pedal)
 
 
-def _check_licence(piece, arguments):
+def _check_licence(piece: Piece, arguments: BuildArguments) -> None:
     licence = str(piece.labels.get("licence") or "").strip()
     if not licence:
         raise RefusedError(
@@ -232,16 +232,18 @@ def rows_of(piece: Piece, seen: Inspection, arguments: BuildArguments, instrumen
         yield row
 
 
-def _is_midi(piece) -> bool:
+def _is_midi(piece: Piece) -> bool:
     return modality_of(piece.midi) == "midi"
 
 
-def _render(notes, seconds, instrument, sampling_rate):
+def _render(notes: PianoNotes, seconds: float, instrument: Instrument, sampling_rate: int) -> np.ndarray:
     audio = fit_length(instrument.render(notes, sampling_rate), round(seconds * sampling_rate))
     return audio * np.float32(RENDERED_PEAK / max(float(np.abs(audio).max()), 1e-4))
 
 
-def _audio_of(piece, rendered, start, end, cut, sampling_rate) -> dict | None:
+def _audio_of(
+    piece: Piece, rendered: np.ndarray | None, start: float, end: float, cut: bool, sampling_rate: int
+) -> dict | None:
     name = f"{piece.piece_id.replace('/', '-')}-{start:.0f}.flac"
     if rendered is not None:
         first = round(start * sampling_rate)
@@ -258,7 +260,9 @@ def _tags(labels: dict) -> list[str]:
     return list(dict.fromkeys(tag for key in ("tags", "genre", "mood", "style") for tag in labels.get(key, ())))
 
 
-def _captions_of(piece, notes, seconds, arguments, words: random.Random) -> dict:
+def _captions_of(
+    piece: Piece, notes: PianoNotes | None, seconds: float, arguments: BuildArguments, words: random.Random
+) -> dict:
     """The given captions, filled up with written ones to the required number, each with its origin."""
     captions = list(dict.fromkeys(piece.labels.get("captions", ())))
     origins = ["given"] * len(captions)
@@ -279,7 +283,7 @@ def _captions_of(piece, notes, seconds, arguments, words: random.Random) -> dict
     return {"captions": captions, "caption_origins": origins}
 
 
-def _facts(piece, notes, seconds) -> tuple[set[str], set[str], set[str]]:
+def _facts(piece: Piece, notes: PianoNotes | None, seconds: float) -> tuple[set[str], set[str], set[str]]:
     """Facts of the labels, facts of the notes that no label contradicts, and the creator's name."""
     labels = piece.labels | {"source": piece.source}
     told = facts_of_tags(_tags(labels))

@@ -77,7 +77,7 @@ def measure(notes: PianoNotes, seconds: float) -> dict[str, float]:
     }
 
 
-def _key_scores(histogram, profiles):
+def _key_scores(histogram: np.ndarray, profiles: np.ndarray) -> np.ndarray:
     """Correlation of a pitch-class histogram with the twelve transpositions of a key profile."""
     centred = histogram - histogram.mean()
     return profiles @ centred / max(np.linalg.norm(centred), 1e-9)

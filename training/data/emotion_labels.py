@@ -25,11 +25,11 @@ def emotion_of(row: dict) -> tuple[float, float]:
     """
     if quadrant := row.get("emotion_quadrant"):
         return float(quadrant in (1, 4)), float(quadrant in (1, 2))
-    found = []
+    ratings = []
     for place in (0, 1):
         said = {MOODS[word][place] for word in row.get("mood") or () if word in MOODS} - {None}
-        found.append(float(said.pop()) if len(said) == 1 else np.nan)
-    return tuple(found)
+        ratings.append(float(said.pop()) if len(said) == 1 else np.nan)
+    return tuple(ratings)
 
 
 def is_easy(row: dict) -> bool:

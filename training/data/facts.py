@@ -183,7 +183,7 @@ def label_facts(row: dict, creators: set[str]) -> tuple[set[str], set[str]]:
     return true, false - true
 
 
-def _rhythm_facts(row, true, false):
+def _rhythm_facts(row: dict, true: set[str], false: set[str]) -> None:
     """Metre by dance names or the time signature that a row may bring; syncopation and swing by style."""
     time = row.get("time_signature")
     triple, duple = true & TRIPLE_FORMS or time in TRIPLE_TIME, true & DUPLE_FORMS or time in DUPLE_TIME
@@ -198,7 +198,7 @@ def _rhythm_facts(row, true, false):
             false.add(fact)
 
 
-def _genre_facts(row, true, false):
+def _genre_facts(row: dict, true: set[str], false: set[str]) -> None:
     genres = set(row.get("genre", ())) & set(GENRES)
     true |= genres
     if genres:
@@ -210,7 +210,7 @@ def _genre_facts(row, true, false):
         true.add("blues")
 
 
-def _mood_facts(row, true, false):
+def _mood_facts(row: dict, true: set[str], false: set[str]) -> None:
     quadrant = row.get("emotion_quadrant")
     moods = set(QUADRANT_MOODS[quadrant]) if quadrant else set(row.get("mood", ())) - {"neutral"}
     true |= moods

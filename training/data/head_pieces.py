@@ -2,7 +2,7 @@
 
 import random
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from modeling_pianobind import PianoBindModel, PianoBindProcessor
 from modeling_pianobind.dtype_pianobind import computing
 from modeling_pianobind.embedding_pianobind import embed_all, embed_files, unit_rows
 from modeling_pianobind.notes_pianobind import PianoNotes
@@ -73,14 +74,14 @@ def emotion_places(corpus: PackedCorpus, split: str) -> list[int]:
     return sorted({*places} - {*weak}) + _some(weak, WEAK_PIECES)
 
 
-def emotion_pieces(corpus: PackedCorpus, places: list[int], embed) -> HeadPieces:
+def emotion_pieces(corpus: PackedCorpus, places: list[int], embed: "RowEmbedder") -> HeadPieces:
     """Pieces with their valence and arousal; `embed` is a `RowEmbedder`."""
     rows = [corpus.rows[place] for place in places]
     targets = np.array([emotion_of(row) for row in rows])
     return HeadPieces(places, embed(places), targets, _songs(rows), _sources(rows))
 
 
-def difficulty_pieces(corpus: PackedCorpus, embed) -> HeadPieces:
+def difficulty_pieces(corpus: PackedCorpus, embed: "RowEmbedder") -> HeadPieces:
     """`train` pieces of three levels: easy versions, other versions of the same songs, and works tagged virtuosic."""
     train = corpus.select(lambda row: row["split"] == "train")
     easy = [place for place in train if is_easy(corpus.rows[place])]
@@ -100,7 +101,7 @@ def difficulty_pieces(corpus: PackedCorpus, embed) -> HeadPieces:
     return HeadPieces(places, embed(places), levels, _songs(rows), np.zeros(len(rows), int))
 
 
-def graded_pieces(corpus: PackedCorpus, embed) -> HeadPieces:
+def graded_pieces(corpus: PackedCorpus, embed: "RowEmbedder") -> HeadPieces:
     """The pieces with a grade from 1 to 7. There are few, all of `valid`."""
     places = corpus.select(lambda row: row.get("difficulty") is not None)
     rows = [corpus.rows[place] for place in places]
@@ -108,9 +109,11 @@ def graded_pieces(corpus: PackedCorpus, embed) -> HeadPieces:
     return HeadPieces(places, embed(places), grades, _songs(rows), np.zeros(len(rows), int))
 
 
-def embed_middles(model, processor, notes, dtype: str = "auto") -> np.ndarray:
+def embed_middles(
+    model: PianoBindModel, processor: PianoBindProcessor, notes: list[PianoNotes], dtype: str = "auto"
+) -> np.ndarray:
     """`(pieces, dim)` unit rows of the middle of pieces; by default faster where the processor multiplies bfloat16."""
-    middles = [excerpt(one, SECONDS) for one in notes]
+    middles = [excerpt(piece_notes, SECONDS) for piece_notes in notes]
     return embed_all(model, processor, middles, modality="midi", batch_size=BATCH_WINDOWS, dtype=dtype, progress=None)
 
 
@@ -149,8 +152,8 @@ class RowEmbedder:
     def __init__(
         self,
         corpus: PackedCorpus,
-        model,
-        processor,
+        model: PianoBindModel,
+        processor: PianoBindProcessor,
         fingerprint: str,
         cache: Path | None = None,
         instruments: Sequence[MelInstrument] = (),
@@ -181,7 +184,7 @@ class RowEmbedder:
         """`(windows, dim)` unit rows of each place, played by one of the instruments, by the audio tower."""
         return self._embedded(places, HEARD, self._hear)
 
-    def _embedded(self, places, suffix: str, make: Callable) -> list[np.ndarray]:
+    def _embedded(self, places: list[int], suffix: str, make: Callable) -> list[np.ndarray]:
         names = [self.corpus.rows[place]["id"] + suffix for place in places]
         missing = [place for place, name in zip(places, names, strict=True) if name not in self.known]
         for start in range(0, len(missing), SAVED_PIECES):
@@ -191,7 +194,7 @@ class RowEmbedder:
             self.save()
         return [self.known[name] for name in names]
 
-    def _read(self, places):
+    def _read(self, places: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         middles = [excerpt(self.corpus.notes(place), SECONDS) for place in places]
         settings = {"modality": "midi", "batch_size": BATCH_WINDOWS, "dtype": "auto", "progress": None}
         for number, file in embed_files(self.model, self.processor, middles, **settings):
@@ -199,7 +202,7 @@ class RowEmbedder:
                 raise file.error
             yield places[number], file.windows
 
-    def _hear(self, places):
+    def _hear(self, places: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         for place in tqdm(places, desc="playing", disable=None):
             seed = zlib.crc32(self.corpus.rows[place]["id"].encode())
             instrument = self.instruments[seed % len(self.instruments)]
@@ -225,11 +228,11 @@ def means(windows: list[np.ndarray]) -> np.ndarray:
     return unit_rows(np.stack([embeds.mean(axis=0) for embeds in windows]))
 
 
-def _songs(rows) -> np.ndarray:
+def _songs(rows: list[dict]) -> np.ndarray:
     return np.array([row.get("song") or row["id"] for row in rows])
 
 
-def _sources(rows) -> np.ndarray:
+def _sources(rows: list[dict]) -> np.ndarray:
     return np.array([SOURCES.index(row["source"]) for row in rows])
 
 

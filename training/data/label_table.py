@@ -3,6 +3,7 @@
 import csv
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Labels:
     songs: list[str]
     problems: list[str]
 
-    def keep(self, kept) -> "Labels":
+    def keep(self, kept: Sequence[bool]) -> "Labels":
         """Those for which `kept` is true."""
         chosen = np.flatnonzero(kept)
         lists = ([values[place] for place in chosen] for values in (self.pieces, self.values, self.songs))
@@ -61,19 +62,19 @@ def read_labels(table: str | Path, column: str, paths: list[str], folder: str | 
     if named_by is None:
         raise ValueError(f"{table}: has no column that names files; call it one of {', '.join(FILE_COLUMNS)}.")
     places = _places(paths, folder)
-    found, absent, unlabelled, contradicted = {}, [], 0, []
+    labelled, absent, unlabelled, contradicted = {}, [], 0, []
     for row in rows:
-        name, label = (str(row[one] or "").strip() for one in (named_by, column))
+        name, label = (str(row[header] or "").strip() for header in (named_by, column))
         place = places.get(piece_of(os.path.normpath(name)))
         if place is None:
             absent.append(name)
         elif not label:
             unlabelled += 1
-        elif found.setdefault(place, (label, row))[0] != label:
+        elif labelled.setdefault(place, (label, row))[0] != label:
             contradicted.append(name)
     if contradicted:
         raise ValueError(f"{table}: {_few(contradicted)} has two different labels; keep one of them.")
-    if not found:
+    if not labelled:
         where = f"files of {folder}" if folder else "pieces"
         raise ValueError(f"{table}: none of its {len(rows)} rows is of the {where} and labelled; check {named_by!r}.")
     problems = []
@@ -83,17 +84,17 @@ def read_labels(table: str | Path, column: str, paths: list[str], folder: str | 
         )
     if unlabelled:
         print(f"{table}: {unlabelled} rows have no {column} and are left out")
-    songs = [str(row.get(SONG_COLUMN) or f"piece {place}") for place, (_, row) in found.items()]
-    return Labels(list(found), [label for label, _ in found.values()], songs, problems)
+    songs = [str(row.get(SONG_COLUMN) or f"piece {place}") for place, (_, row) in labelled.items()]
+    return Labels(list(labelled), [label for label, _ in labelled.values()], songs, problems)
 
 
-def without_rare(labels: Labels, table) -> Labels:
+def without_rare(labels: Labels, table: str | os.PathLike) -> Labels:
     """Leaves out classes of a single song, which cannot be both learnt and measured.
 
     Raises:
         ValueError: fewer than two classes are left.
     """
-    songs = {label: len({song for one, song in zip(labels.values, labels.songs, strict=True) if one == label})
+    songs = {label: len({song for value, song in zip(labels.values, labels.songs, strict=True) if value == label})
              for label in set(labels.values)}  # fmt: skip
     rare = sorted(label for label, count in songs.items() if count < 2)
     if len(songs) - len(rare) < 2:
@@ -105,7 +106,7 @@ def without_rare(labels: Labels, table) -> Labels:
     return kept
 
 
-def as_numbers(labels: Labels, table) -> np.ndarray:
+def as_numbers(labels: Labels, table: str | os.PathLike) -> np.ndarray:
     """The values as numbers `(pieces, 1)`.
 
     Raises:
@@ -126,7 +127,9 @@ def as_classes(labels: Labels) -> tuple[np.ndarray, list[str]]:
     return np.array([names.index(value) for value in labels.values]), names
 
 
-def midi_classes(folder, table, column: str) -> tuple[list[tuple[str, int]], list[tuple[str, int]], list[str]]:
+def midi_classes(
+    folder: str | os.PathLike, table: str | os.PathLike, column: str
+) -> tuple[list[tuple[str, int]], list[tuple[str, int]], list[str]]:
     """The labelled MIDI files of a folder with the numbers of their classes, four fifths of the songs and one fifth.
 
     Returns:
@@ -143,13 +146,13 @@ def midi_classes(folder, table, column: str) -> tuple[list[tuple[str, int]], lis
     return train, valid, names
 
 
-def as_sets(labels: Labels, separator: str, table) -> tuple[np.ndarray, list[str]]:
+def as_sets(labels: Labels, separator: str, table: str | os.PathLike) -> tuple[np.ndarray, list[str]]:
     """Which labels each piece has, `(pieces, labels)` of 0 and 1, and their names; those of few songs are left out.
 
     Raises:
         ValueError: no label is there that two songs have and two have not.
     """
-    sets = [{one.strip() for one in value.split(separator) if one.strip()} for value in labels.values]
+    sets = [{part.strip() for part in value.split(separator) if part.strip()} for value in labels.values]
     names = []
     for name in sorted(set().union(*sets)):
         songs = {True: set(), False: set()}
@@ -162,7 +165,7 @@ def as_sets(labels: Labels, separator: str, table) -> tuple[np.ndarray, list[str
     return np.array([[float(name in own) for name in names] for own in sets]), names
 
 
-def _read(table) -> list[dict]:
+def _read(table: str | os.PathLike) -> list[dict]:
     with open(table, newline="", encoding="utf-8-sig") as stream:
         try:
             rows = list(csv.DictReader(stream))
@@ -173,14 +176,14 @@ def _read(table) -> list[dict]:
     return rows
 
 
-def _places(paths, folder) -> dict[str, int]:
+def _places(paths: list[str], folder: str | os.PathLike | None) -> dict[str, int]:
     """What a row may call a piece -> its place; a bare name only where one piece has it."""
     names = {}
     for place, path in enumerate(paths):
         piece = piece_of(path)
         for name in {piece, os.path.relpath(piece, folder or "."), os.path.basename(piece)}:
             names.setdefault(name, set()).add(place)
-    return {name: next(iter(found)) for name, found in names.items() if len(found) == 1}
+    return {name: next(iter(places)) for name, places in names.items() if len(places) == 1}
 
 
 def _few(names: list[str]) -> str:

@@ -3,7 +3,7 @@
 `texts/lexicon.tsv.gz` has a line for each query: the query, the facts that hold for what it seeks, and the facts that
 rule a piece out, separated by tabs; facts that stand in neither are open. Queries and facts were written by a language
 model from general knowledge (scenes, occasions, weather, films, dances, forms, techniques, styles, eras, moods, wishes
-such as "not too fast", typing errors), without sight of any piece: tier `generated`. The four lists that it wrote were
+such as "not too fast", typing errors), without sight of any piece: tier `generated`. The lists that it wrote were
 joined, queries that differ in case or spaces alone were kept once, and the queries of `evaluation/free_queries.json`
 were left out. A tenth, by the hash of the query, is held out of training; `evaluation` measures on it.
 """

@@ -91,7 +91,7 @@ def compose(kind: Kind, random: np.random.Generator) -> tuple[list[tuple[float, 
     return sorted(notes), f"{words[0]}, {words[1]}, {words[2]}"
 
 
-def play(notes) -> np.ndarray:
+def play(notes: list[tuple[float, float, int, int]]) -> np.ndarray:
     """Notes as audio `(samples,)`: decaying harmonics, the higher the shorter."""
     end = max(onset + duration for onset, duration, _, _ in notes) + TONE_SECONDS
     audio = np.zeros(int(end * SAMPLING_RATE), np.float32)
@@ -111,7 +111,7 @@ def play(notes) -> np.ndarray:
     return 0.9 * audio / np.abs(audio).max()
 
 
-def midi_of(notes) -> bytes:
+def midi_of(notes: list[tuple[float, float, int, int]]) -> bytes:
     """Notes as a MIDI file at 120 beats a minute."""
     score, track = symusic.Score(TICKS), symusic.Track()
     score.tempos.append(symusic.Tempo(0, qpm=120))

@@ -13,7 +13,10 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from modeling_pianobind import PianoBindFeatureExtractor
+from modeling_pianobind.atomic_file import atomic_file
 from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY, PianoNotes
+
+from .rendering import Instrument
 
 DEEP_DB = 100.0  # kept below the loudest bin: noise added later needs to reach under the model's own floor
 VELOCITIES = (18, 40, 60, 80, 100, 122)
@@ -33,7 +36,7 @@ class MelInstrument:
         cache (`Path`, *optional*): file that keeps them from run to run.
     """
 
-    def __init__(self, instrument, extractor: PianoBindFeatureExtractor, cache: Path | None = None):
+    def __init__(self, instrument: Instrument, extractor: PianoBindFeatureExtractor, cache: Path | None = None):
         self.instrument, self.extractor, self.cache = instrument, extractor, cache
         self.frame_seconds = extractor.hop_length / extractor.sampling_rate
 
@@ -56,9 +59,8 @@ class MelInstrument:
             kept[place] = (spectrum[: audible[-1] + 1 if len(audible) else 1] / loudest).astype(np.float32)
         if self.cache:
             self.cache.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.cache.with_suffix(".partial")
-            save_file({f"{key}-{velocity}": power for (key, velocity), power in kept.items()}, partial)
-            partial.rename(self.cache)
+            with atomic_file(self.cache) as temporary:
+                save_file({f"{key}-{velocity}": power for (key, velocity), power in kept.items()}, temporary)
         return kept
 
     def _note(self, key: int, velocity: int) -> np.ndarray:
@@ -74,7 +76,9 @@ class MelInstrument:
         lead = LEAD_FRAMES * self.extractor.hop_length
         return np.pad(audio, (lead, int(NOTE_SECONDS * rate) - len(audio))).astype(np.float32)
 
-    def render(self, notes: PianoNotes, start: float, seconds: float, frames: int, random) -> np.ndarray:
+    def render(
+        self, notes: PianoNotes, start: float, seconds: float, frames: int, random: np.random.Generator
+    ) -> np.ndarray:
         """A stretch of music as an `AudioBank` holds it.
 
         Args:
@@ -127,7 +131,7 @@ def mel_instruments(told: list, instruments: list, extractor: PianoBindFeatureEx
 _PATTERN = np.random.default_rng(0).normal(0, FLUCTUATION_DB, (2048, 256)).astype(np.float32)
 
 
-def _fluctuation(frames: int, bands: int, random) -> np.ndarray:
+def _fluctuation(frames: int, bands: int, random: np.random.Generator) -> np.ndarray:
     """Fluctuation of single bins by beats between partials: a stretch of a fixed pattern."""
     row, column = random.integers(2048 - frames), random.integers(256 - bands)
     return _PATTERN[row : row + frames, column : column + bands]

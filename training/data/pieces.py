@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow.parquet
 
@@ -87,7 +88,7 @@ def _raw_rows(path: Path) -> Iterator[dict]:
                     raise ValueError(f"{path}: line {number} is not a JSON object ({error}); correct it.") from error
 
 
-def read_json(path: Path):
+def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
@@ -99,7 +100,7 @@ def read_json(path: Path):
         raise ValueError(f"{path}: is not JSON ({error}); fetch it again.") from error
 
 
-def _as_list(column: str, value) -> list[str]:
+def _as_list(column: str, value: object) -> list[str]:
     if isinstance(value, str) and value.lstrip().startswith("["):
         with contextlib.suppress(ValueError):
             value = json.loads(value)

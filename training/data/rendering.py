@@ -2,6 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import soundfile
@@ -10,9 +11,20 @@ import symusic
 
 from modeling_pianobind.notes_pianobind import PianoNotes
 
+from .arguments import InstrumentArguments
 from .tuning import check_instruments
 
+if TYPE_CHECKING:
+    import fluidsynth
+
 TICKS_PER_SECOND = 960
+
+
+class Instrument(Protocol):
+    """What plays notes."""
+
+    def render(self, notes: PianoNotes, sampling_rate: int) -> np.ndarray:
+        """Mono float32 of shape `(samples,)`."""
 
 
 class SoundfontInstrument:
@@ -22,7 +34,7 @@ class SoundfontInstrument:
         self.path, self.program, self.render_rate = str(path), program, render_rate
 
     @cached_property
-    def synthesizer(self):
+    def synthesizer(self) -> symusic.Synthesizer:
         return symusic.Synthesizer(sf_path=self.path, sample_rate=self.render_rate, quality=0)
 
     def render(self, notes: PianoNotes, sampling_rate: int) -> np.ndarray:
@@ -50,7 +62,7 @@ class FluidInstrument:
         self.path, self.program = str(path), program
         self.synthesizers = {}
 
-    def synthesizer(self, sampling_rate: int):
+    def synthesizer(self, sampling_rate: int) -> "fluidsynth.Synth":
         if sampling_rate not in self.synthesizers:
             try:
                 import fluidsynth
@@ -137,7 +149,7 @@ class SampledInstrument:
         return audio
 
 
-def make_instruments(arguments) -> list:
+def make_instruments(arguments: list[InstrumentArguments]) -> list[Instrument]:
     """What the `instruments` of a run's file name, in their order; one folder of samples is held once.
 
     Raises:

@@ -80,9 +80,9 @@ def align_scores(folder: str | Path, corpora: list, split: str = "train") -> Pac
             printed, paths = NoteLine.of(score), {}
             for name in row["performances"]:
                 corpus, place = places.get(name, (None, None))
-                found = match(printed, NoteLine.of(corpus.notes(place))) if corpus is not None else None
-                if found is not None and found.confidence >= MIN_CONFIDENCE:
-                    paths[name] = np.round(found.path, 3).tolist()
+                aligned = match(printed, NoteLine.of(corpus.notes(place))) if corpus is not None else None
+                if aligned is not None and aligned.confidence >= MIN_CONFIDENCE:
+                    paths[name] = np.round(aligned.path, 3).tolist()
             rows.append({"id": row["score"], "paths": paths})
             scores.append(score)
     return PackedCorpus.pack(rows, scores)
@@ -99,7 +99,7 @@ def open_score_pairs(folder: str | Path, corpora: list) -> dict[str, ScorePair]:
         ValueError: as `align_scores`; or the folder holds neither.
     """
     folder = Path(folder)
-    if (folder / "rows.jsonl.gz").exists():
+    if PackedCorpus.is_folder(folder):
         scores = PackedCorpus.load(folder)
     elif (folder / LISTED).exists():
         scores = align_scores(folder, corpora)

@@ -2,82 +2,25 @@
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-from datasets import Audio, concatenate_datasets, load_dataset, load_from_disk
-from datasets.exceptions import DatasetNotFoundError
-
-from modeling_pianobind.notes_pianobind import PianoNotes, read_midi
 
 from .arguments import CorpusArguments
 from .captions import MOODS, facts_of_tags
 from .corpus import PackedCorpus
-from .dataset_schema import row_id
+from .dataset_corpus import DatasetCorpus
 from .facts import GENRES
 from .vocabulary import FactVocabulary
 from .works import add_works
 
+Corpus = PackedCorpus | DatasetCorpus
 MIN_PIECES_OF_FACT = 5
-CONTENT = ("audio", "midi")
-NEEDED = ("piece_id", "source", "split", "seconds", "captions", "tags", "audio_origin", "midi_origin", *CONTENT)
 
 
-class DatasetCorpus:
-    """A data set of `training.data.dataset_schema` with the face of a `PackedCorpus`; audio and MIDI stay on disk.
-
-    Attributes:
-        rows (`list[dict]`): all columns but audio and MIDI, without what is null, and with an `id`.
-    """
-
-    def __init__(self, dataset):
-        dataset = dataset.cast_column("audio", Audio(decode=False))
-        self.audio, self.midi = (dataset.select_columns([name]) for name in CONTENT)
-        self.rows = [_row(row) for row in dataset.remove_columns(list(CONTENT)).to_list()]
-
-    @classmethod
-    def open(cls, path: str) -> "DatasetCorpus":
-        """Opens the folder that `training.build_dataset` or `save_to_disk` wrote, or a data set of the Hub.
-
-        Raises:
-            ValueError: it is none of these, or lacks columns.
-        """
-        folder = Path(path)
-        shards = sorted(map(str, (folder / "data").glob("*.parquet")))
-        if shards:
-            splits = load_dataset("parquet", data_files={"rows": shards})
-        elif (folder / "dataset_dict.json").exists():
-            splits = load_from_disk(path)
-        else:
-            try:
-                splits = load_dataset(path)
-            except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
-                raise ValueError(
-                    f"{path}: no corpus; give a folder of `training.build_dataset` or `training.data.corpus`, or a "
-                    f"data set's Hub id ({' '.join(str(error).split())})."
-                ) from error
-        dataset = concatenate_datasets(list(splits.values()))
-        if missing := [name for name in NEEDED if name not in dataset.column_names]:
-            raise ValueError(f"{path}: has no column {', '.join(missing)}; build it with `training.build_dataset`.")
-        return cls(dataset)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def notes(self, piece: int) -> PianoNotes:
-        """The notes of one row that has MIDI."""
-        return read_midi(self.midi[piece]["midi"])
-
-    def recording(self, piece: int) -> bytes:
-        """The audio file of one row that has audio."""
-        audio = self.audio[piece]["audio"]
-        return audio["bytes"] if audio["bytes"] is not None else Path(audio["path"]).read_bytes()
-
-
-def _row(row: dict) -> dict:
-    row = {name: value for name, value in row.items() if value is not None}
+def _training_row(row: dict) -> dict:
+    """A row of a data set with its tags as facts, and only the captions that people gave it."""
     told = facts_of_tags(row.get("tags", ()))
-    row |= {"id": row_id(row), "tags": told}
+    row = row | {"tags": told}
     row["genre"] = list(dict.fromkeys([*row.get("genre", ()), *(tag for tag in told if tag in GENRES)]))
     row["mood"] = list(dict.fromkeys([*row.get("mood", ()), *(tag for tag in told if tag in MOODS)]))
     origins = row.get("caption_origins") or ["given"] * len(row["captions"])
@@ -88,10 +31,17 @@ def _row(row: dict) -> dict:
     return row
 
 
-def open_corpus(path: str):
-    """A `PackedCorpus` or a `DatasetCorpus`, whichever lies there."""
-    packed = (Path(path) / "rows.jsonl.gz").exists()
-    return PackedCorpus.load(path) if packed else DatasetCorpus.open(path)
+def open_corpus(path: str) -> Corpus:
+    """Opens a `PackedCorpus` or a `DatasetCorpus`, whichever `path` is.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if PackedCorpus.is_folder(path):
+        return PackedCorpus.load(path)
+    corpus = DatasetCorpus.open(path)
+    corpus.rows = [_training_row(row) for row in corpus.rows]
+    return corpus
 
 
 def has_midi(row: dict) -> bool:
@@ -115,7 +65,7 @@ class CorpusPart:
         fact_share (`float`): how often a row is drawn by one of these facts, each as often as the others.
     """
 
-    corpus: object
+    corpus: Corpus
     share: float
     pieces: dict[str, np.ndarray]
     source_shares: np.ndarray
@@ -141,8 +91,8 @@ class TrainingCorpus:
         cls,
         corpora: str | list[CorpusArguments],
         source_weights: dict[str, float] | None = None,
-        split="train",
-        fact_share=0.0,
+        split: str = "train",
+        fact_share: float = 0.0,
     ) -> "TrainingCorpus":
         """Opens the `corpus` of a run's file.
 
@@ -190,7 +140,7 @@ def _pieces_of_facts(part: CorpusPart, vocabulary: FactVocabulary) -> list[np.nd
     return [np.array(held) for _, held in sorted(rows.items()) if len(held) >= MIN_PIECES_OF_FACT]
 
 
-def _part(arguments, corpus, source_weights, split):
+def _part(arguments: CorpusArguments, corpus: Corpus, source_weights: dict[str, float], split: str) -> CorpusPart:
     pieces = {}
     for position, row in enumerate(corpus.rows):
         if row["split"] == split and (has_midi(row) or (has_audio(row) and (row["captions"] or row["tags"]))):
@@ -208,4 +158,4 @@ def _part(arguments, corpus, source_weights, split):
     return CorpusPart(corpus, arguments.share, pieces, shares / shares.sum())
 
 
-__all__ = ["DatasetCorpus", "TrainingCorpus", "has_audio", "has_midi", "open_corpus"]
+__all__ = ["Corpus", "CorpusPart", "TrainingCorpus", "has_audio", "has_midi", "open_corpus"]

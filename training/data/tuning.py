@@ -1,8 +1,13 @@
 """Checks that an instrument is in tune."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from modeling_pianobind.notes_pianobind import PianoNotes
+
+if TYPE_CHECKING:
+    from .rendering import Instrument
 
 KEYS = (60, 64, 67, 72, 76, 81, 84)
 SAMPLING_RATE = 16_000
@@ -12,7 +17,7 @@ TOLERANCE_SEMITONES = 0.4  # around each harmonic; includes honky-tonk pianos
 MIN_SHARE = 0.5  # of the energy; a piano in tune has 0.95 and more
 
 
-def in_tune_share(instrument) -> float:
+def in_tune_share(instrument: "Instrument") -> float:
     """Median over some keys of the share of energy on the harmonics of the played key.
 
     Args:
@@ -22,8 +27,10 @@ def in_tune_share(instrument) -> float:
     """
     shares = []
     for key in KEYS:
-        one = np.ones(1)
-        notes = PianoNotes(0 * one, (HELD_SECONDS * one).astype("f4"), np.array([key]), np.array([90]), 0 * one)
+        single = np.ones(1)
+        notes = PianoNotes(
+            0 * single, (HELD_SECONDS * single).astype("f4"), np.array([key]), np.array([90]), 0 * single
+        )
         first, last = (round(seconds * SAMPLING_RATE) for seconds in HEARD_SECONDS)
         sound = instrument.render(notes, SAMPLING_RATE)[first:last]
         energy = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), FFT_SIZE)) ** 2

@@ -1,6 +1,7 @@
 """All facts that captions may claim, numbered."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class FactVocabulary:
         """The facts that are known of a row's work from elsewhere (`training.data.works`), and from no label of it."""
         return work_facts(row["work"][0]) & self.number.keys() if "work" in row else set()
 
-    def encode(self, facts) -> np.ndarray:
+    def encode(self, facts: Iterable[str]) -> np.ndarray:
         """Set of facts -> `(facts,)` of 0 and 1."""
         encoded = np.zeros(len(self.facts), np.float32)
         encoded[[self.number[fact] for fact in facts]] = 1

@@ -7,7 +7,9 @@ modules unchanged, and config and processor name their classes (`auto_map`).
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from transformers.dynamic_module_utils import get_relative_import_files
 
@@ -127,7 +129,7 @@ def _custom_pipelines(is_classifier: bool) -> dict:
     return {"custom_pipelines": tasks}
 
 
-def _without_local_paths(settings):
+def _without_local_paths(settings: Any) -> Any:
     """Settings without local folders in `name_or_path`."""
     if isinstance(settings, list):
         return [_without_local_paths(value) for value in settings]
@@ -195,7 +197,7 @@ def _requirements(*sections: str) -> list[str]:
     return [line for section in sections for line in listed[section].split("\n") if line]
 
 
-def _copy(source: Path, folder: Path, patterns) -> list[Path]:
+def _copy(source: Path, folder: Path, patterns: Iterable[str]) -> list[Path]:
     matches = sorted({path for pattern in patterns for path in source.glob(pattern) if path.is_file()})
     for path in matches:
         shutil.copyfile(path, folder / path.name)

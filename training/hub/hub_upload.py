@@ -68,7 +68,7 @@ def push_folder(
 class _Made:
     """Repository and branch that an upload has created, to be deleted if it fails."""
 
-    def __init__(self, api, target, revision):
+    def __init__(self, api: HfApi, target: dict[str, str], revision: str | None):
         self.api, self.target, self.revision = api, target, revision
         self.repository = self.branch = False
         self.before = None
@@ -94,7 +94,7 @@ def _additions(folder: Path) -> list[CommitOperationAdd]:
     return [CommitOperationAdd(path.relative_to(folder).as_posix(), str(path)) for path in files]
 
 
-def _deletions(api, target, revision, folder: Path) -> list[CommitOperationDelete]:
+def _deletions(api: HfApi, target: dict[str, str], revision: str | None, folder: Path) -> list[CommitOperationDelete]:
     stale = (name for name in api.list_repo_files(**target, revision=revision) if not (folder / name).exists())
     return [CommitOperationDelete(name) for name in stale if any(fnmatch(name, pattern) for pattern in REPLACED)]
 

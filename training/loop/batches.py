@@ -1,7 +1,7 @@
 """Examples -> batches: tensors of each modality for the towers, and the labels that the losses read."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from modeling_pianobind import PianoBindProcessor
+from modeling_pianobind import PianoBindFeatureExtractor, PianoBindProcessor
 from modeling_pianobind.feature_extraction_pianobind import AudioWindow
 
-from ..data.audio_bank import augment_log_mel
+from ..data.audio_bank import AudioBank, augment_log_mel
 from ..data.augmentation import augment_waveforms
 from ..data.captions import write_caption
-from ..data.dataset import digits
+from ..data.dataset import WindowSampler, digits
 from ..data.vocabulary import FactVocabulary
 
 MASKED_SHARE = 0.25  # of the notes of a window
@@ -84,20 +84,20 @@ class BatchCollator:
     def _is_described(self, number: int) -> bool:
         return int((number + 1) * self.caption_share) > int(number * self.caption_share)
 
-    def _add(self, batch, name, rows, block):
+    def _add(self, batch: dict, name: str, rows: list[int], block: dict[str, torch.Tensor]) -> None:
         batch["rows"][name] = torch.tensor(rows)
         batch["blocks"][name] = block
 
-    def _tokens(self, texts):
+    def _tokens(self, texts: list[str]) -> dict[str, torch.Tensor]:
         tokens = self.processor.tokenize(texts, return_tensors="pt")
         return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
-    def _notes(self, windows):
+    def _notes(self, windows: list[np.ndarray]) -> dict[str, torch.Tensor]:
         ids, mask = self.processor.midi_processor.pad(windows)
         # every field has fewer than 256 values; widened on the device
         return {"midi_ids": ids.to(torch.uint8), "midi_attention_mask": mask.bool()}
 
-    def _audio(self, examples, key):
+    def _audio(self, examples: list[dict], key: str) -> dict[str, torch.Tensor]:
         block = {key: torch.from_numpy(np.stack([example[key] for example in examples]))}
         block["samples"] = torch.tensor([example["samples"] for example in examples])
         block["has_notes"] = torch.tensor(["keys" in example for example in examples])
@@ -110,7 +110,7 @@ class BatchCollator:
             block[name] = _padded([torch.from_numpy(example.get(name, none[name])) for example in examples], padding)
         return block
 
-    def _add_labels(self, batch, step: int) -> None:
+    def _add_labels(self, batch: dict, step: int) -> None:
         """A short text for each fact that holds for a piece of the batch; its wording is the step's."""
         facts = batch["true"].any(0).nonzero()[:, 0]
         names = [self.vocabulary.facts[fact] for fact in facts]
@@ -133,12 +133,12 @@ def mask_notes(notes: int, number: int) -> np.ndarray:
     return np.repeat(generator.random(-(-notes // MASKED_STRETCH)) < MASKED_SHARE, MASKED_STRETCH)[:notes]
 
 
-def _flags(rows, facts: int = 0) -> torch.Tensor:
+def _flags(rows: Iterable[np.ndarray], facts: int = 0) -> torch.Tensor:
     rows = list(rows)
     return torch.from_numpy(np.stack(rows)).to(torch.uint8) if rows else torch.zeros(0, facts, dtype=torch.uint8)
 
 
-def _padded(rows, value, longest: int = 0):
+def _padded(rows: list[torch.Tensor], value: float, longest: int = 0) -> torch.Tensor:
     padded = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
     return nn.functional.pad(padded, (0, max(0, longest - padded.shape[1])), value=value)
 
@@ -154,7 +154,7 @@ class StepNumbers:
     rank: int = 0
     processes: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.batch_size % self.processes:
             raise ValueError(
                 f"`batch_size` is {self.batch_size}, which {self.processes} processes cannot share evenly; "
@@ -171,7 +171,9 @@ class StepNumbers:
             yield list(range(begin, begin + own))
 
 
-def make_loader(source, numbers: StepNumbers, collator: BatchCollator, workers: int) -> DataLoader:
+def make_loader(
+    source: WindowSampler | AudioBank, numbers: StepNumbers, collator: BatchCollator, workers: int
+) -> DataLoader:
     """Batches in the order of their steps, made by `workers` processes."""
     return DataLoader(
         source,
@@ -184,7 +186,9 @@ def make_loader(source, numbers: StepNumbers, collator: BatchCollator, workers: 
 
 
 @torch.no_grad()
-def on_device(batch: dict, device, extractor, strength: float) -> tuple[dict, dict]:
+def on_device(
+    batch: dict, device: torch.device, extractor: PianoBindFeatureExtractor, strength: float
+) -> tuple[dict, dict]:
     """Moves a batch; sound becomes augmented features, small integers the model's own types.
 
     Returns:
@@ -201,11 +205,13 @@ def on_device(batch: dict, device, extractor, strength: float) -> tuple[dict, di
     return blocks, known | {"rows": _moved(batch["rows"], device)}
 
 
-def _moved(tensors, device):
+def _moved(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
     return {key: value.to(device, non_blocking=True) for key, value in tensors.items()}
 
 
-def _features(block, extractor, strength):
+def _features(
+    block: dict[str, torch.Tensor], extractor: PianoBindFeatureExtractor, strength: float
+) -> dict[str, torch.Tensor]:
     samples = block.pop("samples")
     if "decibels" in block:
         features = augment_log_mel(block.pop("decibels"), extractor, strength)

@@ -9,7 +9,9 @@ enough where the second rate is hardly below the first.
 import argparse
 import time
 
-from ..data.arguments import TrainingArguments
+import torch
+
+from ..data.arguments import StageArguments, TrainingArguments
 from .run import Run, make_accelerator
 
 WARM_STEPS = 3
@@ -39,7 +41,7 @@ def measure_rates(run: Run, steps: int, stage_number: int = 0) -> dict[str, floa
     return {"bare_step": bare, "with_loader": fed, "ratio": fed / bare}
 
 
-def _step(run, optimizer, batch, stage):
+def _step(run: Run, optimizer: torch.optim.Optimizer, batch: dict, stage: StageArguments) -> None:
     run.gradients(batch, stage)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

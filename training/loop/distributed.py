@@ -1,5 +1,8 @@
 """Rows and gradients across the processes of a run; with one process, everything stays as it is."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 import torch.distributed as dist
 
@@ -12,7 +15,7 @@ class _Gather(torch.autograd.Function):
     """Rows of all processes one after the other; see `gather`."""
 
     @staticmethod
-    def forward(ctx, rows):
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
         count = torch.tensor([len(rows)], device=rows.device)
         counts = [torch.empty_like(count) for _ in range(process_count())]
         dist.all_gather(counts, count)
@@ -26,7 +29,7 @@ class _Gather(torch.autograd.Function):
         return torch.cat([part[:held] for part, held in zip(parts, counts, strict=True)])
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         # Every process computes the same loss from the same rows, so that each knows the whole gradient of its own.
         # The factor makes up for the mean over processes that `average_gradients` takes.
         return gradient[ctx.own] * process_count()
@@ -56,7 +59,7 @@ def gather_all(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: gather(tensors.get(name, empty[name])) for name in sorted(kinds)}
 
 
-def average_gradients(parameters) -> None:
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Replaces each gradient by its mean over the processes; one that no process has stays None.
 
     Done here and not by DistributedDataParallel, which allows neither parameters that take part in some batches only

@@ -1,6 +1,7 @@
 """Describes a run without training: shapes of the first batches, sizes of the towers, an estimate of time."""
 
 import time
+from collections.abc import Iterator
 
 from .run import Run
 
@@ -38,7 +39,7 @@ def dry_run(run: Run) -> str:
     return "\n".join(lines)
 
 
-def _towers(run: Run):
+def _towers(run: Run) -> Iterator[str]:
     counts = {}
     for name, parameter in run.model.named_parameters():
         part = name.removeprefix("model.").split(".")[0]
@@ -49,7 +50,7 @@ def _towers(run: Run):
         yield f"{part}: {total:,} parameters, {trainable:,} of them train"
 
 
-def _corpora(run: Run):
+def _corpora(run: Run) -> Iterator[str]:
     slots = run.corpus.slots(run.arguments.stages[0].batch_size)
     for number, part in enumerate(run.corpus.parts):
         rows = sum(map(len, part.pieces.values()))

@@ -1,5 +1,7 @@
 """Valence and arousal from labels of several sources: latent numbers that each source reads with its own noise."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -58,7 +60,9 @@ def fit_emotion(
     return weight * pieces.embeds.shape[1] ** 0.5, bias, {"sharpness": names, "chances": chances}
 
 
-def _fit(windows: HeadPieces, chosen, towards, adversarial):
+def _fit(
+    windows: HeadPieces, chosen: np.ndarray | slice, towards: np.ndarray | None, adversarial: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weight and bias of the latent numbers on scaled features, and the scale at which each source reads them."""
     features = scaled(windows.embeds[chosen])
     mean, spread = features.mean(0), features.std(0) + 1e-6
@@ -112,17 +116,17 @@ class _Latent(nn.Module):
         self.register_buffer("towards", F.normalize(towards))
         self.share = nn.Parameter(torch.zeros(2, 1))  # of the given directions
 
-    def own_weight(self):
+    def own_weight(self) -> torch.Tensor:
         return self.latent if self.narrow is None else self.latent @ self.narrow.weight
 
-    def weight(self):
+    def weight(self) -> torch.Tensor:
         return self.own_weight() + self.share * self.towards
 
-    def forward(self, inputs, source):
+    def forward(self, inputs: torch.Tensor, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         read = (inputs @ self.weight().T) * self.scale[source].exp() + self.shift[source]
         return read, None if self.adversary is None else self.adversary(_Reversed.apply(self.narrow(inputs)))
 
-    def penalty(self):
+    def penalty(self) -> torch.Tensor:
         return RIDGE / 2 * self.own_weight().square().sum() + SCALE_RIDGE / 2 * self.scale.square().sum()
 
 
@@ -130,11 +134,11 @@ class _Reversed(torch.autograd.Function):
     """The identity, with the gradient reversed. Source: arXiv 1409.7495."""
 
     @staticmethod
-    def forward(ctx, values):
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
         return values.clone()
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         return -gradient
 
 

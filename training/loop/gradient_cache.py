@@ -1,6 +1,8 @@
 """Outputs and gradients of a batch; on request in chunks, so that memory does not grow with the batch."""
 
 import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch.utils.checkpoint import get_device_states, set_device_states
@@ -15,8 +17,8 @@ def step_gradients(
     batch: dict,
     stage: StageArguments,
     chunk: int = 0,
-    backward=torch.Tensor.backward,
-    autocast=contextlib.nullcontext,
+    backward: Callable[[torch.Tensor], None] = torch.Tensor.backward,
+    autocast: Callable[[], AbstractContextManager] = contextlib.nullcontext,
 ) -> dict[str, torch.Tensor]:
     """Adds the gradients of a batch's weighted loss to those of the parameters.
 
@@ -60,9 +62,9 @@ def step_gradients(
         loss = weighted(losses, stage)
     backward(loss)
     taken = dict.fromkeys(leaves, 0)
-    for (name, part), state, one in zip(parts, states, made, strict=True):
+    for (name, part), state, outputs in zip(parts, states, made, strict=True):
         wanted = {}
-        for key, value in one.items():
+        for key, value in outputs.items():
             if leaves[key].grad is not None:
                 wanted[key] = leaves[key].grad[taken[key] : taken[key] + len(value)]
             taken[key] += len(value)
@@ -89,12 +91,12 @@ def weighted(losses: dict[str, torch.Tensor], stage: StageArguments) -> torch.Te
     return sum(stage.weight(name) * value for name, value in losses.items())
 
 
-def _chunks(block, rows):
+def _chunks(block: dict[str, torch.Tensor], rows: int) -> list[dict[str, torch.Tensor]]:
     count = len(next(iter(block.values())))
     return [{key: value[first : first + rows] for key, value in block.items()} for first in range(0, count, rows)]
 
 
-def _restore(cpu_state, devices, device_states):
+def _restore(cpu_state: torch.Tensor, devices: list[int], device_states: list[torch.Tensor]) -> None:
     torch.set_rng_state(cpu_state)
     set_device_states(devices, device_states)
 

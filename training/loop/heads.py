@@ -1,10 +1,13 @@
 """Heads that only training uses: they predict notes, statistics and facts from the towers' outputs."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from modeling_pianobind.note_statistics_pianobind import NoteStatistics
 
 MEASURED_FACT_WEIGHT = 0.3  # weight of facts that the notes of a window state: they are many and easy
 
@@ -29,7 +32,9 @@ class FactHead(nn.Module):
         self.register_buffer("is_label", is_label.float())
         self.register_buffer("fact_weight", torch.where(is_label, 1.0, MEASURED_FACT_WEIGHT))
 
-    def forward(self, embeds, texts, true, false):
+    def forward(
+        self, embeds: torch.Tensor, texts: torch.Tensor, true: torch.Tensor, false: torch.Tensor
+    ) -> torch.Tensor:
         """Mean loss over the facts that are known of some row.
 
         Args:
@@ -53,7 +58,7 @@ class FactHead(nn.Module):
 class MaskedNoteHeads(nn.Module):
     """Predicts every field of masked notes from the MIDI tower's hidden states; used in training only."""
 
-    def __init__(self, hidden_size: int, field_sizes, notes_per_token: int = 1):
+    def __init__(self, hidden_size: int, field_sizes: Sequence[int], notes_per_token: int = 1):
         super().__init__()
         self.spread = None
         if notes_per_token > 1:  # from the state of a token to those of its notes
@@ -61,11 +66,11 @@ class MaskedNoteHeads(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(hidden_size, size) for size in field_sizes)
         self.register_buffer("mask_row", torch.tensor(field_sizes) - 1)
 
-    def replace(self, midi_ids, masked):
+    def replace(self, midi_ids: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
         """Puts MASK where `masked (windows, notes)` is true."""
         return torch.where(masked[..., None], self.mask_row, midi_ids)
 
-    def forward(self, hidden, midi_ids, masked):
+    def forward(self, hidden: torch.Tensor, midi_ids: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
         """Cross-entropy, mean over the fields, summed over masked notes, and their count: shape `(2,)`."""
         if self.spread is not None:
             of_notes = F.gelu(self.spread(hidden)).unflatten(2, (-1, hidden.shape[2])).flatten(1, 2)
@@ -87,7 +92,7 @@ class StatisticsHead(nn.Module):
 
     groups = 8  # of each field's values
 
-    def __init__(self, projection_dim: int, statistics):
+    def __init__(self, projection_dim: int, statistics: NoteStatistics):
         super().__init__()
         grouping = []
         for size in statistics.field_sizes:
@@ -98,7 +103,7 @@ class StatisticsHead(nn.Module):
         self.scale = nn.BatchNorm1d(self.grouping.shape[1] + others, affine=False, momentum=0.02)
         self.head = nn.Linear(projection_dim, self.scale.num_features)
 
-    def forward(self, embeds, statistics):
+    def forward(self, embeds: torch.Tensor, statistics: torch.Tensor) -> torch.Tensor:
         """Squared error in standard deviations, summed over windows, and their count: shape `(2,)`.
 
         Args:
@@ -119,11 +124,11 @@ class OnsetHead(nn.Module):
     start from; the onsets of the window's notes are many targets.
 
     Args:
-        slots (`int`): equal parts of a token's time, each with its own struck keys.
+        slots (`int`): equal parts of a token's time, each with its own onsets.
     """
 
-    rare = -4.0  # a key is struck in about one token of a hundred
-    held_weight = 0.3  # beside struck keys; many more of them are true
+    rare = -4.0  # a key has an onset in about one token of a hundred
+    held_weight = 0.3  # beside 1 for onsets; many more of its targets are true
 
     def __init__(self, hidden_size: int, slots: int = 1, keys: int = 88):
         super().__init__()
@@ -131,14 +136,16 @@ class OnsetHead(nn.Module):
         self.head = nn.Linear(hidden_size, (slots + 1) * keys)
         nn.init.constant_(self.head.bias, self.rare)
 
-    def targets(self, keys, onsets, holds, tokens: int, token_seconds: float):
-        """`(windows, tokens, (slots + 1) * keys)` of 0 and 1: struck keys of each slot, then the keys that sound.
+    def targets(
+        self, keys: torch.Tensor, onsets: torch.Tensor, holds: torch.Tensor, tokens: int, token_seconds: float
+    ) -> torch.Tensor:
+        """`(windows, tokens, (slots + 1) * keys)` of 0 and 1: keys with an onset by slot, then sounding keys.
 
         Args:
             keys, onsets, holds (`torch.Tensor` of shape `(windows, notes)`): piano key, onset in seconds, and seconds
                 for which each note sounds; an onset after the window, or NaN, is none.
         """
-        struck = self._marked((onsets / token_seconds * self.slots).floor(), keys, tokens * self.slots)
+        onset_targets = self._marked((onsets / token_seconds * self.slots).floor(), keys, tokens * self.slots)
         first = (onsets / token_seconds).nan_to_num(-1e6)
         last = ((onsets + holds) / token_seconds).nan_to_num(-1e6).floor().long().clamp(-1, tokens - 1)
         first = first.floor().long().clamp(0, tokens)
@@ -149,9 +156,9 @@ class OnsetHead(nn.Module):
             1, ((last + 1).clamp(min=0)) * self.keys + keys, -valid
         )
         held = (changes.view(len(keys), tokens + 1, self.keys).cumsum(1)[:, :tokens] > 0.5).float()
-        return torch.cat([struck.view(len(keys), tokens, self.slots * self.keys), held], dim=2)
+        return torch.cat([onset_targets.view(len(keys), tokens, self.slots * self.keys), held], dim=2)
 
-    def _marked(self, place, keys, places):
+    def _marked(self, place: torch.Tensor, keys: torch.Tensor, places: int) -> torch.Tensor:
         """`(windows, places * keys)`: 1 where a key belongs to a place; places out of range are left out."""
         place = place.nan_to_num(-1.0).long()
         inside = (place >= 0) & (place < places)
@@ -161,7 +168,7 @@ class OnsetHead(nn.Module):
         marked = torch.zeros(len(keys), places * self.keys + 1, device=keys.device)
         return marked.scatter_(1, index, 1.0)[:, :-1]
 
-    def forward(self, hidden, targets, token_mask):
+    def forward(self, hidden: torch.Tensor, targets: torch.Tensor, token_mask: torch.Tensor) -> torch.Tensor:
         """Binary cross-entropy, summed over keys and unpadded tokens, and the count of these tokens: shape `(2,)`.
 
         Args:
@@ -169,9 +176,11 @@ class OnsetHead(nn.Module):
             targets: of `targets`; token_mask (`torch.Tensor` of shape `(windows, tokens)`): 0 on padding.
         """
         losses = F.binary_cross_entropy_with_logits(self.head(hidden).float(), targets, reduction="none")
-        struck, held = losses.split([self.slots * self.keys, self.keys], dim=2)
+        onset_losses, held_losses = losses.split([self.slots * self.keys, self.keys], dim=2)
         present = (token_mask != 0).float()
-        return torch.stack([((struck.sum(-1) + self.held_weight * held.sum(-1)) * present).sum(), present.sum()])
+        return torch.stack(
+            [((onset_losses.sum(-1) + self.held_weight * held_losses.sum(-1)) * present).sum(), present.sum()]
+        )
 
 
 __all__ = ["FactHead", "MaskedNoteHeads", "OnsetHead", "StatisticsHead"]

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from typing import Self
 
 import numpy as np
 from sklearn.dummy import DummyClassifier
@@ -16,7 +17,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
@@ -35,7 +36,7 @@ def scaled(embeds: np.ndarray) -> np.ndarray:
 class LinearClassifier:
     """One of several classes; rare ones count as much as common ones."""
 
-    def fit(self, features, classes, songs):
+    def fit(self, features: np.ndarray, classes: np.ndarray, songs: list[str] | None) -> Self:
         """Fits to `features (pieces, dim)` and `classes (pieces,)`; the strength is chosen by folds of songs."""
         estimator = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
         grid = {"logisticregression__C": STRENGTHS}
@@ -43,7 +44,7 @@ class LinearClassifier:
         self.estimator = _fit_chosen(estimator, grid, scoring, StratifiedGroupKFold, features, classes, songs)
         return self
 
-    def predict(self, features) -> np.ndarray:
+    def predict(self, features: np.ndarray) -> np.ndarray:
         """`(pieces,)` classes."""
         return self.estimator.predict(features)
 
@@ -58,7 +59,7 @@ class LinearClassifier:
 class LinearTagger:
     """Any of several labels: one classifier each."""
 
-    def fit(self, features, labels, songs):
+    def fit(self, features: np.ndarray, labels: np.ndarray, songs: list[str]) -> Self:
         """Fits to `labels (pieces, labels)` of 0 and 1."""
         self.columns = []
         for column in labels.T:
@@ -67,14 +68,14 @@ class LinearTagger:
             self.columns.append(made.fit(features, column, None if one_sided else songs))
         return self
 
-    def predict(self, features) -> np.ndarray:
+    def predict(self, features: np.ndarray) -> np.ndarray:
         """`(pieces, labels)` probabilities."""
-        found = []
+        probabilities = []
         for column in self.columns:
             estimator = getattr(column, "estimator", column)
             chances = dict(zip(estimator.classes_, estimator.predict_proba(features).T, strict=True))
-            found.append(chances.get(1.0, np.zeros(len(features))))
-        return np.stack(found, axis=1)
+            probabilities.append(chances.get(1.0, np.zeros(len(features))))
+        return np.stack(probabilities, axis=1)
 
     def weights(self) -> tuple[np.ndarray, np.ndarray]:
         """Weight `(labels, dim)` and bias `(labels,)` of logits."""
@@ -85,7 +86,7 @@ class LinearTagger:
 class LinearRegressor:
     """Numbers."""
 
-    def fit(self, features, values, songs):
+    def fit(self, features: np.ndarray, values: np.ndarray, songs: list[str]) -> Self:
         """Fits to `values (pieces, outputs)`; the strength is chosen by folds of songs."""
         estimator = make_pipeline(StandardScaler(), Ridge())
         grid = {"ridge__alpha": PENALTIES}
@@ -93,7 +94,7 @@ class LinearRegressor:
         self.estimator = _fit_chosen(estimator, grid, scoring, GroupKFold, features, values, songs)
         return self
 
-    def predict(self, features) -> np.ndarray:
+    def predict(self, features: np.ndarray) -> np.ndarray:
         """`(pieces, outputs)`."""
         return self.estimator.predict(features).reshape(len(features), -1)
 
@@ -116,7 +117,7 @@ def held_out(make: Callable, features: np.ndarray, targets: np.ndarray, songs: l
     return predictions
 
 
-def class_figures(truth, guess) -> dict[str, float]:
+def class_figures(truth: np.ndarray, guess: np.ndarray) -> dict[str, float]:
     """Accuracy, its mean over classes, and macro F1."""
     return {
         "accuracy": accuracy_score(truth, guess),
@@ -125,7 +126,7 @@ def class_figures(truth, guess) -> dict[str, float]:
     }
 
 
-def tag_figures(truth, chances) -> dict[str, float]:
+def tag_figures(truth: np.ndarray, chances: np.ndarray) -> dict[str, float]:
     """Macro ROC-AUC and average precision over the labels."""
     return {
         "macro ROC-AUC": roc_auc_score(truth, chances, average="macro"),
@@ -133,12 +134,14 @@ def tag_figures(truth, chances) -> dict[str, float]:
     }
 
 
-def number_figures(truth, guess) -> dict[str, float]:
+def number_figures(truth: np.ndarray, guess: np.ndarray) -> dict[str, float]:
     """Mean absolute error, and the share of variance that is explained."""
     return {"mean absolute error": mean_absolute_error(truth, guess), "R2": r2_score(truth, guess)}
 
 
-def interval(figures: Callable, truth, guess, songs: list[str]) -> dict[str, tuple[float, float]]:
+def interval(
+    figures: Callable, truth: np.ndarray, guess: np.ndarray, songs: list[str]
+) -> dict[str, tuple[float, float]]:
     """95 % of each figure when songs are drawn with replacement."""
     members, random, drawn = {}, np.random.default_rng(0), []
     for place, song in enumerate(songs):
@@ -152,7 +155,15 @@ def interval(figures: Callable, truth, guess, songs: list[str]) -> dict[str, tup
     return {name: tuple(np.nanquantile([draw[name] for draw in drawn], TAILS).tolist()) for name in drawn[0]}
 
 
-def _fit_chosen(estimator, grid: dict, scoring: str, folds_class, features, targets, songs):
+def _fit_chosen(
+    estimator: Pipeline,
+    grid: dict,
+    scoring: str,
+    folds_class: type,
+    features: np.ndarray,
+    targets: np.ndarray,
+    songs: list[str],
+) -> Pipeline:
     """Fits an estimator whose strength is chosen by folds of songs; where there are none, in the midst of the grid."""
     folds = min(INNER_FOLDS, len(set(songs)))
     if folds < INNER_FOLDS:
@@ -165,7 +176,7 @@ def _fit_chosen(estimator, grid: dict, scoring: str, folds_class, features, targ
         return search.fit(features, targets, groups=songs).best_estimator_
 
 
-def _folded(estimator) -> tuple[np.ndarray, np.ndarray]:
+def _folded(estimator: Pipeline) -> tuple[np.ndarray, np.ndarray]:
     """Weight `(outputs, dim)` and bias `(outputs,)` of a linear model behind a `StandardScaler`, as of one layer."""
     scaler, linear = estimator[0], estimator[-1]
     weight = np.atleast_2d(linear.coef_) / scaler.scale_

@@ -1,6 +1,6 @@
-"""The losses of a run, one class each. `make_losses` lists them; a stage's `NAME_weight` says how much each counts.
+"""The losses of a run, one class each, in the list `LOSSES`; the field `NAME_weight` of a stage is a loss's weight.
 
-A new loss is a class in this file, an entry in `make_losses` and a weight in `StageArguments`.
+A new loss is a class in this file, its entry in `LOSSES`, and its weight in `StageArguments`.
 """
 
 import math
@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modeling_pianobind import PianoBindModel
+from modeling_pianobind import PianoBindMidiConfig, PianoBindModel
 from modeling_pianobind.modeling_pianobind import LogitScale, contrastive_loss
 
-from ..data.arguments import StageArguments
+from ..data.arguments import StageArguments, weight_field
 from .heads import FactHead, MaskedNoteHeads, OnsetHead, StatisticsHead
 from .relations import caption_relations, mean_by_piece, same_example, same_song, text_relations
 
@@ -48,17 +48,58 @@ class Comparison:
         return [name for name in ("midi", "audio") if name in self.embeds and name not in self.stage.frozen]
 
 
+@dataclass
+class LossParts:
+    """What losses are made of.
+
+    Attributes:
+        model (`PianoBindModel`): whose towers they train.
+        is_label (`torch.Tensor` of shape `(facts,)`, *optional*): of the vocabulary; None for no loss on facts.
+        view_queue, audio_midi_queue (`int`): windows of earlier batches that these losses remember.
+    """
+
+    model: PianoBindModel
+    is_label: torch.Tensor | None = None
+    view_queue: int = 0
+    audio_midi_queue: int = 0
+
+
 class Loss(nn.Module):
     """A loss with its parameters and its queue.
 
     Attributes:
-        name (`str`): in the log; `StageArguments.NAME_weight` is its weight.
+        name (`str`): in the log; `weight_field` is the field of `StageArguments` with its weight.
+        blocks (`tuple[str, ...]`): the blocks of a batch that it compares: midi, view, audio, text, label,
+            masked_note.
+        compares_pieces (`bool`): whether it compares the pieces of whichever towers a stage trains, beside `blocks`.
         block (`str`): where set, the loss is made with the hidden states of this block, in `sums`; `forward` then
             only adds them up.
+        head (`nn.Module`): of some losses; what predicts from the towers' outputs, and is not part of the model.
+        texts_of (`str`): "facts" or "works" where it compares with their texts; a run then fills `texts`.
+        texts (`torch.Tensor` of shape `(facts or works, wordings, width)` or None): what a frozen text tower makes of
+            each wording.
     """
 
     name = ""
+    blocks: tuple[str, ...] = ()
+    compares_pieces = False
     block = ""
+    head: nn.Module  # without a value here, which would hide the module of an instance
+    texts_of = ""
+    texts: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, parts: LossParts) -> "Loss | None":
+        """The loss of a model; None where the model lacks what it needs."""
+        return cls()
+
+    @property
+    def weight_field(self) -> str:
+        return weight_field(self.name)
+
+    def needs(self, block: str, stage: StageArguments) -> bool:
+        """Whether a stage has to embed a block of a batch for this loss."""
+        return block in self.blocks or (self.compares_pieces and block == "midi" and "midi" not in stage.frozen)
 
     def forward(self, compared: Comparison) -> torch.Tensor | None:
         """The loss, not weighted; None where the batch has nothing that it compares."""
@@ -71,11 +112,9 @@ class Loss(nn.Module):
 class CaptionLoss(Loss):
     """Contrastive loss of pieces and captions; every caption that holds is a positive."""
 
-    def __init__(self, tower: str):
-        super().__init__()
-        self.tower, self.name = tower, f"{tower}_text"
+    tower = ""
 
-    def forward(self, compared):
+    def forward(self, compared: Comparison) -> torch.Tensor | None:
         text, embeds = compared.embeds.get("text"), compared.embeds.get(self.tower)
         if text is None or embeds is None:
             return None
@@ -84,12 +123,24 @@ class CaptionLoss(Loss):
         return contrastive_loss(compared.model.logit_scale(embeds @ text.T), positives[own], ignored[own])
 
 
+class MidiTextLoss(CaptionLoss):
+    """`CaptionLoss` of MIDI."""
+
+    name, tower, blocks = "midi_text", "midi", ("midi", "text")
+
+
+class AudioTextLoss(CaptionLoss):
+    """`CaptionLoss` of audio."""
+
+    name, tower, blocks = "audio_text", "audio", ("audio", "text")
+
+
 class LabelLoss(Loss):
     """Contrastive loss of pieces and a short text of every fact that holds for a piece of the batch."""
 
-    name = "label"
+    name, blocks, compares_pieces = "label", ("label",), True
 
-    def forward(self, compared):
+    def forward(self, compared: Comparison) -> torch.Tensor | None:
         if "label" not in compared.embeds:
             return None
         facts, known, rows = compared.known["label_facts"], compared.known, compared.rows
@@ -105,19 +156,19 @@ class LabelLoss(Loss):
 
 
 class FactLoss(Loss):
-    """Sigmoid loss of every fact of the vocabulary on windows, their other views, and the means of pieces.
+    """Sigmoid loss of every fact of the vocabulary on windows, their other views, and the means of pieces."""
 
-    Attributes:
-        texts (`torch.Tensor` of shape `(facts, wordings, width)`): what a frozen text tower makes of each wording.
-    """
-
-    name = "fact"
+    name, compares_pieces, texts_of = "fact", True, "facts"
 
     def __init__(self, is_label: torch.Tensor):
         super().__init__()
-        self.head, self.texts = FactHead(is_label), None
+        self.head = FactHead(is_label)
 
-    def forward(self, compared):
+    @classmethod
+    def of(cls, parts: LossParts) -> "FactLoss | None":
+        return None if parts.is_label is None else cls(parts.is_label)
+
+    def forward(self, compared: Comparison) -> torch.Tensor | None:
         parts = []
         for name in [*compared.trained(), *(["view"] if "view" in compared.embeds else [])]:
             own, embeds, known = compared.rows[name], compared.embeds[name], compared.known
@@ -145,25 +196,25 @@ class FactScoreLoss(Loss):
 
     The distance between two embeddings weighs all directions equally; this loss weighs those that separate texts. It
     is the mean squared difference of the cosines, divided by the variance of those of the MIDI.
-
-    Attributes:
-        texts (`torch.Tensor` of shape `(facts, wordings, width)`): what a frozen text tower makes of each wording.
     """
 
-    name = "fact_score"
+    name, blocks, texts_of = "fact_score", ("audio", "midi"), "facts"
     decay = 0.99  # of the running variance
 
     def __init__(self, facts: int):
         super().__init__()
-        self.texts = None
         self.register_buffer("variance", torch.full((facts,), torch.nan))
 
-    def forward(self, compared):
+    @classmethod
+    def of(cls, parts: LossParts) -> "FactScoreLoss | None":
+        return None if parts.is_label is None else cls(len(parts.is_label))
+
+    def forward(self, compared: Comparison) -> torch.Tensor | None:
         audio, midi = compared.embeds.get("audio"), compared.embeds.get("midi")
         if audio is None or midi is None:
             return None
-        heard, played = same_example(compared.rows["audio"], compared.rows["midi"])
-        if not len(heard):
+        audio_rows, midi_rows = same_example(compared.rows["audio"], compared.rows["midi"])
+        if not len(audio_rows):
             return None
         texts = compared.model._project("text", any_wording(self.texts))
         expected = (midi @ texts.T).detach()
@@ -172,24 +223,16 @@ class FactScoreLoss(Loss):
             self.variance.copy_(
                 torch.where(self.variance.isnan(), variance, self.variance.lerp(variance, 1 - self.decay))
             )
-        error = (audio[heard] @ texts.T - expected[played]).float().square()
+        error = (audio[audio_rows] @ texts.T - expected[midi_rows]).float().square()
         return (error / self.variance.clamp(min=MIN_SCORE_VARIANCE)).mean()
 
 
 class WorkLoss(Loss):
-    """Contrastive loss of windows and generated captions of their works; equivalent captions are not negatives.
+    """Contrastive loss of windows and generated captions of their works; equivalent captions are not negatives."""
 
-    Attributes:
-        texts (`torch.Tensor` of shape `(rows, captions, width)`): what a frozen text tower makes of each caption.
-    """
+    name, compares_pieces, texts_of = "work", True, "works"
 
-    name = "work"
-
-    def __init__(self):
-        super().__init__()
-        self.texts = None
-
-    def forward(self, compared):
+    def forward(self, compared: Comparison) -> torch.Tensor | None:
         losses = []
         for name in compared.trained():
             own, known = compared.rows[name], compared.known
@@ -231,10 +274,23 @@ class WindowQueue(nn.Module):
             self.place.copy_((self.place + count) % size)
 
 
-def queued_loss(scale, embeds, midi, rows, midi_rows, song, queue: WindowQueue):
+def queued_loss(
+    scale: LogitScale,
+    embeds: torch.Tensor,
+    midi: torch.Tensor,
+    rows: torch.Tensor,
+    midi_rows: torch.Tensor,
+    song: torch.Tensor,
+    queue: WindowQueue,
+) -> torch.Tensor:
     """Contrastive loss of embeddings and the MIDI of their windows; negatives are in the batch and in earlier batches.
 
-    Other windows of its song do not count.
+    Other windows of a song are not negatives of it.
+
+    Args:
+        embeds (`torch.Tensor` of shape `(rows, dim)`), midi (`(MIDI rows, dim)`): unit rows.
+        rows (`torch.Tensor` of shape `(rows,)`), midi_rows (`(MIDI rows,)`): the example of each row.
+        song (`torch.Tensor` of shape `(examples,)`): the song of each example.
     """
     items, songs = torch.cat([midi, queue.embeds]), torch.cat([song[midi_rows], queue.song])
     queued = midi_rows.new_full((len(queue.embeds),), EMPTY)
@@ -248,13 +304,17 @@ def queued_loss(scale, embeds, midi, rows, midi_rows, song, queue: WindowQueue):
 class ViewLoss(Loss):
     """Contrastive loss of windows and the same notes played in another way."""
 
-    name = "view"
+    name, blocks = "view", ("midi", "view")
 
     def __init__(self, queue_size: int, dim: int):
         super().__init__()
         self.scale, self.queue = LogitScale(ALIGNMENT_LOGIT_SCALE), WindowQueue(queue_size, dim)
 
-    def forward(self, compared):
+    @classmethod
+    def of(cls, parts: LossParts) -> "ViewLoss":
+        return cls(parts.view_queue, parts.model.config.projection_dim)
+
+    def forward(self, compared: Comparison) -> torch.Tensor | None:
         if "view" not in compared.embeds:
             return None
         rows, song = compared.rows, compared.known["song"]
@@ -269,14 +329,18 @@ class AudioMidiLoss(Loss):
         bank (`tuple[torch.Tensor, torch.Tensor]`, *optional*): embeddings and songs of a bank's MIDI.
     """
 
-    name = "audio_midi"
+    name, blocks = "audio_midi", ("audio", "midi")
 
     def __init__(self, queue_size: int, dim: int):
         super().__init__()
         self.scale, self.queue = LogitScale(ALIGNMENT_LOGIT_SCALE), WindowQueue(queue_size, dim)
-        self.bank = None
+        self.bank: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def forward(self, compared):
+    @classmethod
+    def of(cls, parts: LossParts) -> "AudioMidiLoss":
+        return cls(parts.audio_midi_queue, parts.model.config.projection_dim)
+
+    def forward(self, compared: Comparison) -> torch.Tensor | None:
         audio, midi = compared.embeds.get("audio"), compared.embeds.get("midi")
         if audio is None or midi is None:
             return None
@@ -286,7 +350,7 @@ class AudioMidiLoss(Loss):
             return loss
         return (loss + self.among_bank(audio, compared.known["window"][rows["audio"]], song[rows["audio"]])) / 2
 
-    def among_bank(self, audio, window, song):
+    def among_bank(self, audio: torch.Tensor, window: torch.Tensor, song: torch.Tensor) -> torch.Tensor:
         """Negatives are the MIDI of all windows of the bank except those of the same song."""
         embeds, songs = self.bank
         other = same_song(song, songs).scatter(1, window[:, None], False)
@@ -296,27 +360,35 @@ class AudioMidiLoss(Loss):
 class DistillationLoss(Loss):
     """Distance of audio to the MIDI of its window."""
 
-    name = "distillation"
+    name, blocks = "distillation", ("audio", "midi")
 
-    def forward(self, compared):
+    def forward(self, compared: Comparison) -> torch.Tensor | None:
         audio, midi = compared.embeds.get("audio"), compared.embeds.get("midi")
         if audio is None or midi is None:
             return None
-        heard, played = same_example(compared.rows["audio"], compared.rows["midi"])
-        agreement = (audio[heard] * midi[played].detach()).sum(1)
-        return (1 - agreement).sum() / max(1, len(heard))
+        audio_rows, midi_rows = same_example(compared.rows["audio"], compared.rows["midi"])
+        agreement = (audio[audio_rows] * midi[midi_rows].detach()).sum(1)
+        return (1 - agreement).sum() / max(1, len(audio_rows))
 
 
 class MaskedNoteLoss(Loss):
     """Prediction of masked notes from the notes around them."""
 
     name = block = "masked_note"
+    blocks = ("masked_note",)
 
-    def __init__(self, config):
+    def __init__(self, config: PianoBindMidiConfig):
         super().__init__()
         self.head = MaskedNoteHeads(config.hidden_size, config.field_sizes, config.notes_per_token)
 
-    def sums(self, model, midi_ids, midi_attention_mask, masked):
+    @classmethod
+    def of(cls, parts: LossParts) -> "MaskedNoteLoss | None":
+        return None if parts.model.midi_model is None else cls(parts.model.config.midi_config)
+
+    def sums(
+        self, model: PianoBindModel, midi_ids: torch.Tensor, midi_attention_mask: torch.Tensor, masked: torch.Tensor
+    ) -> torch.Tensor:
+        """Sum and count over masked notes, `(2,)`."""
         hidden = model.midi_model(self.head.replace(midi_ids, masked), midi_attention_mask)
         return self.head(hidden, midi_ids, masked)
 
@@ -324,13 +396,21 @@ class MaskedNoteLoss(Loss):
 class StatisticsLoss(Loss):
     """Prediction of a window's statistics from its embedding."""
 
-    name, block = "statistics", "midi"
+    name, block, blocks = "statistics", "midi", ("midi",)
 
-    def __init__(self, model):
+    def __init__(self, model: PianoBindModel):
         super().__init__()
         self.head = StatisticsHead(model.config.projection_dim, model.midi_model.statistics)
 
-    def sums(self, model, embeds, midi_ids, midi_attention_mask):
+    @classmethod
+    def of(cls, parts: LossParts) -> "StatisticsLoss | None":
+        has_statistics = parts.model.midi_model is not None and parts.model.config.midi_config.note_statistics
+        return cls(parts.model) if has_statistics else None
+
+    def sums(
+        self, model: PianoBindModel, embeds: torch.Tensor, midi_ids: torch.Tensor, midi_attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Sum and count over windows, `(2,)`."""
         tower = model.midi_model
         measured = tower.statistics.measure(midi_ids, midi_attention_mask, tower.onset_seconds(midi_ids))
         return self.head(embeds, measured)
@@ -339,40 +419,51 @@ class StatisticsLoss(Loss):
 class OnsetLoss(Loss):
     """Prediction of onsets and held keys from audio."""
 
-    name, block = "onset", "audio"
+    name, block, blocks = "onset", "audio", ("audio",)
 
-    def __init__(self, model):
+    def __init__(self, model: PianoBindModel):
         super().__init__()
         config = model.config.audio_config
         self.token_seconds = config.frame_seconds * model.audio_model.stride
         self.head = OnsetHead(config.hidden_size, max(1, round(self.token_seconds / SLOT_SECONDS)))
 
-    def sums(self, hidden, token_mask, block):
+    @classmethod
+    def of(cls, parts: LossParts) -> "OnsetLoss | None":
+        tower = parts.model.audio_model
+        return cls(parts.model) if tower is not None and hasattr(tower, "stride") else None
+
+    def sums(self, hidden: torch.Tensor, token_mask: torch.Tensor, block: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Sum and count over tokens, `(2,)`."""
         targets = self.head.targets(
             block["keys"], block["onsets"], block["holds"], hidden.shape[1], self.token_seconds
         )
         return self.head(hidden, targets, token_mask * block["has_notes"][:, None])
 
 
-def make_losses(model: PianoBindModel, is_label=None, view_queue: int = 0, audio_midi_queue: int = 0) -> nn.ModuleDict:
-    """All losses that a model's towers allow, by name.
-
-    Args:
-        is_label (`torch.Tensor` of shape `(facts,)`, *optional*): of the vocabulary; none for no loss on facts.
-        view_queue, audio_midi_queue (`int`): windows of earlier batches that these losses remember.
-    """
-    dim = model.config.projection_dim
-    losses = [CaptionLoss("midi"), CaptionLoss("audio"), LabelLoss(), WorkLoss(), DistillationLoss()]
-    losses += [ViewLoss(view_queue, dim), AudioMidiLoss(audio_midi_queue, dim)]
-    if is_label is not None:
-        losses += [FactLoss(is_label), FactScoreLoss(len(is_label))]
-    if model.midi_model is not None:
-        losses.append(MaskedNoteLoss(model.config.midi_config))
-        if model.config.midi_config.note_statistics:
-            losses.append(StatisticsLoss(model))
-    if model.audio_model is not None and hasattr(model.audio_model, "stride"):
-        losses.append(OnsetLoss(model))
-    return nn.ModuleDict({loss.name: loss for loss in losses})
+# In this order they are made, and draw their random numbers.
+LOSSES: tuple[type[Loss], ...] = (
+    MidiTextLoss,
+    AudioTextLoss,
+    LabelLoss,
+    WorkLoss,
+    DistillationLoss,
+    ViewLoss,
+    AudioMidiLoss,
+    FactLoss,
+    FactScoreLoss,
+    MaskedNoteLoss,
+    StatisticsLoss,
+    OnsetLoss,
+)
 
 
-__all__ = ["Comparison", "Loss", "WindowQueue", "make_losses"]
+def make_losses(
+    model: PianoBindModel, is_label: torch.Tensor | None = None, view_queue: int = 0, audio_midi_queue: int = 0
+) -> nn.ModuleDict:
+    """All of `LOSSES` that a model's towers allow, by name; the arguments are those of `LossParts`."""
+    parts = LossParts(model, is_label, view_queue, audio_midi_queue)
+    made = (loss.of(parts) for loss in LOSSES)
+    return nn.ModuleDict({loss.name: loss for loss in made if loss is not None})
+
+
+__all__ = ["LOSSES", "Comparison", "Loss", "LossParts", "WindowQueue", "make_losses"]

@@ -7,7 +7,7 @@ from modeling_pianobind import PianoBindModel
 
 from ..data.arguments import StageArguments
 from .distributed import gather, gather_all
-from .losses import Comparison, make_losses
+from .losses import Comparison, Loss, make_losses
 
 LENGTH_PARTS, LENGTH_STEP = 8, 32
 # entries of a batch about its examples
@@ -22,14 +22,24 @@ class TrainingModel(nn.Module):
     `view`, `audio`, `text` and `label`, whichever there are; and beside them what is known of its examples.
     """
 
-    def __init__(self, model: PianoBindModel, is_label=None, view_queue: int = 0, audio_midi_queue: int = 0):
+    def __init__(
+        self,
+        model: PianoBindModel,
+        is_label: torch.Tensor | None = None,
+        view_queue: int = 0,
+        audio_midi_queue: int = 0,
+    ):
         super().__init__()
         self.model = model
         self.all_losses = make_losses(model, is_label, view_queue, audio_midi_queue)
 
-    def used_losses(self, stage: StageArguments) -> list:
+    def used_losses(self, stage: StageArguments) -> list[Loss]:
         """The losses that a stage gives a weight."""
         return [loss for loss in self.all_losses.values() if stage.weight(loss.name)]
+
+    def needs(self, block: str, stage: StageArguments) -> bool:
+        """Whether a loss of a stage needs a block of a batch."""
+        return any(loss.needs(block, stage) for loss in self.used_losses(stage))
 
     def outputs(self, name: str, block: dict, stage: StageArguments) -> dict[str, torch.Tensor]:
         """Outputs of one block for the losses.
@@ -56,7 +66,7 @@ class TrainingModel(nn.Module):
                 sums = {key: loss.sums(hidden, token_mask, block) for key, loss in made_here.items()}
         return outputs | {key: value[None] for key, value in sums.items()}
 
-    def embed_midi_by_length(self, midi_ids, midi_attention_mask):
+    def embed_midi_by_length(self, midi_ids: torch.Tensor, midi_attention_mask: torch.Tensor) -> torch.Tensor:
         """The same as `get_midi_features`, in a few parts of like length, so that little padding is computed.
 
         Lengths are rounded up to `LENGTH_STEP` notes: every new shape of a product costs milliseconds of preparation.
@@ -94,7 +104,7 @@ class TrainingModel(nn.Module):
         return {name: loss for name, loss in losses.items() if loss is not None}
 
 
-def _rows_before(batch) -> int:
+def _rows_before(batch: dict) -> int:
     """How many examples the processes before this one have."""
     counts = gather(torch.tensor([len(batch["song"])], device=batch["song"].device))
     rank = torch.distributed.get_rank() if len(counts) > 1 else 0

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import re
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -85,7 +86,7 @@ class MovingAverage:
         self.updates += 1
 
     @contextlib.contextmanager
-    def applied(self):
+    def applied(self) -> Iterator[None]:
         """Context in which the model has the averaged weights."""
         parameters = dict(self.model.named_parameters())
         own = {name: parameters[name].data for name in self.weights}

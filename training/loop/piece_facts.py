@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..data.corpus import PackedCorpus
 from ..data.descriptors import descriptor_facts, measure
 from ..data.facts import FORMS, GENRES, OPEN_MOODS
 from ..data.vocabulary import FactVocabulary
@@ -30,7 +31,9 @@ class PieceFacts:
     generated: np.ndarray
 
     @classmethod
-    def of(cls, corpus, pieces: list[int], windows: list[list], vocabulary: FactVocabulary) -> "PieceFacts":
+    def of(
+        cls, corpus: PackedCorpus, pieces: list[int], windows: list[list], vocabulary: FactVocabulary
+    ) -> "PieceFacts":
         """Facts of the rows `pieces`, whose windows are notes."""
         shape = (len(pieces), len(vocabulary.facts))
         true, false, generated = (np.zeros(shape, np.float32) for _ in range(3))
@@ -62,7 +65,7 @@ class PieceFacts:
         return np.where((self.generated > 0) & (self.false == 0), np.maximum(likely, GENERATED_PROBABILITY), likely)
 
 
-def unlikely_facts(row: dict, vocabulary) -> set[str]:
+def unlikely_facts(row: dict, vocabulary: FactVocabulary) -> set[str]:
     """Facts that a row's labels leave open, but would probably name: other genres, dances, forms and moods."""
     holds, _ = vocabulary.labels(row)
     named = set(GENRES) if row.get("genre") else set()
@@ -73,7 +76,9 @@ def unlikely_facts(row: dict, vocabulary) -> set[str]:
     return (named - holds) & vocabulary.number.keys()
 
 
-def cross_fitted(embeddings, true, false, songs, seed: int) -> np.ndarray:
+def cross_fitted(
+    embeddings: np.ndarray, true: np.ndarray, false: np.ndarray, songs: np.ndarray, seed: int
+) -> np.ndarray:
     """Probabilities by networks that were each fitted to the other folds; all pieces of a song are in one fold."""
     generator = torch.Generator().manual_seed(seed)
     distinct, song = np.unique(songs, return_inverse=True)
@@ -89,7 +94,9 @@ def cross_fitted(embeddings, true, false, songs, seed: int) -> np.ndarray:
     return result.numpy()
 
 
-def _fitted(x, holds, fails, generator, seed):
+def _fitted(
+    x: torch.Tensor, holds: torch.Tensor, fails: torch.Tensor, generator: torch.Generator, seed: int
+) -> torch.nn.Module:
     torch.manual_seed(seed)
     network = torch.nn.Sequential(
         torch.nn.Linear(x.shape[1], 256), torch.nn.GELU(), torch.nn.Linear(256, holds.shape[1])

@@ -9,7 +9,9 @@ def same_example(first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tenso
     return (first[:, None] == second[None]).nonzero(as_tuple=True)
 
 
-def caption_relations(claimed: torch.Tensor, true: torch.Tensor, false: torch.Tensor):
+def caption_relations(
+    claimed: torch.Tensor, true: torch.Tensor, false: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Positive and ignored pairs of pieces and captions.
 
     Args:
@@ -24,7 +26,9 @@ def caption_relations(claimed: torch.Tensor, true: torch.Tensor, false: torch.Te
     return positives, ~(positives | wrong)
 
 
-def given_caption_relations(text_rows, words, claimed, true, song):
+def given_caption_relations(
+    text_rows: torch.Tensor, words: torch.Tensor, claimed: torch.Tensor, true: torch.Tensor, song: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Positive and ignored pairs, where captions are free text by people.
 
     Positives are the piece that a caption was written for, and pieces with the same caption. Versions of its song, and
@@ -52,7 +56,7 @@ def same_song(songs: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     return songs[:, None] == others[None]
 
 
-def mean_by_piece(embeds, piece, *flags):
+def mean_by_piece(embeds: torch.Tensor, piece: torch.Tensor, *flags: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Rows of one piece -> their mean as a unit row, and means of their flags; pieces with one row are left out."""
     pieces, place, counts = torch.unique(piece, return_inverse=True, return_counts=True)
     kept = counts > 1
@@ -63,7 +67,7 @@ def mean_by_piece(embeds, piece, *flags):
     return F.normalize(mean(embeds), dim=-1), *map(mean, flags)
 
 
-def text_relations(known: dict[str, torch.Tensor], text_rows: torch.Tensor):
+def text_relations(known: dict[str, torch.Tensor], text_rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """`caption_relations` of captions made of facts, `given_caption_relations` of those that people wrote."""
     positives, ignored = caption_relations(known["claimed"], known["true"], known["false"])
     given = known["given"].bool()

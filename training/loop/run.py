@@ -5,8 +5,10 @@ from functools import lru_cache
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.utils import set_seed
 from torch import nn
+from torch.utils.data import DataLoader
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor, default_checkpoint
 from modeling_pianobind.towers_pianobind import masked_mean
@@ -71,6 +73,7 @@ class Run:
         # Successive stages on one bank share it, and what a frozen tower made of it.
         self.open_bank = lru_cache(maxsize=1)(self._open_bank)
         self.embedded_bank = lru_cache(maxsize=1)(self._embedded_bank)
+        self.embedded_texts = lru_cache(self._embedded_texts)
         set_seed(arguments.seed + accelerator.process_index)  # augmentation on the device differs between processes
 
     def sampler(self, stage: StageArguments, corpus: TrainingCorpus) -> WindowSampler:
@@ -82,41 +85,39 @@ class Run:
             augmentation=arguments.augmentation,
             instruments=self.instruments,
             audio_share=stage.audio_share,
-            hears_recordings=stage.hears_audio and self.model.model.audio_model is not None,
+            hears_recordings=self.model.needs("audio", stage) and self.model.model.audio_model is not None,
             recording_semitones=arguments.recording_semitones,
             given_caption_share=arguments.given_caption_share,
-            view_share=stage.view_share if stage.view_weight else 0.0,
+            view_share=stage.view_share if self.model.needs("view", stage) else 0.0,
             score_pairs=self.score_pairs,
             windows_per_piece=stage.windows_per_piece,
             max_notes=min(self.processor.midi_processor.max_notes, arguments.max_notes),
             seed=arguments.seed,
         )
 
-    def loader(self, number: int, first_step: int = 0):
+    def loader(self, number: int, first_step: int = 0) -> DataLoader:
         """The batches of stage `number`, counted from 0."""
         arguments, stage = self.arguments, self.arguments.stages[number]
-        vocabulary = self.corpus.vocabulary
-        losses = self.model.all_losses
-        losses["audio_midi"].bank = None
+        audio_midi = self.model.all_losses["audio_midi"]
+        audio_midi.bank = None
         if stage.bank:
             source = self.open_bank(stage.bank)
             if stage.compares_whole_bank:
-                losses["audio_midi"].bank = self.embedded_bank(stage.bank)
+                audio_midi.bank = self.embedded_bank(stage.bank)
         else:
             source = self.sampler(stage, self.corpus)
-        if (stage.fact_weight or stage.fact_score_weight) and losses["fact"].texts is None:
-            losses["fact"].texts = losses["fact_score"].texts = self.fact_texts()
-        if stage.work_weight and losses["work"].texts is None:
-            losses["work"].texts = self._work_texts()
+        for loss in self.model.used_losses(stage):
+            if loss.texts_of and loss.texts is None:
+                loss.texts = self.embedded_texts(loss.texts_of)
         if "midi" not in stage.frozen:
             self.embedded_bank.cache_clear()  # this stage changes the tower
         collator = BatchCollator(
             processor=self.processor,
-            vocabulary=vocabulary,
+            vocabulary=self.corpus.vocabulary,
             batch_size=stage.batch_size,
             caption_share=stage.caption_share,
-            labels=stage.label_weight > 0,
-            masked_notes=stage.masked_note_weight > 0,
+            labels=self.model.needs("label", stage),
+            masked_notes=self.model.needs("masked_note", stage),
         )
         numbers = StepNumbers(
             first_example=sum(earlier.steps * earlier.batch_size for earlier in arguments.stages[:number]),
@@ -137,21 +138,19 @@ class Run:
         return made
 
     @torch.no_grad()
-    def fact_texts(self) -> torch.Tensor:
-        """What the text tower, which stays as it is, makes of each fact's wordings: `(facts, wordings, width)`."""
-        wordings = fact_wordings(self.corpus.vocabulary)
+    def _embedded_texts(self, kind: str) -> torch.Tensor:
+        """What the frozen text tower makes of each wording of facts or works: `(facts or works, wordings, width)`."""
+        wordings = fact_wordings(self.corpus.vocabulary) if kind == "facts" else self._work_wordings()
         return self._pooled_texts([text for texts in wordings for text in texts]).unflatten(0, (len(wordings), -1))
 
-    @torch.no_grad()
-    def _work_texts(self) -> torch.Tensor:
-        """The same of the captions of known works and of their tags, whole and in parts."""
+    def _work_wordings(self) -> list[list[str]]:
+        """The captions of each known work, and its tags, all and some of them."""
         rng, texts = random.Random(self.arguments.seed), []
         for row in self.corpus.rows_with_works():
             tags, captions = row["work"]
             parts = [", ".join(rng.sample(tags, min(count, len(tags)))) for count in (len(tags), 3, 2)]
             texts.append([*captions, *parts])
-        flat = [text for wordings in texts for text in wordings]
-        return self._pooled_texts(flat).unflatten(0, (len(texts), -1))
+        return texts
 
     def _pooled_texts(self, texts: list[str]) -> torch.Tensor:
         """The text tower's mean over the tokens of each text, before the projection: `(texts, width)`."""
@@ -176,7 +175,7 @@ class Run:
         song = torch.from_numpy(bank.arrays["song"]).to(self.accelerator.device)
         return bank.embed_midi(self.model.model.eval(), self.processor).clone(), song
 
-    def optimizer(self, stage: StageArguments):
+    def optimizer(self, stage: StageArguments) -> AcceleratedOptimizer:
         """AdamW on what a stage trains; the one that the accelerator held before is given up."""
         freeze(self.model, self.arguments, stage)
         self.accelerator.free_memory()
@@ -187,7 +186,7 @@ class Run:
         """The gradients of one batch, over all processes; returns its losses."""
         extractor = self.processor.feature_extractor
         blocks, known = on_device(batch, self.accelerator.device, extractor, self.arguments.audio_augmentation)
-        needs_midi = stage.compares_midi and not stage.compares_whole_bank
+        needs_midi = self.model.needs("midi", stage) and not stage.compares_whole_bank
         blocks = {name: block for name, block in blocks.items() if name != "midi" or needs_midi}
         losses = step_gradients(
             self.model, blocks, known, stage, self.arguments.mini_batch_size,

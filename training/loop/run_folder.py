@@ -10,6 +10,10 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from accelerate import Accelerator
+
+from modeling_pianobind.atomic_file import replace_file
+
 from ..common.atomic_folder import PARTIAL, PREVIOUS, atomic_folder, restore, writing
 from ..data.arguments import TrainingArguments
 
@@ -50,8 +54,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             for previous in self.path.glob(f"*{PREVIOUS}"):
                 restore(previous.with_name(previous.name.removesuffix(PREVIOUS)))
-            write_text(kept, json.dumps(told, indent=1))
-            write_text(self.path / "environment.json", json.dumps(environment, indent=1))
+            _write_text(kept, json.dumps(told, indent=1))
+            _write_text(self.path / "environment.json", json.dumps(environment, indent=1))
 
     def latest_state(self) -> tuple[Path, int, int] | None:
         """The newest state, and the stage and step that come next; None if there is none."""
@@ -61,7 +65,7 @@ class RunFolder:
         _, stage, step = states[-1].name.split("-")
         return states[-1], int(stage), int(step)
 
-    def save_state(self, accelerator, stage: int, step: int) -> None:
+    def save_state(self, accelerator: Accelerator, stage: int, step: int) -> None:
         """Writes the state of all processes, then deletes older ones."""
         state = self.path / f"state-{stage:03d}-{step:08d}"
         is_main = accelerator.is_main_process
@@ -91,10 +95,10 @@ class RunFolder:
                 continue
             if (line["stage"] - 1, line["step"]) < (stage, step):
                 kept.append(text + "\n")
-        write_text(path, "".join(kept))
+        _write_text(path, "".join(kept))
 
 
-def environment_of(accelerator) -> dict:
+def environment_of(accelerator: Accelerator) -> dict:
     """What a run runs with: git revision, package versions, machine, processes."""
     versions = {}
     for name in PACKAGES:
@@ -123,11 +127,9 @@ def _git(*command: str) -> str | None:
     return done.stdout.rstrip()
 
 
-def write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + PARTIAL)
+def _write_text(path: Path, text: str) -> None:
     with writing(path):
-        partial.write_text(text)
-        partial.replace(path)
+        replace_file(path, text)
 
 
 __all__ = ["RunFolder", "environment_of"]

@@ -7,6 +7,7 @@ import torch
 
 from modeling_pianobind.metric.ranking import embedding_retrieval_metrics
 
+from ..data.arguments import StageArguments
 from ..data.dataset import WindowSampler
 from ..data.sources import TrainingCorpus
 from .batches import BatchCollator, on_device
@@ -34,7 +35,13 @@ def plain_examples(sampler: WindowSampler, corpus: TrainingCorpus, rows: int) ->
 
 
 @torch.no_grad()
-def embed_examples(training_model: TrainingModel, examples, collator: BatchCollator, stage, device) -> dict:
+def embed_examples(
+    training_model: TrainingModel,
+    examples: list[dict],
+    collator: BatchCollator,
+    stage: StageArguments,
+    device: torch.device | str,
+) -> dict:
     """Embeddings of all examples.
 
     Returns:
@@ -88,7 +95,7 @@ def retrieval_scores(embeds_of: dict, examples: list[dict]) -> dict[str, float]:
     return scores | {"score": round(float(np.mean(ranks)), 4), "rows": len(examples)}
 
 
-def _text_fits(examples) -> np.ndarray:
+def _text_fits(examples: list[dict]) -> np.ndarray:
     """`(texts, rows)` bool: the relevant rows of each text, beside its own."""
     texts = np.array([example["caption"] for example in examples])
     facts = [

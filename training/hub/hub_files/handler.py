@@ -2,8 +2,9 @@
 
 A request is `{"inputs": ..., "parameters": {"candidate_labels": [...], "top_k": 8}}`; `parameters` may be left out.
 `inputs` is words or a list of them, the content of a file (bytes), or one of `{"text": words}`, `{"audio": file}`,
-`{"midi": file}` and `{"file": file}`, where a file is bytes or base64. The answer is `{"embeddings": [[...], ...]}`,
-with `candidate_labels` `{"labels": [{"label": ..., "score": ...}, ...]}`, best first, or `{"error": "what is wrong"}`.
+`{"midi": file}`, `{"score": file}` and `{"file": file}`, where a file is bytes or base64. The answer is
+`{"embeddings": [[...], ...]}`, with `candidate_labels` `{"labels": [{"label": ..., "score": ...}, ...]}`, best first,
+or `{"error": "what is wrong"}`.
 """
 
 import base64
@@ -18,6 +19,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 # What differs from the page's limits: one request at a time, but with larger files and longer texts.
 LIMITS = {"file_megabytes": 25.0, "midi_share": 0.08, "characters": 2_000, "running": 1}
 MAX_TEXTS, MAX_LABELS = 64, 256
+FILES = {"midi": "a MIDI file", "score": "a score", "audio": "no MIDI file or score"}  # by their content
 
 
 class RequestError(ValueError):
@@ -60,7 +62,7 @@ class EndpointHandler:
             logging.getLogger(__name__).exception("a request failed")
             return {"error": "the request failed on the server; its log says why."}
 
-    def _read(self, data):
+    def _read(self, data: object) -> tuple[list, list[str] | None, int]:
         """Sources, candidate labels and `top_k` of a request, all within the limits."""
         if not isinstance(data, dict) or "inputs" not in data:
             raise RequestError('the request has no "inputs"; send {"inputs": ..., "parameters": {...}}.')
@@ -79,76 +81,81 @@ class EndpointHandler:
             raise RequestError("labels are ranked for one input at a time; send one.")
         return sources, labels, top_k
 
-    def _sources(self, inputs) -> list:
+    def _sources(self, inputs: object) -> list:
         if isinstance(inputs, (str, list)):
             inputs = {"text": inputs}
         elif isinstance(inputs, (bytes, bytearray)):
             inputs = {"file": inputs}
-        if not isinstance(inputs, dict) or len(inputs) != 1 or set(inputs) - {"text", "audio", "midi", "file"}:
-            raise RequestError('"inputs" is neither words, bytes nor one of {"text"}, {"audio"}, {"midi"}, {"file"}.')
+        if not isinstance(inputs, dict) or len(inputs) != 1 or set(inputs) - {"text", "file", *FILES}:
+            raise RequestError(
+                '"inputs" is neither words, bytes nor one of {"text"}, {"audio"}, {"midi"}, {"score"}, {"file"}.'
+            )
         ((kind, value),) = inputs.items()
         if kind == "text":
             texts = [value] if isinstance(value, str) else value
             self._check_texts(texts, "the text", MAX_TEXTS)
             return [{"text": text} for text in texts]
         content = self._content(value)
-        is_midi = self._modality_of(content[:12]) in ("midi", "score")
-        if kind in ("audio", "midi") and is_midi != (kind == "midi"):
-            raise RequestError(f'the content sent as "{kind}" is {"" if is_midi else "no "}MIDI; send it as "file".')
-        return [self._midi(content) if is_midi else self._audio(content)]
+        modality = self._modality_of(content[:12])
+        modality = modality if modality in FILES else "audio"  # whatever else decodes
+        if kind != "file" and (modality == "audio") != (kind == "audio"):
+            raise RequestError(f'the content sent as "{kind}" is {FILES[modality]}; send it as "file".')
+        return [self._audio(content) if modality == "audio" else self._notes(content, modality)]
 
-    def _midi(self, content: bytes):
+    def _notes(self, content: bytes, modality: str) -> dict:
         limits = self._limits
-        if len(content) > limits.midi_megabytes * 1e6:
-            raise RequestError(_too_large("MIDI file", len(content), limits.midi_megabytes))
+        if modality == "midi" and len(content) > limits.midi_megabytes * 1e6:
+            raise RequestError(_too_large(FILES[modality], len(content), limits.midi_megabytes))
         notes = self.processor.midi_processor.read(content)  # notes only; its windows come after the check
         if notes.seconds > 60 * limits.minutes or len(notes) > limits.notes:
             raise RequestError(
-                f"the MIDI file has {len(notes)} notes in {notes.seconds:.0f} s; at most {limits.notes} in "
+                f"the piece has {len(notes)} notes in {notes.seconds:.0f} s; at most {limits.notes} in "
                 f"{60 * limits.minutes:g} s are allowed: send a part of it."
             )
         return {"midi": notes}
 
-    def _audio(self, content: bytes):
+    def _audio(self, content: bytes) -> dict:
         try:
             seconds = soundfile.info(io.BytesIO(content)).duration  # of the header; nothing is decoded
         except soundfile.LibsndfileError as error:
             raise RequestError(
-                f"the content is neither MIDI nor audio that can be decoded ({error.error_string.strip('. ')}); "
-                "send WAV, FLAC, MP3, OGG or a Standard MIDI File."
+                "the content is neither MIDI, a score nor audio that can be decoded "
+                f"({error.error_string.strip('. ')}); send WAV, FLAC, MP3, OGG, a Standard MIDI File or MusicXML."
             ) from error
-        most = 60 * self._limits.minutes
-        if seconds > most:
-            raise RequestError(f"the recording lasts {seconds:.0f} s; at most {most:g} s are allowed: send a part.")
+        max_seconds = 60 * self._limits.minutes
+        if seconds > max_seconds:
+            raise RequestError(
+                f"the recording lasts {seconds:.0f} s; at most {max_seconds:g} s are allowed: send a part."
+            )
         return {"audio": content}
 
-    def _check_texts(self, texts, name: str, most: int) -> None:
-        if not isinstance(texts, list) or not 1 <= len(texts) <= most:
-            raise RequestError(f"{name}: send a list of 1 to {most} strings.")
-        most_characters = self._limits.characters
+    def _check_texts(self, texts: object, name: str, max_count: int) -> None:
+        if not isinstance(texts, list) or not 1 <= len(texts) <= max_count:
+            raise RequestError(f"{name}: send a list of 1 to {max_count} strings.")
+        max_characters = self._limits.characters
         for text in texts:
-            if not isinstance(text, str) or not text.strip() or len(text) > most_characters:
-                raise RequestError(f"{name}: each has to be a string of 1 to {most_characters} characters.")
+            if not isinstance(text, str) or not text.strip() or len(text) > max_characters:
+                raise RequestError(f"{name}: each has to be a string of 1 to {max_characters} characters.")
 
-    def _content(self, value) -> bytes:
+    def _content(self, value: object) -> bytes:
         """The bytes of a file; base64 is measured before it is decoded."""
-        most = self._limits.file_megabytes
+        max_megabytes = self._limits.file_megabytes
         if isinstance(value, str):
             encoded = value.partition("base64,")[2] if value.startswith("data:") else value
-            if len(encoded) * 3 // 4 > most * 1e6 + 3:
-                raise RequestError(_too_large("file", len(encoded) * 3 // 4, most))
+            if len(encoded) * 3 // 4 > max_megabytes * 1e6 + 3:
+                raise RequestError(_too_large("a file", len(encoded) * 3 // 4, max_megabytes))
             try:
                 value = base64.b64decode(encoded, validate=True)
             except (binascii.Error, ValueError) as error:
                 raise RequestError(f"the file is not valid base64 ({error}); encode its bytes again.") from error
         if not isinstance(value, (bytes, bytearray)):
             raise RequestError(f"a file is bytes or base64, not {type(value).__name__}.")
-        if len(value) > most * 1e6:
-            raise RequestError(_too_large("file", len(value), most))
+        if len(value) > max_megabytes * 1e6:
+            raise RequestError(_too_large("a file", len(value), max_megabytes))
         if not value:
             raise RequestError("the file is empty; send its content.")
         return bytes(value)
 
 
-def _too_large(what: str, size: int, most_megabytes: float) -> str:
-    return f"the {what} has {size / 1e6:.1f} MB; at most {most_megabytes:g} MB are allowed: send a shorter one."
+def _too_large(what: str, size: int, max_megabytes: float) -> str:
+    return f"{what} has {size / 1e6:.1f} MB; at most {max_megabytes:g} MB are allowed: send a shorter one."
