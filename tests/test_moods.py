@@ -8,7 +8,14 @@ import pytest
 
 from evaluation.measure_emotion import figures, reliability, zero_shot
 from evaluation.scores import Bootstrap
-from modeling_pianobind import PianoBindModel, PianoBindProcessor, describe_difficulty, describe_emotion, embed_midi
+from modeling_pianobind import (
+    PianoBindModel,
+    PianoBindProcessor,
+    describe_difficulty,
+    describe_emotion,
+    embed_midi,
+    embed_text,
+)
 from modeling_pianobind.app.cards import MAP_WIDTH, card, corpus_map
 from modeling_pianobind.app.library import Library
 from modeling_pianobind.app.music import Excerpt
@@ -17,6 +24,7 @@ from modeling_pianobind.app.synthesis import AdditivePiano
 from modeling_pianobind.cli import main
 from modeling_pianobind.commands.moods import over_time, resampled
 from modeling_pianobind.commands.output import clock
+from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS
 from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY
 from modeling_pianobind.service.checkpoint import Checkpoint
 from modeling_pianobind.service.piece_heads import QUADRANTS, DifficultyHead, EmotionHead
@@ -32,7 +40,7 @@ from training.data.head_pieces import (
     played_windows,
 )
 from training.data.mel_rendering import VELOCITIES, MelInstrument
-from training.fit_heads import fit_difficulty
+from training.fit_heads import fit_difficulty, instruments_of, prompt_directions
 from training.loop.emotion_fit import fit_emotion
 
 from .corpus_files import make_notes
@@ -221,6 +229,19 @@ class TestFit:
             found[name] = np.abs(weight[0, 0]) / np.linalg.norm(weight[0])
             assert told["chances"].shape == (60, 2)
         assert found["right"] > found["none"] and found["right"] > 0.9
+
+    def test_a_run_without_instruments_cannot_play_pieces(self, tmp_path):
+        run = tmp_path / "run.yaml"
+        run.write_text("checkpoint: default\ncorpus: x\noutput: y\nmel_rendering: z\nstages: [{steps: 1}]\n")
+        with pytest.raises(ValueError, match=r"run\.yaml: names no `instruments`"):
+            instruments_of(run, None)
+
+    def test_prompts_of_bright_music_lie_on_the_side_of_high_valence(self, tiny_model, tiny_processor):
+        valence, arousal = prompt_directions(tiny_model, tiny_processor)
+        texts = [prompt for prompts in EMOTION_PROMPTS.values() for prompt in prompts]
+        scores = embed_text(tiny_model, tiny_processor, texts) @ np.stack([valence, arousal], axis=1)
+        happy, tense, sad, calm = scores.reshape(4, 3, 2).mean(axis=1)
+        assert (happy + calm - tense - sad)[0] > 0 and (happy + tense - sad - calm)[1] > 0
 
     def test_windows_have_the_targets_of_their_pieces(self):
         pieces = HeadPieces([4, 9], np.eye(2), np.array([[1.0, 0], [0, 1]]), np.array(["a", "b"]), np.array([0, 1]))
