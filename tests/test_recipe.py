@@ -60,7 +60,8 @@ def test_every_command_and_configuration_exists(recipe):
 
 def test_an_interrupted_recipe_goes_on_where_it_was(recipe):
     assert recipe()[0] == 0
-    assert recipe() == (0, ["python -m training.fit_heads runs/mini runs/packed"])  # the stand-in fits no head
+    status, calls = recipe()
+    assert status == 0 and len(calls) == 1 and "training.fit_heads" in calls[0]  # the stand-in fits no head
 
 
 def test_a_step_that_fails_stops_the_recipe(recipe):

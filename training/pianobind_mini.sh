@@ -69,4 +69,5 @@ step runs/mini python -m training.balance_audio runs/joined training/configs/pia
 
 # 6. The small files of these weights: calibration of scores, valence and arousal, difficulty.
 step runs/mini/calibration.safetensors pianobind calibrate --checkpoint runs/mini
-step runs/mini/emotion.safetensors python -m training.fit_heads runs/mini runs/packed
+step runs/mini/emotion.safetensors python -m training.fit_heads runs/mini runs/packed \
+    --instruments training/configs/pianobind_mini_audio.yaml

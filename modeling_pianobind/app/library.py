@@ -92,6 +92,8 @@ class Library:
     Attributes:
         map_points (`np.ndarray` of shape `(pieces, 2)`): -1 to 1.
         map_words (`dict[str, str]`): labels of the map's left, right, top and bottom.
+        mood_points (`np.ndarray` of shape `(pieces, 2)`, *optional*): -1 to 1 and in the order of valence and
+            arousal, but further apart where these are near -1 or 1; None if the checkpoint tells none.
     """
 
     def __init__(
@@ -112,6 +114,10 @@ class Library:
             self._names = display_names(self.paths, folder)
         emotion_file = checkpoint_file(checkpoint.name, EmotionHead.file)
         self._emotion = EmotionHead.load(emotion_file, checkpoint.weights_fingerprint)
+        self.mood_points = None
+        if self._emotion is not None:
+            logits = self._emotion.logits(self.index.embeddings)
+            self.mood_points = logits / (1 + np.abs(logits))
         self.labels, self._label_embeds = label_embeddings(checkpoint.embed_text)
         self.map_points, self.map_words = _lay_out(self.index.embeddings, self.labels, self._label_embeds)
 

@@ -61,7 +61,11 @@ class EmotionHead(_Head):
 
     def chances(self, embeds: np.ndarray) -> np.ndarray:
         """`(n, dim)` unit rows -> `(n, 2)`: the chance that a listener calls valence, and arousal, high."""
-        return 1 / (1 + np.exp(-(np.asarray(embeds, np.float32) @ self.weight.T + self.bias)))
+        return 1 / (1 + np.exp(-self.logits(embeds)))
+
+    def logits(self, embeds: np.ndarray) -> np.ndarray:
+        """`(n, dim)` unit rows -> `(n, 2)`: logits of `chances`."""
+        return np.asarray(embeds, np.float32) @ self.weight.T + self.bias
 
     def values(self, embeds: np.ndarray) -> np.ndarray:
         """`(n, dim)` unit rows -> `(n, 2)`: valence and arousal, -1 to 1; 0 where listeners would be divided."""
