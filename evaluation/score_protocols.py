@@ -13,7 +13,7 @@ from modeling_pianobind.index.embedding_index import EmbeddingIndex
 from modeling_pianobind.index.note_alignment import NoteLine
 from modeling_pianobind.index.table import FileTable
 from modeling_pianobind.metric.ranking import retrieval_metrics
-from modeling_pianobind.notes_pianobind import read_midi
+from modeling_pianobind.notes_pianobind import PrintedNotes, read_midi
 from training.data.corpus import PackedCorpus
 
 from .bench import Bench, UnsuitableError, means
@@ -115,7 +115,7 @@ def _read_scores(bench: Bench) -> tuple[list[dict], list[Example], int]:
     folder, listed, notes, failed = Path(bench.printed_scores), [], [], 0
     if PackedCorpus.is_folder(folder):
         kept = PackedCorpus.load(folder)
-        examples = bench.note_examples([kept.notes(place) for place in range(len(kept))])
+        examples = bench.note_examples([PrintedNotes(**vars(kept.notes(place))) for place in range(len(kept))])
         return kept.rows, examples, kept.rows[0]["listed"] - len(kept)
     for line in (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)

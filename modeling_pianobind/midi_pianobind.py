@@ -11,7 +11,8 @@ from transformers import BatchFeature, FeatureExtractionMixin
 from .compound_words_pianobind import FIELD_SIZES as COMPOUND_FIELD_SIZES
 from .compound_words_pianobind import compound_windows, compound_words, read_compound_notes
 from .inputs_pianobind import check_numbers
-from .notes_pianobind import LOWEST_KEY, PianoNotes, read_midi, window_starts
+from .notes_pianobind import LOWEST_KEY, PianoNotes, PrintedNotes, read_midi, window_starts
+from .score_playing_pianobind import as_played
 
 PERFORMANCE_FIELDS = ("pitch", "onset_gap", "duration", "velocity", "pedal")
 MIN_SETTINGS = {
@@ -151,12 +152,16 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
     def windows(self, notes: PianoNotes) -> tuple[list[np.ndarray], np.ndarray]:
         """Cuts a piece into windows of rows; windows without a note are left out.
 
+        Args:
+            notes (`PianoNotes`): of `read`; those of a score are cut as they are played (`as_played`).
         Returns:
             rows (`list[np.ndarray]`): of shape `(notes, fields)`, one a window.
             spans (`np.ndarray` of shape `(windows, 2)`): start and end of each window in seconds.
         """
         if self._compound:
             return compound_windows(read_compound_notes(notes), self.window_seconds, self.hop_seconds, self.max_notes)
+        if isinstance(notes, PrintedNotes):
+            notes = as_played(notes)
         starts = window_starts(notes.seconds, self.window_seconds, self.hop_seconds)
         first = np.searchsorted(notes.onset, starts)
         last = np.searchsorted(notes.onset, starts + self.window_seconds)

@@ -59,6 +59,10 @@ class PianoNotes:
         return notes
 
 
+class PrintedNotes(PianoNotes):
+    """Notes of a score, as printed; `PianoBindMidiProcessor.windows` gives them the irregularities of playing."""
+
+
 def read_midi(source: Any, solo_only: bool = False) -> PianoNotes:
     """Reads the notes of a MIDI file or a score.
 
@@ -67,7 +71,7 @@ def read_midi(source: Any, solo_only: bool = False) -> PianoNotes:
             what is a score (MusicXML, MEI, Humdrum, ABC) is known by its content.
         solo_only (`bool`): refuse a file with other instruments or voices; by default only its piano part is read.
     Returns:
-        `PianoNotes`, all the piano's tracks and channels together.
+        `PianoNotes`, all the piano's tracks and channels together; of a score `PrintedNotes`.
     Raises:
         FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
         ValueError: the content is not MIDI, is damaged, holds no piano notes, or other instruments if `solo_only`.
@@ -77,7 +81,17 @@ def read_midi(source: Any, solo_only: bool = False) -> PianoNotes:
             raise ValueError("the given PianoNotes hold no note; leave the piece out.")
         return source
     name = name_of(source)
-    return notes_from_score(score_from(source, name, solo_only), name, solo_only)
+    notes = notes_from_score(score_from(source, name, solo_only), name, solo_only)
+    return PrintedNotes(**vars(notes)) if _is_printed(source) else notes
+
+
+def _is_printed(source: Any) -> bool:
+    """Whether a source of `read_midi` is a score: a file by its name, its content by the first bytes."""
+    if isinstance(source, (str, Path)):
+        return str(source).lower().endswith(SCORE_EXTENSIONS)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return content_modality(bytes(source[:12])) == "score"
+    return isinstance(source, ScoreReading)
 
 
 def name_of(source: Any) -> str:
@@ -98,15 +112,11 @@ def score_from(source: Any, name: str, solo_only: bool = False) -> symusic.Score
     """
     if isinstance(source, symusic.core.ScoreTick):
         return source
-    if isinstance(source, ScoreReading):
-        return _piano_part(source, solo_only)
+    if _is_printed(source):
+        return _piano_part(source if isinstance(source, ScoreReading) else read_score(source, name), solo_only)
     if isinstance(source, (str, Path)):
-        if str(source).lower().endswith(SCORE_EXTENSIONS):
-            return _piano_part(read_score(source, name), solo_only)
         with open(source, "rb") as handle:
             source = handle.read()
-    elif content_modality(bytes(source[:12])) == "score":
-        return _piano_part(read_score(source, name), solo_only)
     content = bytes(source)
     _check_header(content, name)
     _check_chunks(content, name)
@@ -340,6 +350,7 @@ __all__ = [
     "HIGHEST_KEY",
     "LOWEST_KEY",
     "PianoNotes",
+    "PrintedNotes",
     "check_length",
     "name_of",
     "notes_from_score",

@@ -38,6 +38,7 @@ from .standard_midi_pianobind import PIANO_PROGRAMS, tick_clock
 MAX_SCORE_BYTES = 24 << 20  # six times the longest piano score of the corpus
 MAX_CONTAINER_BYTES = 1 << 16
 MAX_SECONDS = 300.0  # of the clock for one score; the worker allows itself far fewer of CPU
+MAX_SCORES_A_WORKER = 50  # verovio keeps some memory of each
 MAX_STAVES = 12
 MIN_TEMPO, MAX_TEMPO = 5.0, 1500.0  # quarters a minute
 TICKS = 960  # of a quarter, or the next multiple of verovio's
@@ -256,9 +257,10 @@ def _decoded(content: bytes, name: str) -> str:
 
 
 class ScoreWorker:
-    """A process with verovio."""
+    """A process with verovio; `asked` counts the scores that it was given."""
 
     def __init__(self):
+        self.asked = 0
         self.process = subprocess.Popen(
             [sys.executable, "-EP", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -270,6 +272,7 @@ class ScoreWorker:
     def ask(self, question: dict) -> dict | None:
         """The answer; None if the process ended. Raises TimeoutError if it takes too long, by the clock or of CPU."""
         content, process = json.dumps(question).encode(), self.process
+        self.asked += 1
         timer = threading.Timer(MAX_SECONDS, process.kill)
         timer.start()
         try:
@@ -301,15 +304,14 @@ idle_workers: queue.SimpleQueue = queue.SimpleQueue()
 def ask_verovio(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
     if find_spec("verovio") is None:
         raise MissingDecoderError(f'{name}: reading scores needs verovio; run pip install "pianobind[scores]".')
-    worker = None
-    while worker is None or not worker.is_alive:
-        try:
-            worker = idle_workers.get_nowait()
-        except queue.Empty:
-            worker = ScoreWorker()
-            break
+    question = {"text": text, "kind": kind, "do": do, "measure": measure}
+    worker = _waiting_worker()
     try:
-        answer = worker.ask({"text": text, "kind": kind, "do": do, "measure": measure})
+        answer = worker.ask(question)
+        if answer is None and worker.asked > 1:  # what earlier scores left in it may be the cause
+            worker.stop()
+            worker = ScoreWorker()
+            answer = worker.ask(question)
     except TimeoutError as error:
         worker.stop()
         raise ValueError(f"{name}: verovio did not finish in the time that it may take; export it again.") from error
@@ -319,10 +321,23 @@ def ask_verovio(text: str, kind: str, do: str, name: str, measure: int = 0) -> d
     if answer is None:
         worker.stop()
         raise ValueError(f"{name}: verovio cannot read it (its process ended); export the score again.")
-    idle_workers.put(worker)
+    if worker.asked < MAX_SCORES_A_WORKER:
+        idle_workers.put(worker)
+    else:
+        worker.stop()
     if "error" in answer:
         raise ValueError(f"{name}: {answer['error']}; check the score, or export it again.")
     return answer
+
+
+def _waiting_worker() -> ScoreWorker:
+    while True:
+        try:
+            worker = idle_workers.get_nowait()
+        except queue.Empty:
+            return ScoreWorker()
+        if worker.is_alive:
+            return worker
 
 
 @atexit.register

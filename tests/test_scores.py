@@ -256,6 +256,20 @@ def test_a_reader_that_dies_takes_down_nothing_else(monkeypatch, tmp_path, no_re
     assert len(read_midi(SIMPLE.encode())) == 6
 
 
+def test_a_reader_that_earlier_scores_have_worn_out_is_replaced(monkeypatch, no_readers):
+    assert len(read_midi(SIMPLE.encode())) == 6
+    worn, started = score_pianobind.idle_workers.get(), score_pianobind.ScoreWorker
+    monkeypatch.setattr(worn, "ask", lambda question: setattr(worn, "asked", 9))  # its process has ended
+    score_pianobind.idle_workers.put(worn)
+    assert len(read_midi(SIMPLE.encode())) == 6 and not worn.is_alive
+    made = []
+    monkeypatch.setattr(score_pianobind, "ScoreWorker", lambda: made.append(1) or started())
+    monkeypatch.setattr(score_pianobind, "MAX_SCORES_A_WORKER", 2)
+    for _ in range(4):
+        read_midi(SIMPLE.encode())
+    assert len(made) == 2
+
+
 def test_a_reader_that_takes_too_long_is_ended(monkeypatch, tmp_path, no_readers):
     (tmp_path / "sleeps.py").write_text("import time; time.sleep(600)")
     monkeypatch.setattr(score_pianobind, "WORKER", str(tmp_path / "sleeps.py"))
