@@ -1,4 +1,4 @@
-"""What playlists are worth: how many pieces of an artist go on from five of them, and how smooth the steps are."""
+"""Measures playlists: how many pieces of an artist continue five of them, and how smooth the steps are."""
 
 from collections.abc import Callable
 

@@ -69,7 +69,7 @@ def app_requests(url: str) -> Requests:
             return f"refused: {error}"
 
     def upload(name, content):
-        """Sends a file as a browser does: its name is the visitor's, whatever it says."""
+        """Sends a file as a browser does: under the visitor's own file name."""
         answer = httpx.post(f"{url}gradio_api/upload", files={"files": (name, content)}, timeout=TIMEOUT_SECONDS)
         if answer.status_code == 413:
             return "refused: at most so much is taken"  # gradio's own message

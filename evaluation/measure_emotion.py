@@ -1,9 +1,9 @@
-"""Measures the heads beside a checkpoint: emotion by MIDI, by rendered audio and without cues; and difficulty.
+"""Measures a checkpoint's heads: emotion by MIDI, by rendered audio and without cues; and difficulty.
 
     python -m evaluation.measure_emotion CHECKPOINT CORPUS --soundfont UNHEARD.sf3 --output results.json
 
 CORPUS is the packed open piano corpus. `--compare NAME=FOLDER` measures another emotion head as well, such as one of
-`training.fit_heads --adversarial`. Chance, hand-made features and zero-shot prompts stand beside.
+`training.fit_heads --adversarial`. Chance, hand-made features and zero-shot prompts are given for comparison.
 """
 
 import argparse
@@ -166,7 +166,7 @@ def measure(
 
 
 def difficulty(corpus: PackedCorpus, embed: RowEmbedder, head: DifficultyHead) -> dict:
-    """The graded pieces: grades by the head, which drew its line through these very pieces, and their order."""
+    """Figures of the graded pieces, which the head was also fitted to: their grades, and their order."""
     pieces = graded_pieces(corpus, embed)
     grades = head.grades(pieces.embeds)
     notes = [excerpt(corpus.notes(place), SECONDS) for place in pieces.places]
@@ -186,7 +186,7 @@ def difficulty(corpus: PackedCorpus, embed: RowEmbedder, head: DifficultyHead) -
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's."""
+    """Spearman's rank correlation."""
     from scipy.stats import spearmanr
 
     return float(spearmanr(first, second).statistic)
@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m evaluation.measure_emotion", description=__doc__.split("\n")[0])
     add_subject_arguments(parser, checkpoint="folder of a checkpoint with its heads")
-    parser.add_argument("--soundfont", metavar="FILE[:PROGRAM]", help="instrument that training has not heard")
+    parser.add_argument("--soundfont", metavar="FILE[:PROGRAM]", help="instrument that training did not use")
     parser.add_argument("--audio-pieces", type=int, metavar="N", help="how many are rendered (default: all)")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw how reliable the chances are")
     parser.add_argument("--embeddings", type=Path, metavar="FILE", help="what `training.fit_heads` kept")

@@ -1,4 +1,4 @@
-"""What feedback, taste profiles and playlists bring, measured with simulated users.
+"""Measures feedback, taste profiles and playlists with simulated users.
 
     python -m evaluation.measure_feedback CHECKPOINT CORPUS --output JSON [--cache FILE.npz]
 
@@ -90,7 +90,7 @@ def one_a_song(rows: list[dict], usable: np.ndarray) -> np.ndarray:
 def rocchio(
     query: np.ndarray, more: list[np.ndarray], less: list[np.ndarray], background: Background | None = None
 ) -> np.ndarray:
-    """The classic way, for comparison: weighted means of query and examples."""
+    """Rocchio's method, for comparison: weighted means of query and examples."""
     direction = ROCCHIO[0] * query
     for weight, side in ((ROCCHIO[1], more), (-ROCCHIO[2], less)):
         direction = direction + (weight * np.mean(side, axis=0) if len(side) else 0)

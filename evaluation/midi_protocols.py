@@ -1,4 +1,4 @@
-"""Protocols on MIDI. Each takes a `Bench` and returns `scores`, `baselines` beside them and its `settings`."""
+"""Protocols on MIDI. Each takes a `Bench` and returns `scores`, `baselines` and its `settings`."""
 
 import re
 from collections import Counter

@@ -122,7 +122,7 @@ def fact_scores(queries: list[Query], known: list[tuple[set[str], set[str]]]) ->
     for row, query in zip(signs, queries, strict=True):
         row[[number[fact] for fact in query.excludes]] = -1.0
         row[[number[fact] for fact in query.holds]] = 1.0
-    return np.round(signs @ values.T, 9)  # the same facts give the same score, in whatever order they are added
+    return np.round(signs @ values.T, 9)  # rounded, so that the score does not depend on the order of summation
 
 
 def lexicon_held_out(bench: Bench) -> dict:

@@ -21,7 +21,7 @@ from .bench import Bench, UnsuitableError, means
 # Sources whose files of one song are performances of it; others have excerpts, levels or covers of one name.
 PERFORMANCES = ("asap", "pianolatron")
 CONFIDENCES = (0.1, 0.25, DEFAULT_CONFIDENCE, 0.75, 0.9)
-RANKED = 500  # hits that are looked at
+RANKED = 500  # hits that are ranked
 
 
 def score_performance(bench: Bench) -> dict:

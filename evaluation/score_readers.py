@@ -1,4 +1,4 @@
-"""Which library reads printed scores best: their notes beside the performances', files that fail, seconds a file.
+"""Which library reads printed scores best: notes in common with performances, files that fail, seconds a file.
 
     python -m evaluation.score_readers SCORES CORPUS --output evaluation/results/score-readers.json --reader partitura
 
@@ -125,7 +125,7 @@ def compare(reader: str, folder: Path, listed: list[dict], corpus: PackedCorpus,
             read.append((row, notes))
         except Exception as error:  # whatever a library raises, the file has failed
             failures.append(f"{Path(row['score']).name}: {type(error).__name__}")
-    score_pianobind._stop_workers()  # only what has ended is counted
+    score_pianobind.stop_workers()  # only what has ended is counted
     seconds = _cpu_seconds() - begun
     if keep is not None:
         with atomic_folder(keep) as partial:

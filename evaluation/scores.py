@@ -38,7 +38,7 @@ class Bootstrap:
             yield np.concatenate([members[song] for song in random.integers(len(members), size=len(members))])
 
     def intervals(self, figures: Callable[[np.ndarray], dict], songs: Sequence) -> dict:
-        """Figures of all pieces, and `<name>_interval` = [low, high] beside each.
+        """Figures of all pieces, and `<name>_interval` = [low, high] of each.
 
         Args:
             figures: positions of pieces, some of them repeatedly -> numbers by name; NaN where one is not defined.

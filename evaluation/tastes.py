@@ -1,4 +1,4 @@
-"""What a taste profile brings: simulated listeners of two artists, who search by words."""
+"""Measures taste profiles: simulated listeners of two artists search by words."""
 
 from collections.abc import Callable
 from itertools import combinations
@@ -30,7 +30,7 @@ def measure_tastes(
         known (`np.ndarray`): rows that compete: one a song, each of a known artist.
     Returns:
         `dict`: for each way the share of the first ten that are by the two artists, the mean cosine with the words,
-        and how much of it is lost beside the words alone, on average and at most.
+        and how much of it is lost against the words alone, on average and at most.
     """
     names, pieces = np.array([creator_name(rows[place]) for place in known]), embeds[known]
     artists = [name for name in sorted({*names.tolist()}) if (names == name).sum() >= MIN_SONGS]

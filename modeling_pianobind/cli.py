@@ -213,7 +213,7 @@ def _parser() -> Parser:
     playlist = command(
         "playlist",
         playlist_command.run,
-        "Choose and order pieces that go on from examples, along a path of moods.",
+        "Choose and order pieces that continue some examples, along a path of moods.",
         f"{CACHE_NOTE} {EPILOG}",
     )
     playlist_command.add_arguments(playlist)

@@ -17,7 +17,7 @@ LOWEST_PITCH, HIGHEST_PITCH = 22, 107
 
 @dataclass
 class CompoundNotes(PianoNotes):
-    """`PianoNotes` that also know their place in the score; sorted by onset, then track, then pitch.
+    """`PianoNotes` with their place in the score; sorted by onset, then track, then pitch.
 
     Attributes:
         grid (`np.ndarray` int64): sixteenths from the start of the piece.
@@ -47,7 +47,7 @@ def read_compound_notes(source: Any, solo_only: bool = False) -> CompoundNotes:
     Raises:
         FileNotFoundError, PermissionError, IsADirectoryError: the file cannot be opened.
         ValueError: the content is not MIDI, is damaged, holds no piano notes, or other instruments if `solo_only`; or
-            `source` is `PianoNotes` of seconds, which do not know their bars.
+            `source` is `PianoNotes` of seconds, which have no bars.
     Source: the rules of MIDI-BERT's data preparation (arXiv 2107.05223, section 3.1). Differs: a file of another
         resolution than 480 ticks a beat is rescaled.
     """

@@ -87,7 +87,7 @@ def read_checkpoint(path: str | Path) -> _Tensors:
     Returns:
         `dict[str, torch.Tensor]`, names without `module.`.
     Raises:
-        ValueError: the file is none, or holds objects beside tensors and plain values.
+        ValueError: the file is none, or holds objects other than tensors and plain values.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -248,7 +248,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
         """
         if device not in self._cached:
             if self.filter_precision == "float32":
-                filters = self._float32_filters()
+                filters = self.float32_filters()
             else:
                 filters = mel_filter_bank(
                     self.fft_size // 2 + 1,
@@ -268,7 +268,7 @@ class PianoBindFeatureExtractor(SequenceFeatureExtractor):
             self._cached[device] = torch.hann_window(self.fft_size, device=device), groups
         return self._cached[device]
 
-    def _float32_filters(self) -> torch.Tensor:
+    def float32_filters(self) -> torch.Tensor:
         """Triangular mel filters `(fft bins, mel bands)` on the HTK scale, rounded where torchaudio rounds."""
         # Adapted from https://github.com/pytorch/audio/blob/v2.5.1/src/torchaudio/functional/functional.py#L508 (BSD)
         # Differs: no area normalisation and no warning, since bands above half of the sampling rate are empty.

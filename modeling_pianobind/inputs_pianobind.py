@@ -22,7 +22,7 @@ def _midi_windows(processor: Any, source: Any, sampling_rate: int | None = None)
 
 
 def _score_windows(processor: Any, source: Any, sampling_rate: int | None = None) -> Iterator[tuple]:
-    """As `_midi_windows`, with what was read, which knows the measures."""
+    """As `_midi_windows`, with the `ScoreReading`, which has the measures."""
     from .score_pianobind import read_score
 
     reading = read_score(source)

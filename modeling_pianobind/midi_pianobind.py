@@ -136,7 +136,7 @@ class PianoBindMidiProcessor(FeatureExtractionMixin):
         """Reads rows of the default vocabulary back as notes; times are the middles of their bins.
 
         Raises:
-            ValueError: the rows are compound words, which do not know their tempo.
+            ValueError: the rows are compound words, which have no tempo.
         """
         if self._compound:
             raise ValueError("compound words hold beats without a tempo, so they cannot be read back in seconds.")

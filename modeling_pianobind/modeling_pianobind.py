@@ -373,7 +373,7 @@ def load_tower(modality: str, source: str | os.PathLike, whole_class: type) -> t
 
 
 def without_pooler(config: PreTrainedConfig) -> dict:
-    """What to tell a text encoder's class, so that it leaves out BERT's pooler, whose weights no loss would reach."""
+    """Keyword arguments that build a text encoder without BERT's pooler, whose weights would get no gradient."""
     model_class = AutoModel._model_mapping[type(config)]
     takes = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     return {"add_pooling_layer": False} if takes else {}

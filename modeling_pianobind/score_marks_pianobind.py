@@ -31,7 +31,7 @@ _TEMPO_WORDS = {
     172.0: "vivacissimo, presto, sehr rasch, sehr schnell, very fast, très vif, tres vif, très vite",
     196.0: "prestissimo, so rasch wie möglich, so schnell wie möglich, as fast as possible",
 }
-# Of words on the character of a piece, where no other stands beside them.
+# Of words on the character of a piece, where no other mark stands with them.
 _CHARACTER_WORDS = {
     54.0: "gravement",
     66.0: "getragen, largement, feierlich",
@@ -94,15 +94,15 @@ def beats_of_words(text: str) -> float | None:
     """Beats a minute that words stand for, such as "Andante con moto"; None for words without a tempo."""
     text = text.casefold()
     for beats, words in TEMPO_WORDS if len(text) <= MAX_WORDS else ():
-        if found := words.findall(text):
-            return beats[max(found, key=len)]
+        if matches := words.findall(text):
+            return beats[max(matches, key=len)]
     return None
 
 
 def _ratio_of_words(text: str) -> float | None:
     """How many times as fast words such as "più mosso" say, in lower case; None for others."""
-    found = (ratio for words, ratio in RELATIVE_WORDS.items() if len(text) <= MAX_WORDS and words.search(text))
-    return next(found, None)
+    ratios = (ratio for words, ratio in RELATIVE_WORDS.items() if len(text) <= MAX_WORDS and words.search(text))
+    return next(ratios, None)
 
 
 def beat_quarters(meter: tuple[int, int] | None) -> float:

@@ -122,7 +122,7 @@ def read_score(source: str | os.PathLike | bytes, name: str | None = None) -> Sc
         MissingDecoderError: verovio is not installed.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else "the given score")
-    answer = _ask(*_text_and_kind(source, name), "read", name)
+    answer = ask_verovio(*_text_and_kind(source, name), "read", name)
     measures = [
         Measure(float(start), label, tuple(meter) if meter else None, marks)
         for start, label, meter, marks in answer["measures"]
@@ -135,7 +135,7 @@ def read_score(source: str | os.PathLike | bytes, name: str | None = None) -> Sc
         midi = symusic.Score.from_midi(content)
     except (binascii.Error, RuntimeError, IndexError) as error:
         raise ValueError(f"{name}: verovio made no music of this score; export it again.") from error
-    ornaments = [Ornament(*one) for one in answer["ornaments"]]
+    ornaments = [Ornament(*values) for values in answer["ornaments"]]
     return ScoreReading(_played(midi, measures, ornaments), measures, name, voices)
 
 
@@ -165,7 +165,7 @@ def draw_score(source: str | os.PathLike | bytes, measure: int, name: str | None
         OSError, ValueError: as `read_score`; or there is no such measure.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else "the given score")
-    answer = _ask(*_text_and_kind(source, name), "draw", name, measure)
+    answer = ask_verovio(*_text_and_kind(source, name), "draw", name, measure)
     return DrawnPage(answer["svg"], tuple(answer["size"]), {place: tuple(box) for place, *box in answer["boxes"]})
 
 
@@ -240,7 +240,7 @@ def _unpacked(content: bytes, name: str) -> bytes:
 
 def _member(archive: zipfile.ZipFile, member: str, limit: int = MAX_CONTAINER_BYTES) -> bytes:
     with archive.open(member) as handle:
-        return handle.read(limit)  # however much the archive says that there is
+        return handle.read(limit)  # whatever size the archive states
 
 
 def _decoded(content: bytes, name: str) -> str:
@@ -256,22 +256,22 @@ def _decoded(content: bytes, name: str) -> str:
     return text
 
 
-class _Worker:
+class ScoreWorker:
     """A process with verovio; `asked` counts the scores that it was given."""
 
     def __init__(self):
         self.asked = 0
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-EP", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
 
     @property
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        return self.process.poll() is None
 
     def ask(self, question: dict) -> dict | None:
         """The answer; None if the process ended. Raises TimeoutError if it takes too long, by the clock or of CPU."""
-        content, process = json.dumps(question).encode(), self._process
+        content, process = json.dumps(question).encode(), self.process
         self.asked += 1
         timer = threading.Timer(MAX_SECONDS, process.kill)
         timer.start()
@@ -287,21 +287,21 @@ class _Worker:
             timer.cancel()
         if answer:
             return json.loads(answer)
-        if late or self._process.wait() in OUT_OF_TIME:
+        if late or self.process.wait() in OUT_OF_TIME:
             raise TimeoutError
         return None
 
     def stop(self) -> None:
-        self._process.kill()
-        with contextlib.suppress(BrokenPipeError):  # what it was not told any more
-            self._process.communicate()
+        self.process.kill()
+        with contextlib.suppress(BrokenPipeError):  # of a question that was still being written
+            self.process.communicate()
 
 
 # Workers that wait for a question; as many are started as threads read scores at once.
-_idle: queue.SimpleQueue = queue.SimpleQueue()
+idle_workers: queue.SimpleQueue = queue.SimpleQueue()
 
 
-def _ask(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
+def ask_verovio(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
     if find_spec("verovio") is None:
         raise MissingDecoderError(f'{name}: reading scores needs verovio; run pip install "pianobind[scores]".')
     question = {"text": text, "kind": kind, "do": do, "measure": measure}
@@ -310,7 +310,7 @@ def _ask(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
         answer = worker.ask(question)
         if answer is None and worker.asked > 1:  # what earlier scores left in it may be the cause
             worker.stop()
-            worker = _Worker()
+            worker = ScoreWorker()
             answer = worker.ask(question)
     except TimeoutError as error:
         worker.stop()
@@ -322,7 +322,7 @@ def _ask(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
         worker.stop()
         raise ValueError(f"{name}: verovio cannot read it (its process ended); export the score again.")
     if worker.asked < MAX_SCORES_A_WORKER:
-        _idle.put(worker)
+        idle_workers.put(worker)
     else:
         worker.stop()
     if "error" in answer:
@@ -330,27 +330,27 @@ def _ask(text: str, kind: str, do: str, name: str, measure: int = 0) -> dict:
     return answer
 
 
-def _waiting_worker() -> _Worker:
+def _waiting_worker() -> ScoreWorker:
     while True:
         try:
-            worker = _idle.get_nowait()
+            worker = idle_workers.get_nowait()
         except queue.Empty:
-            return _Worker()
+            return ScoreWorker()
         if worker.is_alive:
             return worker
 
 
 @atexit.register
-def _stop_workers() -> None:
-    while not _idle.empty():
-        _idle.get().stop()
+def stop_workers() -> None:
+    while not idle_workers.empty():
+        idle_workers.get().stop()
 
 
 def _piano_staves(staves: list, name: str) -> tuple[set[str], list[str]]:
-    """The numbers of the staves that a pianist plays, and the names of the voices beside them.
+    """The numbers of the staves that a pianist plays, and the names of the voices that sing to them.
 
     Raises:
-        ValueError: there are other instruments than voices beside them, or none, or too many staves.
+        ValueError: there are other instruments than piano and voices, or no piano, or too many staves.
     """
     if len(staves) > MAX_STAVES:
         raise ValueError(
@@ -405,7 +405,7 @@ def _played(midi: symusic.Score, measures: list[Measure], ornaments: list[Orname
         for mark in measure.marks
         if mark.keys() & {"midi.bpm", "mm"}
     }
-    # What nobody can play is a slip of the pen.
+    # Tempi out of range are errors of the score.
     written = [(at, qpm) for at, qpm in written if MIN_TEMPO <= qpm <= MAX_TEMPO]
     # verovio writes 120 where a score says nothing.
     written = [(at, qpm) for at, qpm in written if at > 0 or round(qpm) != 120 or 0.0 in numbered]

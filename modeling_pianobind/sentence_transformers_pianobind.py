@@ -77,7 +77,7 @@ class PianoBindSentenceModule(InputModule):
     ) -> "PianoBindSentenceModule":
         """Loads model and processor of a published checkpoint; see `InputModule.load` for the arguments."""
         hub = {"token": token, "cache_dir": cache_folder, "revision": revision, "local_files_only": local_files_only}
-        hub["trust_remote_code"] = True  # as this code, which lies beside that of the model
+        hub["trust_remote_code"] = True  # as this code, which is in the folder of the model's code
         model = AutoModel.from_pretrained(model_name_or_path, **hub, **(kwargs.get("model_kwargs") or {}))
         processor = AutoProcessor.from_pretrained(model_name_or_path, **hub, **(kwargs.get("processor_kwargs") or {}))
         return cls(model, processor)

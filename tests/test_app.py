@@ -118,6 +118,19 @@ class TestSearching:
         with pytest.raises(UserError, match="tempo is 'fast'; give a range"):
             library.answer("calm", filters={"tempo": "fast"})
 
+    @pytest.mark.parametrize("kind", [ValueError, OSError])
+    def test_a_damaged_index_is_told_without_folders_of_the_server(self, library, monkeypatch, capsys, kind):
+        shard = library.index.shards[0]
+        monkeypatch.setattr(shard, "source", "/srv/music/index")
+
+        def damaged(*_, **__):
+            raise kind("/srv/music/index: the index is damaged; build it again.")
+
+        monkeypatch.setattr("modeling_pianobind.app.library.Finder.find", damaged)
+        with pytest.raises(UserError, match="cannot be read; please tell whoever runs the page") as caught:
+            library.answer("calm")
+        assert "/srv" not in str(caught.value) and "/srv/music/index" in capsys.readouterr().err
+
     def test_a_card_says_how_well_a_piece_fits_and_the_page_that_nothing_does(self, library):
         answer = library.answer("calm")
         assert all(0 <= view.fit <= 1 for view in answer.views)

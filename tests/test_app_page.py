@@ -10,6 +10,7 @@ pytest.importorskip("gradio", reason='the page needs gradio: pip install "pianob
 
 import gradio
 import httpx
+import numpy as np
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
@@ -17,9 +18,10 @@ from modeling_pianobind import cli
 from modeling_pianobind.app.library import Library
 from modeling_pianobind.app.page import Handlers, launch
 from modeling_pianobind.app.synthesis import AdditivePiano
-from modeling_pianobind.gate_pianobind import Limits
+from modeling_pianobind.gate_pianobind import Gate, Limits
 from modeling_pianobind.service.checkpoint import Checkpoint
 from modeling_pianobind.service.examples import DEMO_QUERIES
+from modeling_pianobind.service.piece_heads import EmotionHead
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -28,13 +30,16 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 def library(tiny_checkpoint, write_midi, write_audio, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page") / "corpus"
     folder.mkdir()
+    name = shutil.copytree(tiny_checkpoint, folder.parent / "tiny")
+    head = EmotionHead(np.random.default_rng(0).normal(size=(2, 24)), np.zeros(2))
+    head.save(name / EmotionHead.file, Checkpoint(str(name)).weights_fingerprint)
     for seed in range(4):
         write_midi(folder / f"piece {seed}.mid", seconds=25, seed=seed)
     write_audio(folder / "rain.wav", seconds=5)
     limits = Limits(file_megabytes=0.5, running=1, waiting=1, patience_seconds=20)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIANOBIND_CACHE", str(folder.parent / "cache"))
-        return Library(folder, Checkpoint(tiny_checkpoint), AdditivePiano(), limits)
+        return Library(folder, Checkpoint(str(name)), AdditivePiano(), limits)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +75,7 @@ class TestAnswers:
     def test_programs_can_search_and_upload(self, url, library, tmp_path, write_midi):
         client = Client(url, verbose=False)
         cards, chart = client.predict("calm", 0.5, api_name="/search")
-        assert cards.count("pb-card") == 5 and chart.count('data-ask="show"') == 5
+        assert cards.count("pb-card") == 5 and chart.count('data-ask="show"') == 2 * 5  # by sound, by mood
         cards, _ = client.predict("calm", 0.5, "", "", "", "audio", api_name="/search")
         assert cards.count("pb-card") == 1 and "rain" in cards
         with pytest.raises(AppError, match="give a range such as 2-5"):
@@ -83,10 +88,11 @@ class TestAnswers:
 
     def test_when_all_places_are_taken_it_says_busy(self, url, library):
         handlers = Handlers(library)
-        with handlers.gate.turn(), handlers.gate._places:
+        handlers.gate = Gate(running=1, waiting=0, patience_seconds=20)
+        with handlers.gate.turn():
             with pytest.raises(gradio.Error, match="busy"):
                 handlers.search("calm", "", 0.5)
-            assert handlers._audio("0", "").status_code == 503
+            assert handlers.sound_response("0", 0.0).status_code == 503
 
     def test_a_proxy_does_not_stop_the_page_and_a_page_that_cannot_be_reached_is_one_line(
         self, library, tiny_checkpoint, monkeypatch, capsys
@@ -182,6 +188,44 @@ class TestBrowser:
         assert page.evaluate("document.activeElement.classList.contains('pb-point')")
         page.locator("#map .pb-point").nth(1).press("Enter")
         page.wait_for_function("title => document.querySelector('#shown h3').innerText !== title", arg=title)
+
+    def test_thumbs_move_the_list_and_can_be_taken_back(self, page):
+        listed = page.locator("#results h3").all_inner_texts()
+        last = page.locator("#results .pb-card").filter(has_text=listed[-1])
+        with page.expect_response(lambda response: "queue/data" in response.url):
+            last.locator("[data-ask=more]").click()
+        page.wait_for_selector('#results [data-ask=more][aria-pressed="true"]')
+        page.wait_for_function("title => document.querySelector('#results h3').innerText === title", arg=listed[-1])
+        page.locator("#results [data-ask=more]").first.click()
+        page.wait_for_function("title => document.querySelector('#results h3').innerText === title", arg=listed[0])
+        assert page.locator('#results [aria-pressed="true"]').count() == 0
+        assert page.locator("#results h3").all_inner_texts() == listed
+
+    def test_a_click_on_the_curve_of_moods_plays_from_there(self, page):
+        curve = page.locator("#results .pb-moods").first
+        box = curve.bounding_box()
+        curve.click(position={"x": box["width"] * 0.6, "y": box["height"] / 2})
+        page.wait_for_selector('#results [data-state="playing"]')
+        page.wait_for_function("() => parseFloat(document.querySelector('#results .pb-head').style.left) > 60")
+        assert page.evaluate("parseFloat(document.querySelector('#results .pb-head').style.left)") < 90
+
+    def test_the_map_by_mood_opens_pieces_and_stays_for_the_next_search(self, page):
+        by_mood, by_sound = page.locator("#map .pb-by-mood"), page.locator("#map .pb-by-sound")
+        assert by_sound.is_visible() and not by_mood.is_visible()
+        by_sound.get_by_text("By mood").click()
+        by_mood.wait_for()
+        assert not by_sound.is_visible()
+        point = by_mood.locator(".pb-point").last
+        point.click()
+        page.wait_for_selector("#shown .pb-card")
+        assert page.locator("#shown .pb-card").get_attribute("data-key") == point.get_attribute("data-key")
+        page.locator("[data-ask=phrase]").nth(1).click()
+        page.wait_for_function(
+            "words => document.querySelector('#words textarea').value === words", arg=DEMO_QUERIES[1]
+        )
+        assert by_mood.is_visible() and not by_sound.is_visible()
+        by_mood.get_by_text("By sound").click()
+        by_sound.wait_for()
 
     def test_a_found_piece_becomes_the_example_and_words_steer_it(self, page):
         title = page.locator("#results h3").first.inner_text()

@@ -69,10 +69,10 @@ def test_the_batched_paths_are_those_of_single_pairs():
 
 def test_best_sums_by_hand():
     rows = np.array([[0.1, 0.9, 0.0, 0.0], [0.0, 0.0, 0.2, 0.8], [0.5, 0.0, 0.0, 0.4]], np.float32)
-    sums = note_alignment._best_sums(rows)
+    sums = note_alignment.best_path_sums(rows)
     # Two rows to one column: 0.9, then 0 beside column 2 (row 1), then 0 in column 2; or 0.9 + 0.2 + 0.4.
     assert sums[3] == pytest.approx(1.5)
-    mean, path = note_alignment._traced(rows)
+    mean, path = note_alignment.best_path(rows)
     assert mean == pytest.approx(0.5) and path.tolist() == [[0, 1], [1, 2], [2, 3]]
 
 

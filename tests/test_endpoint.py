@@ -166,8 +166,8 @@ def test_when_all_places_are_taken_it_says_busy(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "training" / "hub" / "hub_files")
     handler = importlib.import_module("handler").EndpointHandler.__new__(sys.modules["handler"].EndpointHandler)
     monkeypatch.delitem(sys.modules, "handler")
-    handler._gate = Gate(running=1, waiting=0, patience_seconds=20)
-    with handler._gate.turn():
+    handler.gate = Gate(running=1, waiting=0, patience_seconds=20)
+    with handler.gate.turn():
         assert "is busy" in handler({"inputs": "calm"})["error"]
 
 

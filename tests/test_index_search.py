@@ -119,10 +119,10 @@ class TestInt8:
     def test_the_first_step_reads_no_float32(self, index, saved, queries, monkeypatch):
         loaded = EmbeddingIndex.load(saved["int8"])
         read = []
-        exact = search._exact_scores
+        exact = search.exact_scores
         monkeypatch.setattr(
             search,
-            "_exact_scores",
+            "exact_scores",
             lambda embeds, rows, query: (read.append(len(rows)), exact(embeds, rows, query))[1],
         )
         monkeypatch.setattr(loaded.shards[0], "embeds", loaded.shards[0].embeds.view(CountingArray))
@@ -172,8 +172,8 @@ class TestOpening:
         assert table.hashes[555] != table.hashes[0] and read == [0]
 
     def test_a_large_file_is_not_read_through(self, saved, monkeypatch):
-        hashed, digest = [], files._sha256
-        monkeypatch.setattr(files, "_sha256", lambda path: (hashed.append(path), digest(path))[1])
+        hashed, digest = [], files.file_sha256
+        monkeypatch.setattr(files, "file_sha256", lambda path: (hashed.append(path), digest(path))[1])
         monkeypatch.setattr(files, "HASHED_BYTES", 0)
         EmbeddingIndex.load(saved["float32"])
         assert hashed == []

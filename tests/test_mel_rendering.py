@@ -6,8 +6,9 @@ import torch
 
 from modeling_pianobind import PianoBindFeatureExtractor
 from modeling_pianobind.notes_pianobind import PianoNotes
+from training.data.arguments import InstrumentArguments
 from training.data.audio_bank import augment_log_mel, deep_extractor
-from training.data.mel_rendering import DEEP_DB, MelInstrument
+from training.data.mel_rendering import DEEP_DB, MelInstrument, mel_instruments
 
 from .training_data import Clicks
 
@@ -86,3 +87,9 @@ def test_a_room_rings_on_and_reaches_no_frame_before_the_sound(extractor):
     features = augment_log_mel(decibels, extractor)
     later, earlier = features[:, 31:40].mean((1, 2)), features[:, 20:30].mean((1, 2))
     assert (later >= earlier - 1e-3).all() and (later > earlier + 0.01).any()
+
+
+def test_instruments_of_a_run_are_made_once_and_kept_by_name(extractor, tmp_path):
+    named, player = [InstrumentArguments("sounds/grand.sf3", 1)] * 2, Tones()
+    first, second = mel_instruments(named, [player, player], extractor, tmp_path)
+    assert first is second and first.cache == tmp_path / "grand-1.safetensors"

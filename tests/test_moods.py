@@ -8,8 +8,15 @@ import pytest
 
 from evaluation.measure_emotion import figures, reliability, zero_shot
 from evaluation.scores import Bootstrap
-from modeling_pianobind import PianoBindModel, PianoBindProcessor, describe_difficulty, describe_emotion, embed_midi
-from modeling_pianobind.app.cards import card
+from modeling_pianobind import (
+    PianoBindModel,
+    PianoBindProcessor,
+    describe_difficulty,
+    describe_emotion,
+    embed_midi,
+    embed_text,
+)
+from modeling_pianobind.app.cards import MAP_WIDTH, card, corpus_map
 from modeling_pianobind.app.library import Library
 from modeling_pianobind.app.music import Excerpt
 from modeling_pianobind.app.piano_roll import MOOD_HEIGHT, WIDTH, draw_moods
@@ -17,6 +24,8 @@ from modeling_pianobind.app.synthesis import AdditivePiano
 from modeling_pianobind.cli import main
 from modeling_pianobind.commands.moods import over_time, resampled
 from modeling_pianobind.commands.output import clock
+from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS
+from modeling_pianobind.notes_pianobind import HIGHEST_KEY, LOWEST_KEY
 from modeling_pianobind.service.checkpoint import Checkpoint
 from modeling_pianobind.service.piece_heads import QUADRANTS, DifficultyHead, EmotionHead
 from training.data.corpus import PackedCorpus
@@ -28,8 +37,10 @@ from training.data.head_pieces import (
     emotion_pieces,
     emotion_places,
     graded_pieces,
+    played_windows,
 )
-from training.fit_heads import fit_difficulty
+from training.data.mel_rendering import VELOCITIES, MelInstrument
+from training.fit_heads import fit_difficulty, instruments_of, prompt_directions
 from training.loop.emotion_fit import fit_emotion
 
 from .corpus_files import make_notes
@@ -159,6 +170,22 @@ class TestApp:
             library = Library(corpus, Checkpoint(str(name)), AdditivePiano())
             assert [('class="pb-moods"' in card(library.view(str(key)))) for key in range(4)] == [is_there] * 4
 
+    def test_a_map_by_mood_stands_beside_the_one_by_sound(self, checkpoint, corpus, tmp_path, monkeypatch):
+        monkeypatch.setenv("PIANOBIND_CACHE", str(tmp_path / "cache"))
+        library = Library(corpus, Checkpoint(str(checkpoint)), AdditivePiano())
+        head = EmotionHead.of_checkpoint(checkpoint, library.checkpoint.weights_fingerprint)
+        maps = ElementTree.fromstring(f"<div>{corpus_map(library, library.search('calm'))}</div>")
+        assert [part.get("class") for part in maps] == ["pb-map pb-by-sound", "pb-map pb-by-mood"]
+        by_mood = {point.get("data-key"): point.find("circle") for point in maps[1].iter("g")}
+        assert by_mood.keys() == {str(number) for number in range(len(library))}
+        places = np.array(
+            [[float(by_mood[str(key)].get(name)) for name in ("cx", "cy")] for key in range(len(library))]
+        )
+        values = head.values(library.index.embeddings)
+        assert (places[:, 0].argsort() == values[:, 0].argsort()).all()  # to the right: brighter
+        assert (places[:, 1].argsort() == (-values[:, 1]).argsort()).all()  # upwards: more stirred
+        assert ((places[:, 0] > MAP_WIDTH / 2) == (values[:, 0] > 0)).all()
+
     def test_the_curve_by_hand(self):
         spans = np.array([[0.0, 20.0], [20.0, 40.0]])
         svg = ElementTree.fromstring(draw_moods(Excerpt(10, 30), spans, np.array([[-1.0, 0.5], [1.0, 0.5]])))
@@ -177,7 +204,7 @@ class TestFit:
         embeds /= np.linalg.norm(embeds, axis=1, keepdims=True)
         latent = embeds[:, :2] * 4 + random.normal(size=(len(sources), 2)) * noise[:, None]
         songs = np.array([f"song {number // 2}" for number in range(len(sources))])
-        return HeadPieces([], embeds, (latent > 0).astype(float), songs, sources)
+        return HeadPieces([*range(len(sources))], embeds, (latent > 0).astype(float), songs, sources)
 
     def test_a_noisy_source_is_read_less_sharply_and_unknown_labels_are_left_out(self):
         sources = np.arange(600) % 2
@@ -190,11 +217,45 @@ class TestFit:
         guess = pieces.embeds @ weight.T + bias > 0
         assert (guess == (pieces.embeds[:, :2] > 0))[clear].mean() > 0.85
 
+    def test_windows_teach_and_a_given_direction_costs_nothing(self):
+        sources = np.zeros(60, int)
+        pieces = self.pieces(np.full(60, 0.2), sources)
+        towards = np.eye(2, 16)  # the right directions
+        found = {}
+        for name, given in (("none", None), ("right", towards)):
+            weight, _, told = fit_emotion(
+                pieces, pieces.windows([row[None].repeat(2, 0) for row in pieces.embeds]), given
+            )
+            found[name] = np.abs(weight[0, 0]) / np.linalg.norm(weight[0])
+            assert told["chances"].shape == (60, 2)
+        assert found["right"] > found["none"] and found["right"] > 0.9
+
+    def test_a_run_without_instruments_cannot_play_pieces(self, tmp_path):
+        run = tmp_path / "run.yaml"
+        run.write_text("checkpoint: default\ncorpus: x\noutput: y\nmel_rendering: z\nstages: [{steps: 1}]\n")
+        with pytest.raises(ValueError, match=r"run\.yaml: names no `instruments`"):
+            instruments_of(run, None)
+
+    def test_prompts_of_bright_music_lie_on_the_side_of_high_valence(self, tiny_model, tiny_processor):
+        valence, arousal = prompt_directions(tiny_model, tiny_processor)
+        texts = [prompt for prompts in EMOTION_PROMPTS.values() for prompt in prompts]
+        scores = embed_text(tiny_model, tiny_processor, texts) @ np.stack([valence, arousal], axis=1)
+        happy, tense, sad, calm = scores.reshape(4, 3, 2).mean(axis=1)
+        assert (happy + calm - tense - sad)[0] > 0 and (happy + tense - sad - calm)[1] > 0
+
+    def test_windows_have_the_targets_of_their_pieces(self):
+        pieces = HeadPieces([4, 9], np.eye(2), np.array([[1.0, 0], [0, 1]]), np.array(["a", "b"]), np.array([0, 1]))
+        windows = pieces.windows([np.ones((1, 2)), np.zeros((3, 2))])
+        assert windows.places == [4, 9, 9, 9] and windows.songs.tolist() == list("abbb")
+        assert windows.targets.tolist() == [[1, 0], *[[0, 1]] * 3] and windows.embeds[:, 0].tolist() == [1, 0, 0, 0]
+        both = pieces + windows
+        assert both.places == [4, 9, 4, 9, 9, 9] and both.sources.tolist() == [0, 1, 0, 1, 1, 1]
+
     def test_an_adversary_hides_what_gives_the_source_away(self):
         sources = np.arange(400) % 2
         pieces = self.pieces(np.full(400, 0.2), sources)
         pieces.embeds[:, 0] += sources * 0.5  # the source shows, and its labels lean to it
-        plain, hidden = (np.abs(fit_emotion(pieces, weight)[0][0, 0]) for weight in (0.0, 3.0))
+        plain, hidden = (np.abs(fit_emotion(pieces, adversarial=weight)[0][0, 0]) for weight in (0.0, 3.0))
         assert hidden < plain
 
     def test_grades_follow_the_direction_from_easy_to_hard(self):
@@ -255,6 +316,9 @@ class TestRows:
         np.testing.assert_array_equal(pieces.targets, [[0, 1], [np.nan, 0]])
         assert pieces.sources.tolist() == [0, 3] and graded_pieces(corpus, embed).targets.tolist() == [3]
         assert difficulty_pieces(corpus, embed).targets.tolist() == [0, 1]  # the easy version, then the other
+        (windows,) = embed.windows([2])
+        assert len(windows) > 1
+        np.testing.assert_allclose(embed([2])[0], windows.mean(0) / np.linalg.norm(windows.mean(0)), atol=1e-6)
         again = RowEmbedder(corpus, None, None, "weights", cache)  # has no model to embed with
         np.testing.assert_array_equal(again([2, 0]), embed([2, 0]))
         assert RowEmbedder(corpus, None, None, "others", cache).known == {}
@@ -269,3 +333,22 @@ def test_labels_of_every_form():
     assert np.isnan(valence) and arousal == 1
     assert np.isnan(emotion_of({})).all()
     assert is_easy({"title": "Hey Jude (Easy Version)"}) and not is_easy({"title": "Easy Winners"}) and not is_easy({})
+
+    def test_pieces_are_heard_as_instruments_play_them(self, tiny_model, tiny_processor, tmp_path):
+        extractor = tiny_processor.feature_extractor
+        loud = MelInstrument(None, extractor)
+        loud.notes = {
+            (key, velocity): np.full((40, extractor.feature_size), 0.5, np.float32)
+            for key in range(LOWEST_KEY, HIGHEST_KEY + 1)
+            for velocity in VELOCITIES
+        }
+        corpus, cache = self.corpus(), tmp_path / "embeds.safetensors"
+        features, mask = played_windows(corpus.notes(0).crop(0, 45), loud, 1)
+        assert len(features) == len(mask) == 4  # of 20 s: at 0, 10 and 20, and at the end
+        assert mask.bool().all() and features.max() <= 1
+        embed = RowEmbedder(corpus, tiny_model, tiny_processor, "weights", cache, [loud])
+        heard = embed.heard([1, 0])
+        assert not np.allclose(heard[1][0], embed.windows([0])[0][0])
+        again = RowEmbedder(corpus, None, None, "weights", cache, [loud])
+        for before, after in zip(heard, again.heard([1, 0]), strict=True):
+            np.testing.assert_array_equal(before, after)

@@ -243,7 +243,7 @@ def test_audio_embedding_from_the_waveform_equals_the_plain_formulas(model, proc
 def test_mel_filters_equal_those_of_torchaudio(processor):
     functional = pytest.importorskip("torchaudio").functional
     expected = functional.melscale_fbanks(513, 0.0, 11_025.0, 128, 16_000, norm=None, mel_scale="htk")
-    assert torch.equal(processor.feature_extractor._float32_filters(), expected)
+    assert torch.equal(processor.feature_extractor.float32_filters(), expected)
 
 
 def test_20_seconds_are_one_window_and_more_are_their_mean(model, processor):

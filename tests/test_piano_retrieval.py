@@ -221,7 +221,7 @@ def test_items_with_the_same_embedding_tie_exactly():
     queries, items = generator.normal(size=(200, 512)), generator.normal(size=(997, 512))
     # Columns at the edge of a matrix product are rounded by another routine than those in the middle.
     items[[5, 300, 995]] = items[996]
-    scores = ranking._product_reader(queries, items)(0, 200)
+    scores = ranking.product_reader(queries, items)(0, 200)
     assert all((scores[:, column] == scores[:, 996]).all() for column in (5, 300, 995))
 
 

@@ -82,13 +82,13 @@ def notes_of(*rows) -> dict[str, np.ndarray]:
 def test_trills_take_eight_notes_a_second_at_the_tempo_of_their_place():
     notes = notes_of((0, 960, 60), (1920, 960, 60), (1920, 960, 40))
     trills = [Ornament(0.0, 60, "trill", 2, 1), Ornament(2.0, 60, "trill", 1, 1)]
-    found = with_ornaments(notes, trills, 960, 8, [(0, 60.0), (1920, 120.0)])
-    assert {name: array.dtype for name, array in found.items()} == dict.fromkeys(notes, np.dtype(np.int32))
-    late = found["time"] >= 1920
-    assert sorted(found["pitch"][~late].tolist()) == [60] * 5 + [62] * 4, "a second"
-    assert sorted(found["pitch"][late].tolist()) == [40, 60, 60, 60, 61, 61], "half a second"
-    assert found["time"][late & (found["pitch"] == 61)].tolist() == [1920 + 192, 1920 + 576]
-    assert found["duration"][~late].sum() == 960
+    played = with_ornaments(notes, trills, 960, 8, [(0, 60.0), (1920, 120.0)])
+    assert {name: array.dtype for name, array in played.items()} == dict.fromkeys(notes, np.dtype(np.int32))
+    late = played["time"] >= 1920
+    assert sorted(played["pitch"][~late].tolist()) == [60] * 5 + [62] * 4, "a second"
+    assert sorted(played["pitch"][late].tolist()) == [40, 60, 60, 60, 61, 61], "half a second"
+    assert played["time"][late & (played["pitch"] == 61)].tolist() == [1920 + 192, 1920 + 576]
+    assert played["duration"][~late].sum() == 960
 
 
 def test_ornaments_without_their_note_or_room_change_nothing():
@@ -100,5 +100,5 @@ def test_ornaments_without_their_note_or_room_change_nothing():
 def test_long_trills_of_a_damaged_score_stay_few():
     notes = notes_of(*((0, 2_000_000_000, key) for key in range(21, 109)))
     trills = [Ornament(0.0, key, "trill", 2, 1) for key in range(21, 109)]
-    found = with_ornaments(notes, trills, 960, 8, [(0, 5.0)])
-    assert 88 * 3 < len(found["time"]) <= 100_000
+    played = with_ornaments(notes, trills, 960, 8, [(0, 5.0)])
+    assert 88 * 3 < len(played["time"]) <= 100_000

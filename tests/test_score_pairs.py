@@ -77,7 +77,7 @@ def test_what_the_command_wrote_is_read_as_the_scores_are(folders, tmp_path, mon
     command = ["score_pairs", str(folders[0]), str(folders[1]), str(tmp_path / "aligned")]
     monkeypatch.setattr("sys.argv", command)
     assert score_pairs.main() == 0
-    assert capsys.readouterr().out.startswith("1 scores beside 1 performances")
+    assert capsys.readouterr().out.startswith("1 scores, 1 pairs of score and performance")
     pair = open_score_pairs(tmp_path / "aligned", [])["a"]
     other = open_score_pairs(folders[0], [PackedCorpus.load(folders[1])])["a"]
     assert np.array_equal(pair.path, other.path) and np.array_equal(pair.score.onset, other.score.onset)

@@ -237,9 +237,9 @@ def test_without_verovio_the_message_says_what_to_install(monkeypatch):
 
 @pytest.fixture
 def no_readers():
-    score_pianobind._stop_workers()
+    score_pianobind.stop_workers()
     yield
-    score_pianobind._stop_workers()
+    score_pianobind.stop_workers()
 
 
 def test_a_reader_that_dies_takes_down_nothing_else(monkeypatch, tmp_path, no_readers):
@@ -249,21 +249,21 @@ def test_a_reader_that_dies_takes_down_nothing_else(monkeypatch, tmp_path, no_re
         with pytest.raises(ValueError, match="its process ended"):
             read_midi(SIMPLE.encode())
     assert len(read_midi(SIMPLE.encode())) == 6
-    worker = score_pianobind._idle.get()
-    worker._process.kill()  # as the system does when memory runs out
-    worker._process.wait()
-    score_pianobind._idle.put(worker)
+    worker = score_pianobind.idle_workers.get()
+    worker.process.kill()  # as the system does when memory runs out
+    worker.process.wait()
+    score_pianobind.idle_workers.put(worker)
     assert len(read_midi(SIMPLE.encode())) == 6
 
 
 def test_a_reader_that_earlier_scores_have_worn_out_is_replaced(monkeypatch, no_readers):
     assert len(read_midi(SIMPLE.encode())) == 6
-    worn, started = score_pianobind._idle.get(), score_pianobind._Worker
+    worn, started = score_pianobind.idle_workers.get(), score_pianobind.ScoreWorker
     monkeypatch.setattr(worn, "ask", lambda question: setattr(worn, "asked", 9))  # its process has ended
-    score_pianobind._idle.put(worn)
+    score_pianobind.idle_workers.put(worn)
     assert len(read_midi(SIMPLE.encode())) == 6 and not worn.is_alive
     made = []
-    monkeypatch.setattr(score_pianobind, "_Worker", lambda: made.append(1) or started())
+    monkeypatch.setattr(score_pianobind, "ScoreWorker", lambda: made.append(1) or started())
     monkeypatch.setattr(score_pianobind, "MAX_SCORES_A_WORKER", 2)
     for _ in range(4):
         read_midi(SIMPLE.encode())

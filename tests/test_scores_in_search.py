@@ -106,8 +106,8 @@ def test_indexing_reads_a_score_once(tmp_path, tiny_model, tiny_processor, monke
     from .test_scores import ABC
 
     (tmp_path / "tune.abc").write_text(ABC)
-    read, ask = [], score_pianobind._ask
-    monkeypatch.setattr(score_pianobind, "_ask", lambda *given: read.append(given) or ask(*given))
+    read, ask = [], score_pianobind.ask_verovio
+    monkeypatch.setattr(score_pianobind, "ask_verovio", lambda *given: read.append(given) or ask(*given))
     index = EmbeddingIndex.build(tiny_model, tiny_processor, tmp_path)
     (row,) = index.file_table.rows()
     assert len(read) == 1

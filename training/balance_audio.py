@@ -1,12 +1,12 @@
-"""Audio and MIDI get like scores for texts: `python -m training.balance_audio CHECKPOINT CONFIG.yaml --output FOLDER`.
+"""Corrects audio to score like MIDI: `python -m training.balance_audio CHECKPOINT CONFIG.yaml --output FOLDER`.
 
 An audio tower that was distilled from a MIDI tower gives embeddings closer to their common mean. In one ranking by
 text, recordings then come after MIDI files of the same music. This command embeds windows of `train` as audio and as
 MIDI, with the data and instruments of the audio run, and changes the audio projection, a linear map without bias: the
 mean of the audio embeddings becomes that of the MIDI, and so does the spread of their scores for the facts' texts.
 
-Scores of an instrument that the tower was trained on spread more widely than those of other instruments: `--instrument`
-names one that it has not heard.
+An instrument that the tower was trained on may fit better than others do: `--instrument` names one that training did
+not use.
 """
 
 import argparse

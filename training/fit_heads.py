@@ -1,11 +1,14 @@
-"""Fits the small heads beside a checkpoint anew: `python -m training.fit_heads CHECKPOINT CORPUS`.
+"""Fits a checkpoint's heads for emotion and difficulty: `python -m training.fit_heads CHECKPOINT CORPUS`.
 
 `emotion.safetensors` (valence and arousal) and `difficulty.safetensors` (grades) belong to one set of weights, as
-`calibration.safetensors` does. CORPUS is the packed open piano corpus. It takes a few minutes on one CPU core.
+`calibration.safetensors` does. CORPUS is the packed open piano corpus. With `--instruments RUN.yaml`, the file of a
+training run, emotion is learnt from the pieces as its instruments play them too. It takes a few minutes on one CPU
+core, with instruments ten.
 """
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +16,12 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
 
-from modeling_pianobind import PianoBindModel, PianoBindProcessor
+from modeling_pianobind import PianoBindFeatureExtractor, PianoBindModel, PianoBindProcessor, embed_text
 from modeling_pianobind.checkpoint_pianobind import model_fingerprint
+from modeling_pianobind.labels_pianobind import EMOTION_PROMPTS
 from modeling_pianobind.service.piece_heads import DifficultyHead, EmotionHead
 
+from .data.arguments import TrainingArguments
 from .data.corpus import PackedCorpus
 from .data.head_pieces import (
     HeadPieces,
@@ -25,12 +30,15 @@ from .data.head_pieces import (
     emotion_pieces,
     emotion_places,
     graded_pieces,
+    means,
 )
+from .data.mel_rendering import MelInstrument, mel_instruments
+from .data.rendering import make_instruments
 from .loop.emotion_fit import LISTENERS, fit_emotion
 from .loop.linear_heads import LinearRegressor, scaled
 
 COVERED = 0.8  # share of graded pieces that an interval holds
-GRADE_RIDGE = 1.0  # pieces at the mean that count beside the graded ones
+GRADE_RIDGE = 1.0  # ridge, as a number of further pieces at the mean
 
 
 def fit_difficulty(levels: HeadPieces, graded: HeadPieces) -> tuple[DifficultyHead, float]:
@@ -57,19 +65,57 @@ def _line(level: np.ndarray, grades: np.ndarray) -> Ridge:
     return Ridge(GRADE_RIDGE * level.var()).fit(level, grades)
 
 
-def fit(checkpoint: Path, corpus: PackedCorpus, output: Path, cache: Path | None, adversarial: float) -> None:
+def prompt_directions(model: PianoBindModel, processor: PianoBindProcessor) -> np.ndarray:
+    """`(2, dim)`: from prompts of a low valence and arousal to those of a high one."""
+    first, second, third, fourth = (
+        embed_text(model, processor, list(prompts)).mean(axis=0) for prompts in EMOTION_PROMPTS.values()
+    )
+    return np.stack([first + fourth - second - third, first + second - third - fourth])
+
+
+def instruments_of(run: Path, extractor: PianoBindFeatureExtractor) -> list[MelInstrument]:
+    """The instruments of a run's YAML file, by the spectrograms of their notes.
+
+    Raises:
+        ValueError: the run has none, or does not say where spectrograms are kept.
+    """
+    told = TrainingArguments.from_yaml(run)
+    if not told.instruments or not told.mel_rendering:
+        raise ValueError(f"{run}: names no `instruments`, or no `mel_rendering` folder for them; add both.")
+    return mel_instruments(told.instruments, make_instruments(told.instruments), extractor, told.mel_rendering)
+
+
+def emotion_examples(corpus: PackedCorpus, embed: RowEmbedder) -> tuple[HeadPieces, HeadPieces]:
+    """The pieces of `train`, and their windows; where there are instruments, then the same as these play them."""
+    places = emotion_places(corpus, "train")
+    pieces = emotion_pieces(corpus, places, embed)
+    windows = pieces.windows(embed.windows(places))
+    if embed.instruments:
+        heard = embed.heard(places)
+        windows += pieces.windows(heard)
+        pieces += replace(pieces, embeds=means(heard))
+    return pieces, windows
+
+
+def fit(
+    checkpoint: Path, corpus: PackedCorpus, output: Path, cache: Path | None, run: Path | None, adversarial: float
+) -> None:
     """Fits both heads and writes them; with an adversary, that of emotion alone."""
     model = PianoBindModel.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    fingerprint = model_fingerprint(model)
-    embed = RowEmbedder(corpus, model, PianoBindProcessor.from_pretrained(checkpoint), fingerprint, cache)
-    pieces = emotion_pieces(corpus, emotion_places(corpus, "train"), embed)
-    weight, bias, report = fit_emotion(pieces, adversarial)
+    fingerprint, processor = model_fingerprint(model), PianoBindProcessor.from_pretrained(checkpoint)
+    instruments = [] if run is None else instruments_of(run, processor.feature_extractor)
+    embed = RowEmbedder(corpus, model, processor, fingerprint, cache, instruments)
+    pieces, windows = emotion_examples(corpus, embed)
+    towards = None if adversarial else prompt_directions(model, processor)
+    weight, bias, report = fit_emotion(pieces, windows, towards, adversarial)
     right = (report["chances"] > 0.5) == (pieces.targets == 1)
-    for place, name in enumerate(("valence", "arousal")):
-        known = ~np.isnan(pieces.targets[:, place]) & (pieces.sources < LISTENERS)
-        print(
-            f"{name}: right for {right[known, place].mean():.3f} of {known.sum()} pieces that people heard, held out"
-        )
+    listened = (pieces.sources < LISTENERS) & ~np.isnan(pieces.targets).any(axis=1)
+    is_midi = np.arange(len(listened)) < len(listened) // (2 if instruments else 1)
+    for view, chosen in (("MIDI", listened & is_midi), ("recordings", listened & ~is_midi)):
+        if chosen.any():
+            quadrant, (valence, arousal) = right[chosen].all(axis=1).mean(), right[chosen].mean(axis=0)
+            print(f"{view}: quadrant {quadrant:.3f}, valence {valence:.3f}, arousal {arousal:.3f} are right for "
+                  f"{chosen.sum()} pieces that people judged, held out")  # fmt: skip
     EmotionHead(weight, bias).save(output / EmotionHead.file, fingerprint)
     print(output / EmotionHead.file)
     if adversarial:
@@ -88,12 +134,14 @@ def main(command_line: list[str] | None = None) -> int:
     parser.add_argument("corpus", type=Path, help="the packed corpus (python -m training.data.corpus)")
     parser.add_argument("--output", type=Path, help="where to write (default: the checkpoint's folder)")
     parser.add_argument("--embeddings", type=Path, metavar="FILE", help="keep the pieces' embeddings for a next time")
+    parser.add_argument("--instruments", type=Path, metavar="RUN.yaml", help="let a run's instruments play the pieces")
     parser.add_argument("--adversarial", type=float, default=0.0, metavar="WEIGHT",
                         help="an experiment: hide the source from the emotion head, by gradient reversal")  # fmt: skip
     given = parser.parse_args(command_line)
     try:
         corpus = PackedCorpus.load(given.corpus)
-        fit(given.checkpoint, corpus, given.output or given.checkpoint, given.embeddings, given.adversarial)
+        output = given.output or given.checkpoint
+        fit(given.checkpoint, corpus, output, given.embeddings, given.instruments, given.adversarial)
     except (ValueError, OSError) as error:
         print(f"fit_heads: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -34,7 +34,7 @@ class TrainingLoop:
         self.run, self.folder, self.progress = run, RunFolder(run.arguments.output), Progress()
 
     def train(self, resume: bool = False) -> None:
-        """Trains all stages; `resume` goes on from the newest state in the folder, if there is one."""
+        """Trains all stages; `resume` continues from the newest state in the folder, if there is one."""
         run, arguments, accelerator = self.run, self.run.arguments, self.run.accelerator
         if accelerator.is_main_process:
             self.folder.start(arguments, resume, environment_of(accelerator))
@@ -53,7 +53,7 @@ class TrainingLoop:
         if self.measured and self.progress.measured_steps != self.progress.steps:
             # after the last step, so that a resumed run, which measures again, takes this line out of the log
             self._validate(number, arguments.stages[number].steps)
-        self._save_checkpoint("checkpoint")
+        self.save_checkpoint("checkpoint")
         accelerator.end_training()
 
     def _train_stage(self, number: int, first_step: int, state: Path | None) -> None:
@@ -96,11 +96,11 @@ class TrainingLoop:
                 bar.set_postfix(line)
                 line |= {"gradient_norm": round(float(norm), 6)}
                 line |= {"scale": round(run.model.model.logit_scale.weight.item(), 3)}
-                self._log(number, step, line)
+                self.log(number, step, line)
             if self.measured and self.progress.steps % arguments.validation_steps == 0:
                 self._validate(number, step)
             if self._from_main(time.monotonic() - saved) >= 60 * arguments.save_minutes:
-                self._save_checkpoint("checkpoint")
+                self.save_checkpoint("checkpoint")
                 self.folder.save_state(accelerator, number, step + 1)
                 saved = time.monotonic()
 
@@ -112,7 +112,7 @@ class TrainingLoop:
         torch.distributed.broadcast(value, src=0)
         return float(value)
 
-    def _log(self, number: int, step: int, values: dict) -> None:
+    def log(self, number: int, step: int, values: dict) -> None:
         if self.run.accelerator.is_main_process:
             self.folder.log({"stage": number + 1, "step": step, "seconds": round(self.progress.seconds, 1)} | values)
         if self.run.arguments.tracker:
@@ -136,12 +136,12 @@ class TrainingLoop:
             scores = retrieval_scores(embed_examples(run.model, self.measured, collator, stage, device), self.measured)
         run.set_modes()
         self.progress.measured_steps = self.progress.steps
-        self._log(number, step, {f"validation {name}": value for name, value in scores.items()})
+        self.log(number, step, {f"validation {name}": value for name, value in scores.items()})
         if self.progress.best_score is None or scores["score"] > self.progress.best_score:
             self.progress.best_score = scores["score"]
-            self._save_checkpoint("best")
+            self.save_checkpoint("best")
 
-    def _save_checkpoint(self, name: str) -> None:
+    def save_checkpoint(self, name: str) -> None:
         """Writes the averaged weights: a checkpoint with the text adapter merged, or a PEFT adapter."""
         run = self.run
         if not run.accelerator.is_main_process:

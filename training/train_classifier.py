@@ -95,7 +95,7 @@ def _task(given: argparse.Namespace, labels: Labels) -> tuple:
 
 
 def _chance(targets: np.ndarray) -> np.ndarray:
-    """What somebody would guess who heard nothing: the most frequent class, or the mean."""
+    """Predictions without any features: the most frequent class, or the mean."""
     if targets.ndim == 1:
         return np.full_like(targets, np.bincount(targets).argmax())
     return np.broadcast_to(targets.mean(axis=0), targets.shape)

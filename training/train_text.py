@@ -36,7 +36,7 @@ MIN_NOTES = 6
 NOTES_AT_ONCE = 24_000
 PIECES_AT_ONCE = 4096  # that a batch of texts is compared with
 TEXTS = {"fact": 32, "caption": 48, "query": 76, "work": 36}  # of a batch
-NAME_WEIGHT = 0.35  # of facts that are names of people or keys, which are half of all, beside 1 for the others
+NAME_WEIGHT = 0.35  # of facts that are names of people or keys, which are half of all; other facts have 1
 ALL_LABELS_SHARE, MAX_CLAIMS = 0.5, 8  # of captions, and of their facts
 LENGTH_PARTS = 4
 MIN_PROBABILITY = 0.02
@@ -47,7 +47,7 @@ REVERSE_WEIGHT = 0.5  # of finding texts by pieces
 
 
 class PieceTable:
-    """Every piece of a corpus as its embedding, its facts' probabilities, and the work that it is."""
+    """Every piece of a corpus: its embedding, its facts' probabilities, and its work."""
 
     def __init__(self, model: PianoBindModel, processor: PianoBindProcessor, corpus: TrainingCorpus, seed: int):
         self.vocabulary = corpus.vocabulary
@@ -141,7 +141,7 @@ class TextTrainer:
             texts.append(query.text)
             holds = [vocabulary.number[fact] for fact in query.holds if fact in vocabulary.number]
             out = [vocabulary.number[fact] for fact in query.excludes if fact in vocabulary.number]
-            share = min(1.0, 2.0 / max(1, len(holds)))  # a scene need not have all that it suggests
+            share = min(1.0, 2.0 / max(1, len(holds)))  # a piece need not have all facts that a scene suggests
             claims.append((dict.fromkeys(holds, share), dict.fromkeys(out, 0.3)))
         probability = table.probability[pieces].clamp(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
         yes, no = torch.zeros(len(texts), len(vocabulary.facts)), torch.zeros(len(texts), len(vocabulary.facts))
@@ -166,7 +166,7 @@ class TextTrainer:
     def _with_works(
         self, texts: list[str], pieces: np.ndarray, fits: torch.Tensor
     ) -> tuple[list[str], torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Captions of known works: each fits its own piece, and pieces whose captions say about the same."""
+        """Captions of known works: each fits its own piece, and pieces with an equivalent caption."""
         chosen = self.random.sample(self.works, min(TEXTS["work"], len(self.works)))
         captions = []
         for place in chosen:
@@ -182,7 +182,7 @@ class TextTrainer:
         alike = F.normalize(before[len(texts) :], dim=-1)
         alike = ((alike @ alike.T - ALIKE_COSINE) / (1 - ALIKE_COSINE)).clamp(min=0)
         own[:, -len(chosen) :] = torch.log(alike.clamp(min=1e-5))
-        # pieces of the works were drawn for their captions, other texts do not know of them
+        # pieces that were added for the captions of works are unlabelled for all other texts
         fits = torch.cat([fits, torch.full((len(fits), len(chosen)), float("-inf"))], 1)
         return texts + captions, torch.from_numpy(pieces), torch.cat([fits, own]), before
 
@@ -205,7 +205,7 @@ class TextTrainer:
         logits = self.model.logit_scale(embeds @ self.table.embeddings[pieces].T)
         known = torch.isfinite(fits)
         forward = divergence(logits, fits, known)
-        # how much better than others a text fits a piece: by itself, one of one fact fits more pieces than one of six
+        # centred for each text, since a text of one fact fits more pieces than a text of six
         share = fits - torch.logsumexp(fits, 1, keepdim=True)
         columns = torch.randperm(len(pieces))[:512]
         backward = divergence(logits.T[columns], share.T[columns], known.T[columns])

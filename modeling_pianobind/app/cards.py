@@ -1,14 +1,21 @@
-"""The page's HTML: cards of pieces, and the map. Every text that comes from a file or a person is escaped here."""
+"""The page's HTML: cards of pieces, and the maps. Every text that comes from a file or a person is escaped here."""
 
 import html
 
 import numpy as np
 
 from ..commands.output import minutes_seconds
+from ..service.piece_heads import QUADRANTS
 from .library import Answer, Library, View
 
 MAP_WIDTH, MAP_HEIGHT, MAP_MARGIN = 400, 300, 26
 MAP_POINTS = 1_000  # more points overlap, and are slow to draw
+# Drawn, since many systems have no font with the sign; upside down for "less" (`page.css`).
+THUMB = (
+    '<svg viewBox="0 0 24 24" aria-hidden="true">'
+    '<path d="M3 11h4v10H3zM7 11l4-8c2 0 3 1 3 3l-1 4h6c1.5 0 2.3 1.2 2 2.5l-1.6 6.5c-.3 1.2-1.2 2-2.4 2H7"/></svg>'
+)
+MOOD_WORDS = {"left": "gloomy", "right": "bright", "bottom": "still", "top": "stirred"}
 
 
 def escaped(text: object) -> str:
@@ -20,7 +27,7 @@ def escaped(text: object) -> str:
 
 
 def results(answer: Answer, thumbs: dict[str, str] | None = None) -> str:
-    """The cards of a search, best first, below what has to be said about them.
+    """The cards of a search, best first, below the notes about them.
 
     Args:
         thumbs (`dict[str, str]`, *optional*): "more" or "less" for the keys of pieces that got a thumb.
@@ -97,8 +104,8 @@ def _thumbs(view: View, pressed: str) -> str:
     buttons = "".join(
         f'<button type="button" class="pb-thumb" data-ask="{ask}" data-key="{escaped(view.key)}" '
         f'aria-pressed="{str(ask == pressed).lower()}" aria-label="{words}: {escaped(view.title)}" title="{words}">'
-        f"{sign}</button>"
-        for ask, words, sign in (("more", "More such music", "&#128077;"), ("less", "Less such music", "&#128078;"))
+        f"{THUMB}</button>"
+        for ask, words in (("more", "More such music"), ("less", "Less such music"))
     )
     return f'<span class="pb-thumbs">{buttons}</span>'
 
@@ -119,7 +126,9 @@ def example_card(view: View) -> str:
 
 
 def corpus_map(library: Library, views: list[View] = (), shown: str = "") -> str:
-    """The map of the corpus.
+    """The maps of the corpus: by how pieces sound, and by their mood where the checkpoint tells it.
+
+    The page shows one of them, `page.js` says which.
 
     Args:
         views (`list[View]`): what a search found, marked by rank.
@@ -129,11 +138,36 @@ def corpus_map(library: Library, views: list[View] = (), shown: str = "") -> str
     chosen = set(np.linspace(0, len(library) - 1, min(len(library), MAP_POINTS)).astype(int).tolist())
     chosen |= {int(key) for key in (*ranks, shown) if key.isdecimal()}
     order = sorted(chosen, key=lambda number: (str(number) == shown, str(number) in ranks))  # the marked ones on top
-    points = "".join(_point(library, number, ranks, shown) for number in order)
     note = "" if len(library) <= MAP_POINTS else f" {len(chosen)} of {len(library)} pieces are drawn."
-    words = library.map_words
+    maps = {"sound": (library.map_points, library.map_words, "", "Near each other: alike.")}
+    if library.mood_points is not None:
+        maps["mood"] = (library.mood_points, MOOD_WORDS, _quadrants(), "Right: brighter; up: more stirred.")
+    drawn = []
+    for kind, (places, words, ground, said) in maps.items():
+        points = "".join(_point(library, number, places[number], ranks, shown) for number in order)
+        drawn.append(
+            f'<section class="pb-map pb-by-{kind}" aria-label="Map of the corpus by {kind}">'
+            f"{_map_buttons(kind) if len(maps) > 1 else ''}"
+            f'<svg viewBox="0 0 {MAP_WIDTH} {MAP_HEIGHT}" role="group" '
+            f'aria-label="Pieces; arrow keys move, Enter shows one">{ground}{_edges(words)}{points}</svg>'
+            f"<p>{said} Click a point to see and hear it.{note}</p></section>"
+        )
+    return "".join(drawn)
+
+
+def _map_buttons(drawn: str) -> str:
+    buttons = "".join(
+        f'<button type="button" class="pb-button" data-map="{kind}" aria-pressed="{str(kind == drawn).lower()}">'
+        f"By {kind}</button>"
+        for kind in ("sound", "mood")
+    )
+    return f'<div class="pb-kinds" role="group" aria-label="What the map is by">{buttons}</div>'
+
+
+def _edges(words: dict[str, str]) -> str:
+    """What a map's edges say."""
     middle_x, middle_y = MAP_WIDTH / 2, MAP_HEIGHT / 2
-    edges = "".join(
+    return "".join(
         f'<text x="{x}" y="{y}" class="pb-edge"{turn}>{escaped(text)}</text>'
         for text, x, y, turn in (
             (words["top"], middle_x, 13, ""),
@@ -142,16 +176,24 @@ def corpus_map(library: Library, views: list[View] = (), shown: str = "") -> str
             (words["right"], MAP_WIDTH - 13, middle_y, f' transform="rotate(90 {MAP_WIDTH - 13} {middle_y})"'),
         )
     )
-    return (
-        f'<section class="pb-map" aria-label="Map of the corpus"><svg viewBox="0 0 {MAP_WIDTH} {MAP_HEIGHT}" '
-        f'role="group" aria-label="Pieces; arrow keys move, Enter shows one">{edges}{points}</svg>'
-        f"<p>Near each other: alike. Click a point to see and hear it.{note}</p></section>"
+
+
+def _quadrants() -> str:
+    """The ground of the map by mood: a cross through its middle, and the names of the four quadrants."""
+    left, right, top, bottom = MAP_MARGIN, MAP_WIDTH - MAP_MARGIN, MAP_MARGIN, MAP_HEIGHT - MAP_MARGIN
+    cross = f"M{left} {MAP_HEIGHT / 2}H{right}M{MAP_WIDTH / 2} {top}V{bottom}"
+    middles = ((0.75, 0.25), (0.25, 0.25), (0.25, 0.75), (0.75, 0.75))
+    names = "".join(
+        f'<text x="{x * MAP_WIDTH}" y="{y * MAP_HEIGHT + 5}" class="pb-quadrant">{name}</text>'
+        for name, (x, y) in zip(QUADRANTS, middles, strict=True)
     )
+    return f'<path class="pb-cross" d="{cross}"/>{names}'
 
 
-def _point(library: Library, number: int, ranks: dict, shown: str) -> str:
+def _point(library: Library, number: int, place: np.ndarray, ranks: dict, shown: str) -> str:
+    """A piece on a map, at a place from -1 to 1."""
     key = str(number)
-    x, y = library.map_points[number]
+    x, y = place
     left = MAP_MARGIN + (x + 1) / 2 * (MAP_WIDTH - 2 * MAP_MARGIN)
     top = MAP_MARGIN + (1 - y) / 2 * (MAP_HEIGHT - 2 * MAP_MARGIN)
     title = escaped(" · ".join(part for part in library.name(number) if part))

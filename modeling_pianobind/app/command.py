@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         launch(library, args.host, args.port)
     except OSError as error:
         raise UserError(f"port {args.port or 7860}: cannot be listened on ({error}); choose another --port") from error
-    except ValueError as error:  # gradio looks at its own page first, which a proxy may hide
+    except ValueError as error:  # gradio requests its own page at start, which a proxy may refuse
         reason = " ".join(str(error).split())
         raise UserError(f"the page cannot be reached from here ({reason}); check proxies, or give --host") from error
     return 0

@@ -17,9 +17,9 @@ from ..index.names import common_folder, display_names
 from ..index.note_alignment import NoteLine, confidences
 from ..inputs_pianobind import SCORE_EXTENSIONS, explain
 from ..labels_pianobind import label_embeddings, rank_labels
-from ..service.beside import path_beside
 from ..service.checkpoint import Checkpoint
-from ..service.errors import UserError, user_errors
+from ..service.checkpoint_files import checkpoint_file
+from ..service.errors import UserError, complain, user_errors
 from ..service.piece_heads import EmotionHead
 from .music import Midi, Recording, excerpt_around, flac, open_music
 from .piano_roll import draw_moods, draw_roll
@@ -74,7 +74,7 @@ class Answer:
 
     Attributes:
         views (`list[View]`): best first.
-        notes (`list[str]`): what a person should know about them, such as that nothing fits well.
+        notes (`list[str]`): remarks about them for the visitor, such as that nothing fits well.
     """
 
     views: list[View]
@@ -92,6 +92,8 @@ class Library:
     Attributes:
         map_points (`np.ndarray` of shape `(pieces, 2)`): -1 to 1.
         map_words (`dict[str, str]`): labels of the map's left, right, top and bottom.
+        mood_points (`np.ndarray` of shape `(pieces, 2)`, *optional*): -1 to 1 and in the order of valence and
+            arousal, but further apart where these are near -1 or 1; None if the checkpoint tells none.
     """
 
     def __init__(
@@ -110,8 +112,12 @@ class Library:
         self._number = {path: number for number, path in enumerate(self.paths)}
         with user_errors(path):
             self._names = display_names(self.paths, folder)
-        emotion_file = path_beside(checkpoint.name, EmotionHead.file)
+        emotion_file = checkpoint_file(checkpoint.name, EmotionHead.file)
         self._emotion = EmotionHead.load(emotion_file, checkpoint.weights_fingerprint)
+        self.mood_points = None
+        if self._emotion is not None:
+            logits = self._emotion.logits(self.index.embeddings)
+            self.mood_points = logits / (1 + np.abs(logits))
         self.labels, self._label_embeds = label_embeddings(checkpoint.embed_text)
         self.map_points, self.map_words = _lay_out(self.index.embeddings, self.labels, self._label_embeds)
 
@@ -160,8 +166,8 @@ class Library:
         try:
             finder = self._finder(Filters.parse(**filters or {}))
             result = finder.find(words or None, like, top_k + 1, weight, **thumbs)
-        except ValueError as error:  # a filter, or thumbs up and down for the same music
-            raise UserError(error) from error
+        except (OSError, ValueError) as error:  # a filter, thumbs up and down for the same music, or a damaged index
+            raise UserError(self._message_without_folders(error)) from error
         views = []
         for hit in [hit for hit in result.hits if str(self._number[hit.path]) != example][:top_k]:
             window = None if hit.start_seconds is None else (hit.start_seconds, hit.end_seconds)
@@ -240,7 +246,20 @@ class Library:
         """Why a piece cannot be shown; the message names no folder of the server."""
         number = self._piece(key)
         path = self.uploads.get(key).name if number is None else self.paths[number]
+        if self._is_of_index(error):
+            return self._message_without_folders(error)
         return explain(path, error).replace(path, os.path.basename(path))
+
+    def _message_without_folders(self, error: Exception) -> str:
+        """What a visitor is told of a failed search; what is wrong with the index itself goes to stderr."""
+        if isinstance(error, OSError) or self._is_of_index(error):
+            complain(error)
+            return "The index of this page cannot be read; please tell whoever runs the page."
+        return str(error)
+
+    def _is_of_index(self, error: Exception) -> bool:
+        """Whether the message is about the index, and so names a folder of the server."""
+        return any(str(error).startswith(f"{shard.source}: ") for shard in self.index.shards)
 
     def _piece(self, key: str) -> int | None:
         """The number of a corpus piece; None for the key of an upload."""

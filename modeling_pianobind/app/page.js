@@ -51,6 +51,12 @@
     button.remove();
   }
 
+  // The page has the corpus by sound and by mood, and shows one; the choice outlasts the maps, which each search redraws.
+  function showMap(kind) {
+    document.body.classList.toggle("pb-moody", kind === "mood");
+    document.querySelector(`.pb-by-${kind} [data-map="${kind}"]`).focus();
+  }
+
   function mark(state) {
     if (!player) return;
     player.dataset.state = state;
@@ -111,7 +117,10 @@
     const button = event.target.closest(".pb-play");
     const roll = event.target.closest(".pb-roll, .pb-moods");
     const score = event.target.closest(".pb-score-button");
-    if (score) {
+    const map = event.target.closest("[data-map]");
+    if (map) {
+      showMap(map.dataset.map);
+    } else if (score) {
       showScore(score);
     } else if (button) {
       const wanted = button.closest(".pb-player");

@@ -27,7 +27,10 @@ from .cards import card, corpus_map, escaped, example_card, results
 from .library import Library
 from .uploads import read_upload
 
-UPLOADS_SWEPT_SECONDS = (60, 300)  # how often gradio's copies on disk are looked at, and the age that they may reach
+UPLOADS_SWEPT_SECONDS = (
+    60,
+    300,
+)  # interval of removing gradio's copies on disk, and the age that they may reach
 WORDS = {"label": "Describe the music", "placeholder": "slow, rainy, late at night"}
 FILTERS = ("tempo", "key", "minutes", "kind")  # in the order of their fields
 STEERING = {"label": "More like this, but …", "placeholder": "calmer, slower, as a waltz"}
@@ -66,7 +69,7 @@ def build_page(library: Library, page: "Handlers") -> gr.Blocks:
                     elem_id="file",
                 )
                 like = gr.HTML("", visible=False, js_on_load=ASKING, elem_id="example")
-                share = gr.Slider(0, 1, 0.5, step=0.05, label="What the words weigh beside the example", visible=False)
+                share = gr.Slider(0, 1, 0.5, step=0.05, label="Weight: example (0) to words (1)", visible=False)
                 listing = gr.HTML(results(first), js_on_load=ASKING, elem_id="results")
             with gr.Column(scale=2, min_width=320, elem_classes="pb-side"):
                 chart = gr.HTML(corpus_map(library, first.views), js_on_load=ASKING, elem_id="map")
@@ -198,20 +201,21 @@ class Handlers:
 
     async def audio(self, request: Request) -> Response:
         """GET audio/KEY.flac?middle=SECONDS"""
-        return await run_in_threadpool(self._audio, request.path_params["key"], request.query_params.get("middle", ""))
+        middle = _seconds(request.query_params.get("middle", ""))
+        return await run_in_threadpool(self.sound_response, request.path_params["key"], middle)
 
     async def score(self, request: Request) -> Response:
         """GET score/KEY?start=SECONDS&end=SECONDS"""
-        asked = request.query_params
-        return await run_in_threadpool(
-            self._score, request.path_params["key"], asked.get("start", ""), asked.get("end", "")
-        )
+        start, end = (_seconds(request.query_params.get(name, "")) for name in ("start", "end"))
+        return await run_in_threadpool(self.score_response, request.path_params["key"], (start, end))
 
-    def _score(self, key: str, start: str, end: str) -> Response:
-        return self._sent(lambda: HTMLResponse(self.library.score(key, (_seconds(start), _seconds(end)))))
+    def score_response(self, key: str, window: tuple[float, float]) -> Response:
+        """The page of a piece's score on which the window begins, or why there is none."""
+        return self._sent(lambda: HTMLResponse(self.library.score(key, window)))
 
-    def _audio(self, key: str, middle: str) -> Response:
-        return self._sent(lambda: Response(self.library.sound(key, _seconds(middle)), media_type="audio/flac"))
+    def sound_response(self, key: str, middle_seconds: float) -> Response:
+        """The sound around a moment of a piece, or why there is none."""
+        return self._sent(lambda: Response(self.library.sound(key, middle_seconds), media_type="audio/flac"))
 
     def _sent(self, make: Callable[[], Response]) -> Response:
         """Response of a route, computed under the gate."""
@@ -242,7 +246,7 @@ def launch(library: Library, host: str | None = None, port: int | None = None, b
         OSError: the port is taken.
         ValueError: gradio, which looks at its page first, cannot reach it.
     """
-    for name in ("no_proxy", "NO_PROXY"):  # gradio's look at its own page
+    for name in ("no_proxy", "NO_PROXY"):  # gradio requests its own page at start
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost")))
     if "GRADIO_TEMP_DIR" not in os.environ:  # uploads are in a temporary folder that is removed at exit
         os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="pianobind-")

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _classifier(args: argparse.Namespace) -> LabelHead:
-    """The classifier; refused beside words to choose from."""
+    """Loads the classifier; it cannot be combined with `--labels`."""
     if args.labels is not None:
         raise UserError("--labels are words of your own, --classifier has its own; give one of the two")
     with user_errors(args.classifier):
@@ -80,7 +80,7 @@ def _classifier(args: argparse.Namespace) -> LabelHead:
 
 
 def _check_same_towers(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
-    """Refuses a classifier beside another checkpoint than it was trained on."""
+    """Refuses a classifier that was trained on another checkpoint than `--checkpoint`."""
     if Checkpoint(args.checkpoint, args.device).weights_fingerprint != checkpoint.weights_fingerprint:
         raise UserError(
             f"{args.classifier}: belongs to another checkpoint than {args.checkpoint}; leave out --checkpoint, or "

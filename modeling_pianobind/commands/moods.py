@@ -50,7 +50,7 @@ def check_mood_arguments(args: argparse.Namespace, is_folder: bool) -> None:
 
 
 def tell_moods(args: argparse.Namespace, checkpoint: Checkpoint, is_folder: bool) -> int:
-    """Prints what was asked for of a file, or of each piece of a folder."""
+    """Prints the requested figures of a file, or of each piece of a folder."""
     heads = []
     with user_errors(checkpoint.name):
         for kind, asked in ((EmotionHead, args.emotion), (DifficultyHead, args.difficulty)):

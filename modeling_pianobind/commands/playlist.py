@@ -1,4 +1,4 @@
-"""`pianobind playlist`: pieces that go on from examples, as a table, CSV or a playlist file."""
+"""`pianobind playlist`: pieces that continue some examples, as a table, CSV or a playlist file."""
 
 import argparse
 import math
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="music to go on from, which is left out itself; may be given again",
+        help="music to continue, which is left out itself; may be given again",
     )
     parser.add_argument("--minutes", metavar="N", type=_minutes, default=40.0, help="length (default: 40)")
     parser.add_argument("--from", metavar="WORDS", dest="start", help='the mood it begins with, such as "calm"')

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--like",
         metavar="FILE",
-        help="find what resembles this MIDI file, score or recording, its own piece first; a QUERY beside it "
+        help="find what resembles this MIDI file, score or recording, its own piece first; a further QUERY "
         "steers it and weighs as much",
     )
     add_feedback(parser)

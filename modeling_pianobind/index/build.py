@@ -125,7 +125,7 @@ class _State:
         changed: paths that have to be embedded, with their content's hash in `hashes`.
         stamps: by path, as the file was before it was hashed.
         solo_only: as in `embed_folder`.
-        begun: when the first file was looked at, in seconds of the system's clock.
+        begun: when the build began, in seconds of the system's clock.
     """
 
     solo_only: bool

@@ -50,7 +50,7 @@ class Group:
 
 
 def find_duplicates(index: EmbeddingIndex, confidence: float = DEFAULT_CONFIDENCE) -> list[Group]:
-    """Groups the files of an index that are the same piece; each file stands for itself, whatever its stem.
+    """Groups the files of an index that are the same piece; files of one stem are compared too.
 
     Args:
         index (`EmbeddingIndex`): of a folder.
@@ -109,7 +109,7 @@ def _pairs(index: EmbeddingIndex, min_confidence: float) -> Iterator[Pair]:
 
 
 def sameness(example: Example, others: Sequence[Example]) -> np.ndarray:
-    """How sure it is that others are the same piece as an example, in whatever form: `(others,)`, 0 to 1.
+    """Confidence that other files, in any form, are the same piece as an example: `(others,)`, 0 to 1.
 
     Notes decide where both sides have enough of them, else the windows.
     """

@@ -22,11 +22,11 @@ SAME_TONICS = {"d flat": 1, "d sharp": 3, "g flat": 6, "g sharp": 8, "a sharp": 
 MODES = ("major", "minor")
 KEYS = tuple(f"{tonic} {mode}" for mode in MODES for tonic in KEY_NAMES)  # by their number in `FileFacts`
 MAX_WEIGHT_SECONDS = 2.0  # longest duration that weighs a note in the key histogram
-# A piece lies on the grid of its file's beats where most onsets do: of notes at random times, not even half do.
+# A file's beats are those of the music where most onsets are on them; of notes at random times, less than half are.
 GRID_STEPS, GRID_TOLERANCE_BEATS, GRID_SHARE = (4, 3), 0.02, 0.8
 FRAME_SECONDS, BEAT_SECONDS, BEAT_OCTAVES = 0.01, 0.5, 0.9
 MIN_BPM, MAX_BPM = 30.0, 300.0
-TEMPO_SECONDS = 600.0  # of a piece, that its tempo is measured in
+TEMPO_SECONDS = 600.0  # of a piece from which its tempo is measured
 MAX_NAME_CHARACTERS = 300
 
 

@@ -1,7 +1,9 @@
 """Search that learns from feedback: a query is moved by examples of what is wanted and what is not.
 
 Nothing is trained. Scores of pieces are a linear function of their frozen embeddings, and the examples correct it by
-ridge regression in closed form (a Gaussian process with a linear kernel, whose mean is the query's own score).
+ridge regression in closed form: a Gaussian process whose mean is the query's own score, and whose kernel is the sum of
+two linear ones. One takes embeddings as they are, and moves the query as Rocchio's formula does, along what pieces
+differ in most; the other whitens them, and tells apart the pieces that are marked.
 """
 
 from collections.abc import Sequence
@@ -12,16 +14,17 @@ import numpy as np
 # Scores are in standard deviations above the mean of the background. The values were chosen on 992 pieces of the
 # `train` split (`evaluation.measure_feedback --split train --pieces 992`).
 WANTED, UNWANTED = 4.0, -1.0  # what the score of an example should become
-NOISE = 0.3  # how little a wanted example is trusted beside what the query says
-# An unwanted example says less, since there are many ways to be wrong; many together say no more than the wanted ones.
+NOISE = 0.3  # noise variance of a wanted example's score, in units of the prior variance around the query
+# Unwanted examples are noisier, since a piece can be wrong in many ways; all together count no more than the wanted.
 UNWANTED_NOISE = 4 * NOISE
+PLAIN_SHARE = 0.75  # of the kernel of plain embeddings in the sum; the whitened one has the rest
 SHRINKAGE = 1.0  # of the background's covariance, in its mean variance: directions in which pieces hardly differ
 SAME = 1 - 1e-5  # cosine from which two examples are the same music
 
 
 @dataclass(frozen=True)
 class Background:
-    """What the pieces of a corpus are like: where a score is zero, and along which directions they differ.
+    """Mean and covariance of a corpus's embeddings, in which scores are standardised.
 
     Attributes:
         mean (`np.ndarray` of shape `(dim,)`): of the embeddings.
@@ -56,7 +59,7 @@ class Background:
         return (np.atleast_2d(np.asarray(embeds, np.float64)) - self.mean) @ self.spread
 
     def directions(self, embeds: np.ndarray) -> np.ndarray:
-        """`whitened`, of unit length: their products say how alike pieces are among pieces of this background."""
+        """`whitened` rows of unit length: their products are similarities in relation to the background."""
         rows = self.whitened(embeds)
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
@@ -78,7 +81,7 @@ def refine(
             examples alone.
         more, less (each `np.ndarray` of shape `(n, dim)`): embeddings of pieces that are wanted, and that are not.
         background (`np.ndarray` of shape `(pieces, dim)` or `Background`, *optional*): the corpus that is searched,
-            such as `index.embeddings`; it says what is common to all pieces, which no example is wanted for.
+            such as `index.embeddings`. What all its pieces have in common does not count as a trait of an example.
     Returns:
         `np.ndarray` of shape `(dim,)`: float32, unit length, for `EmbeddingIndex.search`.
     Raises:
@@ -102,12 +105,14 @@ def refine(
     known = np.zeros(examples.shape[1]) if query is None else np.asarray(query, np.float64)
     known = known / background.deviation(known) if query is not None else known
     targets = np.r_[np.full(len(more), WANTED), np.full(len(less), UNWANTED)]
-    whitened = background.whitened(examples)
-    missing = targets - (examples - background.mean) @ known
+    centred = examples - background.mean
+    missing = targets - centred @ known
+    plain = np.eye(len(known)) / max(np.trace(background.covariance), 1e-9)
+    metric = PLAIN_SHARE * plain + (1 - PLAIN_SHARE) * background.spread @ background.spread
     many = max(1.0, len(less) / max(len(more), 1))
     noise = np.r_[np.full(len(more), NOISE), np.full(len(less), UNWANTED_NOISE * many)]
-    share = np.linalg.solve(whitened @ whitened.T + np.diag(noise), missing)
-    direction = known + background.spread @ (whitened.T @ share)
+    pulls = metric @ centred.T
+    direction = known + pulls @ np.linalg.solve(centred @ pulls + np.diag(noise), missing)
     length = np.linalg.norm(direction)
     if not length > 0:
         raise ValueError("the examples cancel each other out; give others.")

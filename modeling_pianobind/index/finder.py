@@ -80,7 +80,7 @@ class Finder:
         Args:
             more, less (each `np.ndarray` of shape `(n, dim)`): pieces that the words, or the example, are moved
                 towards and away from; see `refine`.
-            taste (`Taste`, *optional*): of whom the hits should please, as far as they still fit what is asked for.
+            taste (`Taste`, *optional*): a listener's taste, which reorders hits that fit the query about equally well.
         Raises:
             ValueError, UserError: as `EmbeddingIndex.search` and `refine`, or the text cannot be embedded.
         """

@@ -70,7 +70,7 @@ def check_searchable(path: str | os.PathLike) -> bool:
     if not os.path.isdir(path):
         raise UserError(f"{path}: is a file; give a folder or a saved index (and the file with --like)")
     with user_errors(path):
-        os.listdir(path)  # of one that cannot be listed it cannot be told what it is
+        os.listdir(path)  # raises where the folder may not be read
         if is_index(path):
             return True
         if not list_files(path):

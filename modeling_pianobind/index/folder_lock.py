@@ -17,7 +17,7 @@ def folder_lock(folder: str | os.PathLike, wait: bool = True) -> Iterator[bool]:
     Args:
         wait (`bool`): until another process releases it.
     Yields:
-        Whether it is held: False where no lock file can be made, or the file system knows no locks.
+        Whether it is held: False where no lock file can be made, or the file system has no locks.
     Raises:
         BlockingIOError: another process holds it, and `wait` is False.
     """

@@ -7,19 +7,19 @@ import numpy as np
 
 PERPLEXITY = 30.0
 MAX_CLUSTERS, SILHOUETTE_PIECES = 12, 2_000
-FEW_PIECES = 8  # too few to be parted
+FEW_PIECES = 8  # fewer are not clustered
 NAME_WORDS, PIECE_WORDS = 2, 4
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where pieces lie, and in which company.
+    """Positions and clusters of pieces.
 
     Attributes:
         points (`np.ndarray` of shape `(pieces, 2)`): 0 to 1.
         cluster (`np.ndarray` of shape `(pieces,)`): number of each piece's cluster.
         names (`list[str]`): of the clusters, the largest first.
-        words (`list[str]`): what each piece is more than the others.
+        words (`list[str]`): for each piece, the labels that stand out most against the other pieces.
     """
 
     points: np.ndarray
@@ -65,7 +65,7 @@ def _scikit_learn() -> Any:
 
 
 def _clusters(sklearn: Any, embeds: np.ndarray, seed: int) -> np.ndarray:
-    """The number of each piece's cluster, the largest 0; as many clusters as part the pieces best."""
+    """The number of each piece's cluster, the largest 0; the number of clusters is the one that separates best."""
     if len(embeds) < FEW_PIECES or np.ptp(embeds, axis=0).max() < 1e-6:
         return np.zeros(len(embeds), int)
     best, best_score = np.zeros(len(embeds), int), -np.inf

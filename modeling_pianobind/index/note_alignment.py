@@ -22,7 +22,7 @@ MIN_NOTES = 32  # fewer notes are not distinctive
 # segments, the same piece 0.89 to 0.99; a few segments are found by chance in more pieces.
 SAME_FROM, SURE_FROM, CHANCE = 0.875, 0.945, 0.35
 FAR = np.float32(-1e6)
-PIECES_AT_ONCE = 64  # beside a longer example
+PIECES_AT_ONCE = 64  # shorter pieces that are compared with a longer example in one batch
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def match(first: NoteLine, second: NoteLine) -> Match | None:
     swapped = len(segments[0]) > len(segments[1])
     short, long = segments[::-1] if swapped else segments
     cosines = short @ long.T
-    likeness, steps = _traced(cosines)
+    likeness, steps = best_path(cosines)
     steps = steps[:, ::-1] if swapped else steps
     seconds = [
         line.onset[np.minimum(steps[:, side] * hop, len(line) - 1)] for side, line in enumerate((first, second))
@@ -150,18 +150,18 @@ def _segments(lines: list[NoteLine], hop: int) -> list[np.ndarray]:
 
 
 def _within_longer(query: np.ndarray, pieces: list[np.ndarray]) -> np.ndarray:
-    """The best path of the whole query within each piece; all pieces side by side, with a gap that no path crosses."""
+    """The best path of the whole query within each piece; all pieces in one array with gaps that no path crosses."""
     gap = np.zeros((2, KEYS), np.float32)
     columns = np.concatenate([part for piece in pieces for part in (piece, gap)])
     starts = np.cumsum([0, *(len(piece) + 2 for piece in pieces)])[:-1]
     cosines = query @ columns.T
     for offset, piece in zip(starts, pieces, strict=True):
         cosines[:, offset + len(piece) : offset + len(piece) + 2] = FAR
-    last = _best_sums(cosines)
+    last = best_path_sums(cosines)
     return np.maximum.reduceat(last, starts) / len(query)
 
 
-def _best_sums(cosines: np.ndarray) -> np.ndarray:
+def best_path_sums(cosines: np.ndarray) -> np.ndarray:
     """The best sum of a path over all rows that ends in each column.
 
     A step leads one row and one column on, one row and two columns, or two rows and one column, each row counting.
@@ -214,7 +214,7 @@ def _block_within_query(query: np.ndarray, pieces: list[np.ndarray]) -> np.ndarr
     return means
 
 
-def _traced(cosines: np.ndarray) -> tuple[float, np.ndarray]:
+def best_path(cosines: np.ndarray) -> tuple[float, np.ndarray]:
     """The best path over all rows: its mean, and its `(steps, 2)` rows and columns."""
     rows, width = cosines.shape
     sums = np.full((rows, width), FAR, np.float32)

@@ -1,4 +1,4 @@
-"""Playlists: pieces that go on from some examples, along a path of moods, each easy to hear after the one before."""
+"""Playlists: pieces that continue some examples along a path of moods, with smooth steps from each to the next."""
 
 import math
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from .embedding_index import EmbeddingIndex
 from .feedback import Background
 from .filters import piece_facts
 
-POOL, PATH_STOPS = 60, 5  # pieces that are looked at for each of some places along the path
+POOL, PATH_STOPS = 60, 5  # candidates at each of some places along the path
 BEAM = 8  # unfinished playlists that are kept
 # Values are in standard deviations of the corpus.
 PATH_WEIGHT = 1.0
 SOUND_STEP, TEMPO_STEP, KEY_STEP = 2.0, 0.7, 0.7  # the worst step by each costs so much
 UNKNOWN_STEP = 0.5  # of the worst, where tempo or key are not known
 SPARE = 0.02  # of the length, by which a playlist may be longer than asked for
-SAMPLE = 2_000  # pieces that say what the corpus is like
+SAMPLE = 2_000  # pieces that the statistics of the corpus are estimated from
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Track:
 
 
 def continuation(embeds: np.ndarray, likes: np.ndarray, background: Background) -> np.ndarray:
-    """How well pieces go on from examples, `(pieces,)`, in standard deviations of these pieces.
+    """How well pieces continue a set of examples, `(pieces,)`, in standard deviations over these pieces.
 
-    It is their mean likeness to the examples, where all directions in which the corpus differs count nearly alike.
+    The score is the mean similarity to the examples after whitening by the background.
 
     Args:
         embeds (`np.ndarray` of shape `(pieces, dim)`), likes (`np.ndarray` of shape `(n, dim)`): unit rows; at least
@@ -67,7 +67,7 @@ def make_playlist(
 
     Args:
         index (`EmbeddingIndex`): the corpus.
-        likes (`list[Example]`): what the pieces should go on from; may be empty if there is a path.
+        likes (`list[Example]`): examples that the pieces should continue; may be empty if there is a path.
         seconds (`float`): length of the playlist, above 0; it is shorter where no further piece fits in.
         start, end (`np.ndarray` of shape `(dim,)`, *optional*): words that the playlist begins and ends with.
     Raises:
@@ -171,7 +171,7 @@ def _best(
 ) -> list[int]:
     """The best playlist by a beam search: places in the pool.
 
-    A piece is worth its `score` and what it has of the path where it begins, less the cost of the step to it.
+    The value of a piece is its `score`, plus its similarity to the path at its place, less the cost of the step to it.
     """
     beam, done = [(0.0, 0.0, [])], []
     while beam:

@@ -41,7 +41,7 @@ def top_pieces(shard: IndexShard, queries: np.ndarray, top_k: int) -> list[tuple
     candidates = _int8_candidates(shard, queries, top_k) if int8 and len(queries) <= INT8_MAX_QUERIES else None
     if candidates is not None:
         pairs = zip(candidates, queries, strict=True)
-        return [_best(*_exact_scores(shard.embeds, rows, query), top_k) for rows, query in pairs]
+        return [_best(*exact_scores(shard.embeds, rows, query), top_k) for rows, query in pairs]
     wanted, margin = (top_k * INT8_CANDIDATES, 0) if int8 else (top_k, FLOAT_MARGIN)
     floors = np.full(len(queries), -np.inf, np.float32)
     kept = [(np.zeros(0, np.int64), np.zeros(0, np.float32)) for _ in queries]
@@ -60,7 +60,7 @@ def top_pieces(shard: IndexShard, queries: np.ndarray, top_k: int) -> list[tuple
                 rows, values = rows[values >= floors[query]], values[values >= floors[query]]
             kept[query] = rows, values
     return [
-        _best(*_exact_scores(shard.embeds, rows, query), top_k) for (rows, _), query in zip(kept, queries, strict=True)
+        _best(*exact_scores(shard.embeds, rows, query), top_k) for (rows, _), query in zip(kept, queries, strict=True)
     ]
 
 
@@ -156,7 +156,7 @@ def _int8_product(codes: np.ndarray, scales: np.ndarray, queries: np.ndarray) ->
     return scores
 
 
-def _exact_scores(embeds: np.ndarray, rows: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def exact_scores(embeds: np.ndarray, rows: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores rows one by one: the bits of a score depend on nothing but the row and the query."""
     blocks = (rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS))
     scores = np.concatenate([np.vecdot(embeds[block], query) for block in blocks])

@@ -394,14 +394,14 @@ def _store(path: Path, kind: str, extension: str, write: Callable[[BinaryIO], No
         with temporary.open("wb") as handle:
             write(handle)
         sync(temporary)
-        digest = _sha256(temporary)
+        digest = file_sha256(temporary)
         name = f"{kind}-{digest[:16]}{extension}"
         size = temporary.stat().st_size
         os.replace(temporary, path / name)
     return {"name": name, "bytes": size, "sha256": digest}
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -419,7 +419,7 @@ def _checked(path: Path, entry: dict, verify: bool | None) -> Path:
         raise ValueError(f"{path}: the index is incomplete ({name} is missing); {AGAIN}.")
     actual = file.stat().st_size
     verify = actual <= HASHED_BYTES if verify is None else verify
-    if size not in (None, actual) or (verify and _sha256(file) != digest):
+    if size not in (None, actual) or (verify and file_sha256(file) != digest):
         raise ValueError(f"{path}: the index is damaged ({name} was cut off or changed); {AGAIN}.")
     return file
 

@@ -90,8 +90,8 @@ def embedding_retrieval_metrics(
     items = _embedding_rows(items, "item_embeddings", similarity)
     shape = (len(queries), len(items))
     return _both_directions(
-        _product_reader(queries, items),
-        _product_reader(items, queries),
+        product_reader(queries, items),
+        product_reader(items, queries),
         relevant_pairs(relevant, *shape),
         shape,
         reverse,
@@ -246,7 +246,7 @@ def _embedding_rows(rows: np.ndarray, name: str, similarity: str) -> np.ndarray:
     return rows / norms
 
 
-def _product_reader(queries: np.ndarray, items: np.ndarray) -> RowReader:
+def product_reader(queries: np.ndarray, items: np.ndarray) -> RowReader:
     """Returns a reader of blocks of `queries @ items.T`; items with the same embedding get the same score.
 
     A matrix product may round two equal columns differently, which would break their tie by position. So each

@@ -1,8 +1,8 @@
 """Calibration of scores: queries are compared with background texts, cosines with those of background pieces.
 
 No constant here depends on a checkpoint. `Calibration.measure` computes everything from the texts of
-`background_texts` and from pieces, by default the example corpus; `pianobind calibrate` keeps the result beside a
-checkpoint, and without such a file it is measured once and cached.
+`background_texts` and from pieces, by default the example corpus; `pianobind calibrate` keeps the result in the
+folder of a checkpoint, and without such a file it is measured once and cached.
 """
 
 import os
@@ -15,8 +15,8 @@ from statistics import NormalDist
 import numpy as np
 
 from .background_texts import music_texts, other_texts
-from .beside import load_beside, save_beside
 from .cache import cache_root
+from .checkpoint_files import load_checkpoint_arrays, save_checkpoint_arrays
 from .examples import EXAMPLES
 
 FILE = "calibration.safetensors"
@@ -92,12 +92,12 @@ class Calibration:
     def save(self, path: str | os.PathLike, fingerprint: str) -> None:
         """Writes a file for the checkpoint of a fingerprint, in one step."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        save_beside(path, arrays | {"pieces": self.pieces.astype(np.float16)}, fingerprint, FORMAT)
+        save_checkpoint_arrays(path, arrays | {"pieces": self.pieces.astype(np.float16)}, fingerprint, FORMAT)
 
     @classmethod
     def load(cls, path: str | os.PathLike, fingerprint: str) -> "Calibration | None":
         """Reads such a file; None if there is none, it is damaged, or it belongs to other weights."""
-        arrays = load_beside(path, [field.name for field in fields(cls)], fingerprint, FORMAT)
+        arrays = load_checkpoint_arrays(path, [field.name for field in fields(cls)], fingerprint, FORMAT)
         return None if arrays is None else cls(**arrays)
 
 

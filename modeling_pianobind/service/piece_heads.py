@@ -1,4 +1,4 @@
-"""What linear layers beside a checkpoint read off its embeddings: valence and arousal, and the grade of difficulty.
+"""Linear heads on a checkpoint's embeddings: valence and arousal, and the grade of difficulty.
 
 `python -m training.fit_heads` fits them. They belong to one set of weights, and take recordings, MIDI and scores.
 """
@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from .beside import load_beside, path_beside, save_beside
+from .checkpoint_files import checkpoint_file, load_checkpoint_arrays, save_checkpoint_arrays
 
 FORMAT = "1"
 QUADRANTS = ("happy", "tense", "sad", "calm")  # as EMOPIA counts them, from 1: high or low valence and arousal
@@ -17,20 +17,20 @@ GRADES = (1.0, 7.0)
 
 
 class _Head:
-    """Arrays in a file beside a checkpoint."""
+    """A head whose arrays are in a file of the checkpoint's folder."""
 
     file = ""
 
     def save(self, path: str | os.PathLike, fingerprint: str) -> None:
         """Writes the file for the checkpoint of a fingerprint, in one step."""
-        save_beside(
+        save_checkpoint_arrays(
             path, {field.name: np.float32(getattr(self, field.name)) for field in fields(self)}, fingerprint, FORMAT
         )
 
     @classmethod
     def load(cls, path: str | os.PathLike, fingerprint: str) -> Self | None:
         """Reads the file; None if there is none, it is damaged, or it belongs to other weights."""
-        arrays = load_beside(path, [field.name for field in fields(cls)], fingerprint, FORMAT)
+        arrays = load_checkpoint_arrays(path, [field.name for field in fields(cls)], fingerprint, FORMAT)
         return None if arrays is None else cls(**arrays)
 
     @classmethod
@@ -40,7 +40,7 @@ class _Head:
         Raises:
             ValueError: it has none for these weights.
         """
-        head = cls.load(path_beside(name, cls.file), fingerprint)
+        head = cls.load(checkpoint_file(name, cls.file), fingerprint)
         if head is None:
             made = f"make it by `python -m training.fit_heads {name} CORPUS`, or take the checkpoint of the package"
             raise ValueError(f"{name}: has no {cls.file} for its present weights; {made}.")
@@ -61,7 +61,11 @@ class EmotionHead(_Head):
 
     def chances(self, embeds: np.ndarray) -> np.ndarray:
         """`(n, dim)` unit rows -> `(n, 2)`: the chance that a listener calls valence, and arousal, high."""
-        return 1 / (1 + np.exp(-(np.asarray(embeds, np.float32) @ self.weight.T + self.bias)))
+        return 1 / (1 + np.exp(-self.logits(embeds)))
+
+    def logits(self, embeds: np.ndarray) -> np.ndarray:
+        """`(n, dim)` unit rows -> `(n, 2)`: logits of `chances`."""
+        return np.asarray(embeds, np.float32) @ self.weight.T + self.bias
 
     def values(self, embeds: np.ndarray) -> np.ndarray:
         """`(n, dim)` unit rows -> `(n, 2)`: valence and arousal, -1 to 1; 0 where listeners would be divided."""

@@ -38,7 +38,7 @@ class ProgressLines:
 
     def _run(self) -> None:
         while not self._stop.wait(LINE_SECONDS):
-            # On a terminal the files that are embedded have a bar, those that are read do not.
+            # On a terminal only the embedding has a progress bar, not the reading of files.
             if self._done < self._files and (self._doing == "read" or not sys.stderr.isatty()):
                 complain(f"{self._done} of {self._files} files are {self._doing}{self._rest()}")
 

@@ -148,7 +148,7 @@ def test_a_run_killed_between_the_two_renames_of_a_checkpoint_has_it_again(argum
 def test_a_run_killed_before_its_last_measurement_is_saved_logs_it_once(arguments, tmp_path, monkeypatch):
     whole, output = tmp_path / "whole", tmp_path / "killed"
     finish(arguments, whole)
-    save, measured = training.TrainingLoop._save_checkpoint, []
+    save, measured = training.TrainingLoop.save_checkpoint, []
 
     def kill_at_the_end(self, name):
         if self.progress.steps == 8 and any("validation score" in line for line in log_of(output)[-1:]):
@@ -157,7 +157,7 @@ def test_a_run_killed_before_its_last_measurement_is_saved_logs_it_once(argument
         save(self, name)
 
     with monkeypatch.context() as patch, pytest.raises(KilledError):
-        patch.setattr(training.TrainingLoop, "_save_checkpoint", kill_at_the_end)
+        patch.setattr(training.TrainingLoop, "save_checkpoint", kill_at_the_end)
         finish(arguments, output)
     assert measured
     finish(arguments, output)
@@ -168,7 +168,7 @@ def test_a_worker_that_is_killed_is_one_line_and_the_run_goes_on(arguments, tmp_
     arguments.workers = 1
     whole, output = tmp_path / "whole", tmp_path / "killed"
     finish(arguments, whole)
-    log = training.TrainingLoop._log
+    log = training.TrainingLoop.log
 
     def kill_the_worker(self, number, step, values):
         log(self, number, step, values)
@@ -178,7 +178,7 @@ def test_a_worker_that_is_killed_is_one_line_and_the_run_goes_on(arguments, tmp_
 
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr(training.TrainingLoop, "_log", kill_the_worker)
+        patch.setattr(training.TrainingLoop, "log", kill_the_worker)
         assert training.main(command_of(arguments, output)) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train:")]
     assert len(lines) == 1 and "a process that makes batches is gone" in lines[0] and "--resume" in lines[0]
@@ -193,7 +193,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(
 ):
     whole, output = tmp_path / "whole", disk.folder / "run"
     finish(arguments, whole)
-    log = training.TrainingLoop._log
+    log = training.TrainingLoop.log
 
     def fill_the_disk(self, number, step, values):
         if step == 4:
@@ -203,7 +203,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(
     capsys.readouterr()
     command = command_of(arguments, output)
     with monkeypatch.context() as patch:
-        patch.setattr(training.TrainingLoop, "_log", fill_the_disk)
+        patch.setattr(training.TrainingLoop, "log", fill_the_disk)
         assert training.main(command) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train:")]
     assert len(lines) == 1 and "cannot be written (No space left on device); make room" in lines[0]

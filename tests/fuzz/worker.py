@@ -38,14 +38,14 @@ class Verovio:
 
     def __init__(self):
         self.pids, self.megabytes = [], 0.0
-        start = score_pianobind._Worker
+        start = score_pianobind.ScoreWorker
 
         def started():
             worker = start()
-            self.pids.append(worker._process.pid)
+            self.pids.append(worker.process.pid)
             return worker
 
-        score_pianobind._Worker = started
+        score_pianobind.ScoreWorker = started
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self):

@@ -28,10 +28,10 @@ class StageArguments:
     audio_share: float = field(default=0.0, metadata={"help": "share of examples that are rendered as audio"})
     bank: str = field(default="", metadata={"help": "folder of rendered windows to train on (data.audio_bank)"})
     frozen: list[str] = field(
-        default_factory=list, metadata={"help": "towers that stay as they are: audio, midi, text"}
+        default_factory=list, metadata={"help": "towers whose weights are frozen: audio, midi, text"}
     )
     frozen_layers: dict[str, int] = field(
-        default_factory=dict, metadata={"help": "of a tower, how many of its lowest layers stay as they are"}
+        default_factory=dict, metadata={"help": "tower -> number of its lowest layers whose weights are frozen"}
     )
     label_weight: float = field(
         default=0.0, metadata={"help": "weight of the loss between pieces and short texts of single facts"}
@@ -60,7 +60,7 @@ class StageArguments:
         default=0, metadata={"help": "MIDI windows of earlier batches that are negatives of audio; with `midi` frozen"}
     )
     view_weight: float = field(
-        default=0.0, metadata={"help": "weight of the loss between a window and the same notes played in another way"}
+        default=0.0, metadata={"help": "weight of the loss between a window and an augmented view of its notes"}
     )
     view_share: float = field(default=0.5, metadata={"help": "share of examples with such a second view"})
     view_queue: int = field(default=0, metadata={"help": "windows of earlier batches that are negatives of views"})

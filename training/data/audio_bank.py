@@ -37,7 +37,7 @@ def deep_extractor(extractor: PianoBindFeatureExtractor) -> PianoBindFeatureExtr
 def render_bank(
     sampler: WindowSampler, extractor: PianoBindFeatureExtractor, output: Path, windows: int, shard_windows: int = 500
 ) -> None:
-    """Renders examples and writes shards of them; a shard that is there already is kept.
+    """Renders examples and writes shards of them; a shard that exists already is kept.
 
     A shard has `decibels (windows, frames, mels)` uint8 (0 = 100 dB below the loudest bin, 255 = the loudest),
     `samples`, the note rows and their onsets in seconds one after the other with their counts, and the facts of each

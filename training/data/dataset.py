@@ -1,4 +1,4 @@
-"""Training examples: a random window of a random piece, augmented alike as notes and as audio, with a caption."""
+"""Training examples: a random window of a random piece, augmented equally as notes and as audio, and a caption."""
 
 import hashlib
 import io
@@ -240,7 +240,7 @@ class WindowSampler:
     def _second_view(
         self, notes: PianoNotes, lead: float, seconds: float, generator: np.random.Generator
     ) -> PianoNotes | None:
-        """The window's notes as another would play them."""
+        """The window's notes, augmented as another performance."""
         other = OTHER_TOUCH(notes, generator, played=True)
         start = lead + generator.uniform(-1, 1) * min(lead, MAX_SHIFT_SECONDS)
         view = other.crop(start, start + seconds).take(slice(0, self.max_notes))

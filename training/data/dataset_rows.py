@@ -45,7 +45,7 @@ class RefusedError(ValueError):
 
 @dataclass
 class Inspection:
-    """What opening a piece has shown.
+    """A piece whose files have been opened and checked.
 
     Attributes:
         seconds (`float`): length of the recording, or of the MIDI if there is none.

@@ -1,4 +1,4 @@
-"""What the corpus says of valence, arousal and difficulty, in the forms that its sources have."""
+"""Labels of valence, arousal and difficulty from the rows of a corpus."""
 
 import re
 

@@ -1,24 +1,33 @@
-"""The pieces that the heads beside a checkpoint are fitted to, and their embeddings."""
+"""The pieces that a checkpoint's heads (emotion, difficulty) are fitted to, and their embeddings."""
 
 import random
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+import torch
+from tqdm import tqdm
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor
-from modeling_pianobind.embedding_pianobind import embed_all
+from modeling_pianobind.dtype_pianobind import computing
+from modeling_pianobind.embedding_pianobind import embed_all, embed_files, unit_rows
 from modeling_pianobind.notes_pianobind import PianoNotes
-from modeling_pianobind.service.beside import load_beside, save_beside
+from modeling_pianobind.service.checkpoint_files import load_checkpoint_arrays, save_checkpoint_arrays
 
+from .audio_bank import augment_log_mel
 from .corpus import PackedCorpus
 from .cutting import excerpt
 from .emotion_labels import SOURCES, emotion_of, is_easy, is_hard
+from .mel_rendering import MelInstrument
 
 SECONDS = 50.0  # of a piece, around its middle: four windows
 BATCH_WINDOWS = 32
 SAVED_PIECES = 100  # between two writes of the file of embeddings
-CACHE_FORMAT = "1"
+CACHE_FORMAT = "2"
+HEARD = "#heard"  # after the id of a row, in the file of embeddings
 WEAK_PIECES = 100
 LEVEL_PIECES = 100  # of each level
 LEVELS = {"easy": 0.0, "full": 1.0, "hard": 2.0}
@@ -26,7 +35,7 @@ LEVELS = {"easy": 0.0, "full": 1.0, "hard": 2.0}
 
 @dataclass
 class HeadPieces:
-    """Pieces with targets.
+    """Pieces with targets, or their windows.
 
     Attributes:
         places (`list[int]`): in the corpus.
@@ -41,6 +50,19 @@ class HeadPieces:
     targets: np.ndarray
     songs: np.ndarray
     sources: np.ndarray
+
+    def windows(self, embeds: list[np.ndarray]) -> Self:
+        """The windows of these pieces, by their embeddings `(windows, dim)`, as examples of their own."""
+        counts = [len(windows) for windows in embeds]
+        places = np.repeat(self.places, counts).tolist()
+        rest = (np.repeat(values, counts, axis=0) for values in (self.targets, self.songs, self.sources))
+        return HeadPieces(places, np.concatenate(embeds), *rest)
+
+    def __add__(self, other: Self) -> Self:
+        return HeadPieces(
+            self.places + other.places,
+            *(np.concatenate([getattr(one, field.name) for one in (self, other)]) for field in fields(self)[1:]),
+        )
 
 
 def emotion_places(corpus: PackedCorpus, split: str) -> list[int]:
@@ -95,12 +117,36 @@ def embed_middles(
     return embed_all(model, processor, middles, modality="midi", batch_size=BATCH_WINDOWS, dtype=dtype, progress=None)
 
 
+def played_windows(notes: PianoNotes, instrument: MelInstrument, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A piece as an instrument plays it, each window in a room and by a microphone of its own.
+
+    Returns:
+        What the audio tower takes: features `(windows, frames, bands)` and their mask `(windows, frames)`.
+    """
+    extractor = instrument.extractor
+    frames = 1 + extractor.window_samples // extractor.hop_length
+    last = max(notes.seconds - extractor.window_seconds, 0.0)
+    starts = np.append(np.arange(0.0, last, extractor.hop_seconds), last)
+    seconds = np.minimum(notes.seconds - starts, extractor.window_seconds)
+    generator = np.random.default_rng(seed)
+    decibels = [
+        instrument.render(notes, start, length, frames, generator)
+        for start, length in zip(starts, seconds, strict=True)
+    ]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        features = augment_log_mel(torch.from_numpy(np.stack(decibels)), extractor)
+    samples = torch.from_numpy(np.round(seconds * extractor.sampling_rate).astype(int))
+    return features, extractor.frame_mask(samples, frames)
+
+
 class RowEmbedder:
-    """Embeds rows of a corpus; what was embedded before is read from a file.
+    """Embeds the middle of rows of a corpus; what was embedded before is read from a file.
 
     Args:
         fingerprint (`str`): of the model's weights.
         cache (`Path`, *optional*): the file; one of other weights is replaced.
+        instruments (`Sequence[MelInstrument]`): what plays rows for `heard`.
     """
 
     def __init__(
@@ -110,36 +156,80 @@ class RowEmbedder:
         processor: PianoBindProcessor,
         fingerprint: str,
         cache: Path | None = None,
+        instruments: Sequence[MelInstrument] = (),
     ):
-        self.corpus, self.model, self.processor = corpus, model, processor
+        self.corpus, self.model, self.processor, self.instruments = corpus, model, processor, instruments
         self.fingerprint, self.cache, self.known = fingerprint, cache, {}
-        saved = None if cache is None else load_beside(cache, ["ids", "embeds"], fingerprint, CACHE_FORMAT)
+        saved = (
+            None
+            if cache is None
+            else load_checkpoint_arrays(cache, ["ids", "counts", "embeds"], fingerprint, CACHE_FORMAT)
+        )
         if saved is not None:
-            self.known = dict(zip(bytes(saved["ids"].astype(np.uint8)).decode().split(), saved["embeds"], strict=True))
+            ids = bytes(saved["ids"].astype(np.uint8)).decode().split()
+            ends = np.cumsum(saved["counts"]).astype(int)
+            self.known = dict(zip(ids, np.split(saved["embeds"], ends[:-1]), strict=True))
 
     def __call__(self, places: list[int]) -> np.ndarray:
-        """`(places, dim)` unit rows.
+        """`(places, dim)` unit rows, by the MIDI tower.
 
         Raises:
             ValueError: there is no place.
         """
         if not places:
             raise ValueError("the corpus has no piece with labels of this kind; give the open piano corpus, packed.")
-        ids = [self.corpus.rows[place]["id"] for place in places]
-        missing = [place for place, name in zip(places, ids, strict=True) if name not in self.known]
+        return means(self.windows(places))
+
+    def windows(self, places: list[int]) -> list[np.ndarray]:
+        """`(windows, dim)` unit rows of each place, by the MIDI tower."""
+        return self._embedded(places, "", self._read)
+
+    def heard(self, places: list[int]) -> list[np.ndarray]:
+        """`(windows, dim)` unit rows of each place, played by one of the instruments, by the audio tower."""
+        return self._embedded(places, HEARD, self._hear)
+
+    def _embedded(self, places: list[int], suffix: str, make: Callable) -> list[np.ndarray]:
+        names = [self.corpus.rows[place]["id"] + suffix for place in places]
+        missing = [place for place, name in zip(places, names, strict=True) if name not in self.known]
         for start in range(0, len(missing), SAVED_PIECES):
             some = missing[start : start + SAVED_PIECES]
-            made = embed_middles(self.model, self.processor, [self.corpus.notes(place) for place in some])
-            self.known |= {self.corpus.rows[place]["id"]: embed for place, embed in zip(some, made, strict=True)}
+            made = {self.corpus.rows[place]["id"] + suffix: embeds for place, embeds in make(some)}
+            self.known |= made
             self.save()
-        return np.stack([self.known[name] for name in ids])
+        return [self.known[name] for name in names]
+
+    def _read(self, places: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        middles = [excerpt(self.corpus.notes(place), SECONDS) for place in places]
+        settings = {"modality": "midi", "batch_size": BATCH_WINDOWS, "dtype": "auto", "progress": None}
+        for number, file in embed_files(self.model, self.processor, middles, **settings):
+            if file.error is not None:
+                raise file.error
+            yield places[number], file.windows
+
+    def _hear(self, places: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        for place in tqdm(places, desc="playing", disable=None):
+            seed = zlib.crc32(self.corpus.rows[place]["id"].encode())
+            instrument = self.instruments[seed % len(self.instruments)]
+            features, mask = played_windows(excerpt(self.corpus.notes(place), SECONDS), instrument, seed)
+            device = self.model.device
+            with torch.inference_mode(), computing("auto", device):
+                embeds = self.model.get_audio_features(features.to(device), mask.to(device))
+            yield place, embeds.float().cpu().numpy()
 
     def save(self) -> None:
         """Writes the file, in one step."""
         if self.cache is not None:
-            ids = np.frombuffer(" ".join(self.known).encode(), np.uint8)
-            arrays = {"ids": ids, "embeds": np.stack(list(self.known.values()))}
-            save_beside(self.cache, arrays, self.fingerprint, CACHE_FORMAT)
+            arrays = {
+                "ids": np.frombuffer(" ".join(self.known).encode(), np.uint8),
+                "counts": np.array([len(embeds) for embeds in self.known.values()]),
+                "embeds": np.concatenate(list(self.known.values())),
+            }
+            save_checkpoint_arrays(self.cache, arrays, self.fingerprint, CACHE_FORMAT)
+
+
+def means(windows: list[np.ndarray]) -> np.ndarray:
+    """`(pieces, dim)` unit rows: the mean of each piece's windows."""
+    return unit_rows(np.stack([embeds.mean(axis=0) for embeds in windows]))
 
 
 def _songs(rows: list[dict]) -> np.ndarray:
@@ -163,4 +253,6 @@ __all__ = [
     "emotion_pieces",
     "emotion_places",
     "graded_pieces",
+    "means",
+    "played_windows",
 ]

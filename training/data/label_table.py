@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from sklearn.model_selection import GroupShuffleSplit
 
-from modeling_pianobind.inputs_pianobind import piece_of
+from modeling_pianobind.inputs_pianobind import MIDI_EXTENSIONS, list_files, piece_of
 
 FILE_COLUMNS = ("file", "path", "filename", "name", "id", "midi", "audio")
 SONG_COLUMN = "song"
@@ -126,6 +127,25 @@ def as_classes(labels: Labels) -> tuple[np.ndarray, list[str]]:
     return np.array([names.index(value) for value in labels.values]), names
 
 
+def midi_classes(
+    folder: str | os.PathLike, table: str | os.PathLike, column: str
+) -> tuple[list[tuple[str, int]], list[tuple[str, int]], list[str]]:
+    """The labelled MIDI files of a folder with the numbers of their classes, four fifths of the songs and one fifth.
+
+    Returns:
+        `(path, class)` to learn from, `(path, class)` to measure on, and the names of the classes.
+    Raises:
+        ValueError, OSError: as `read_labels` and `without_rare`.
+    """
+    files = [path for path in list_files(folder) if path.lower().endswith(MIDI_EXTENSIONS)]
+    labels = without_rare(read_labels(table, column, files, folder), table)
+    classes, names = as_classes(labels)
+    pieces = [(files[place], int(number)) for place, number in zip(labels.pieces, classes, strict=True)]
+    split = GroupShuffleSplit(1, test_size=0.2, random_state=0)
+    train, valid = ([pieces[row] for row in rows] for rows in next(split.split(pieces, groups=labels.songs)))
+    return train, valid, names
+
+
 def as_sets(labels: Labels, separator: str, table: str | os.PathLike) -> tuple[np.ndarray, list[str]]:
     """Which labels each piece has, `(pieces, labels)` of 0 and 1, and their names; those of few songs are left out.
 
@@ -170,4 +190,4 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (" and others" if len(names) > SHOWN else "")
 
 
-__all__ = ["Labels", "as_classes", "as_numbers", "as_sets", "read_labels", "without_rare"]
+__all__ = ["Labels", "as_classes", "as_numbers", "as_sets", "midi_classes", "read_labels", "without_rare"]

@@ -115,6 +115,19 @@ class MelInstrument:
         return result
 
 
+def mel_instruments(told: list, instruments: list, extractor: PianoBindFeatureExtractor, folder: Path) -> list:
+    """Instruments of a run by their spectrograms, each once, which a folder keeps.
+
+    Args:
+        told: the run's `instruments`, in the order of the instruments that `make_instruments` made of them.
+    """
+    made = {}
+    for one, instrument in zip(told, instruments, strict=True):
+        cache = Path(folder) / f"{Path(one.path).stem}-{one.program}.safetensors"
+        made[instrument] = made.get(instrument) or MelInstrument(instrument, extractor, cache)
+    return [made[instrument] for instrument in instruments]
+
+
 _PATTERN = np.random.default_rng(0).normal(0, FLUCTUATION_DB, (2048, 256)).astype(np.float32)
 
 
@@ -124,4 +137,4 @@ def _fluctuation(frames: int, bands: int, random: np.random.Generator) -> np.nda
     return _PATTERN[row : row + frames, column : column + bands]
 
 
-__all__ = ["DEEP_DB", "MelInstrument"]
+__all__ = ["DEEP_DB", "MelInstrument", "mel_instruments"]

@@ -54,7 +54,7 @@ def asap(folder: Path, name: str) -> Iterator[Piece]:
 def emopia(folder: Path, name: str) -> Iterator[Piece]:
     """EMOPIA 1.0 to 2.x: `midis/Qn_VIDEO_k.mid`, n the quadrant of the clip, VIDEO of eleven letters, k its number.
 
-    Recordings are found as `audio/Qn_VIDEO_k.*` (or beside the MIDI) where somebody has fetched and cut them. The
+    Recordings are found as `audio/Qn_VIDEO_k.*` (or in the folder of the MIDI) where they were fetched and cut. The
     published split by clip is read from `split/{train,val,test}.csv` (column `fname`), which the code of the paper's
     classifier holds; clips of one video are one song, so the split of a row may be a stricter one.
     """
@@ -74,7 +74,7 @@ def emopia(folder: Path, name: str) -> Iterator[Piece]:
 def pianist8(folder: Path, name: str) -> Iterator[Piece]:
     """Pianist8: `ARTIST_Title.mid` in any folder; below `train`, `valid` or `test` that is its published split.
 
-    The artist is what stands before the first underscore. MIDI was transcribed; recordings beside it are taken up.
+    The text before the first underscore is the artist. MIDI was transcribed; recordings in its folder are used too.
     """
     recordings = _recordings(folder)
     for path in _midi_files(folder):

@@ -153,7 +153,7 @@ def make_instruments(arguments: list[InstrumentArguments]) -> list[Instrument]:
     """What the `instruments` of a run's file name, in their order; one folder of samples is held once.
 
     Raises:
-        ValueError: an instrument plays other keys than it is told to.
+        ValueError: an instrument plays another pitch than that of the note.
     """
     made = {}
     for instrument in arguments:

@@ -28,7 +28,7 @@ READERS = 2  # scores read at once, each in a process of verovio's
 
 @dataclass
 class ScorePair:
-    """A score beside a performance of it.
+    """A score and a performance of it.
 
     Attributes:
         score (`PianoNotes`): as its marks say.
@@ -128,7 +128,7 @@ def main() -> int:
         print(f"score_pairs: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     pairs = sum(len(row["paths"]) for row in scores.rows)
-    print(f"{len(scores)} scores beside {pairs} performances -> {given.output}")
+    print(f"{len(scores)} scores, {pairs} pairs of score and performance -> {given.output}")
     return 0
 
 

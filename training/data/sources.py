@@ -81,7 +81,7 @@ class CorpusPart:
 
 @dataclass
 class TrainingCorpus:
-    """All that a run draws from, and the facts that its rows know."""
+    """All that a run draws from, and the facts of its rows."""
 
     parts: list[CorpusPart]
     vocabulary: FactVocabulary

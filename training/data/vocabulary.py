@@ -19,7 +19,7 @@ class FactVocabulary:
         facts (`list[str]`): all of them, sorted; `encode` gives their numbers.
         creators (`set[str]`): the names of people among them.
         is_label (`np.ndarray` of shape `(facts,)`): whether labels state a fact, not the notes of a window.
-        own_tags (`dict[str, set[str]]`): tags of each source that no table here knows. A tag that its corpus gives to
+        own_tags (`dict[str, set[str]]`): tags of each source that are in no table here. A tag that its corpus gives to
             some rows is taken not to hold for the tagged rows that lack it.
     """
 

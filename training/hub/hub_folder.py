@@ -88,7 +88,7 @@ def write_checkpoint(checkpoint: Path, folder: Path, options: HubOptions) -> Non
 
 
 def _write_processor(checkpoint: Path, folder: Path) -> None:
-    """Copies the processor and the tokenizer, and names the classes of the code beside them."""
+    """Copies the processor and the tokenizer, and names the classes of the copied code."""
     _copy(checkpoint, folder, PROCESSOR_FILES)
     processor = _read_json(checkpoint / PROCESSOR)
     processor["auto_map"] = _auto_map("AutoProcessor", "AutoFeatureExtractor")

@@ -192,7 +192,7 @@ def on_device(
     """Moves a batch; sound becomes augmented features, small integers the model's own types.
 
     Returns:
-        The blocks of rows, and what is known of the examples.
+        The blocks of rows, and the labels of the examples.
     """
     blocks = {name: _moved(block, device) for name, block in batch["blocks"].items()}
     for block in blocks.values():

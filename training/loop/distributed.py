@@ -30,7 +30,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        # Every process computes the same loss from the same rows, so that each knows the whole gradient of its own.
+        # Every process computes the same loss from the same rows, and so the whole gradient of its own rows.
         # The factor makes up for the mean over processes that `average_gradients` takes.
         return gradient[ctx.own] * process_count()
 

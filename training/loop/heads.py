@@ -127,8 +127,8 @@ class OnsetHead(nn.Module):
         slots (`int`): equal parts of a token's time, each with its own onsets.
     """
 
-    rare = -4.0  # a key has an onset in about one token of a hundred
-    held_weight = 0.3  # beside 1 for onsets; many more of its targets are true
+    rare = -4.0  # initial logit of onsets: a key has one in about one token of a hundred
+    held_weight = 0.3  # of held keys, with 1 for onsets: many more of their targets are true
 
     def __init__(self, hidden_size: int, slots: int = 1, keys: int = 88):
         super().__init__()

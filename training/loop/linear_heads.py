@@ -164,7 +164,7 @@ def _fit_chosen(
     targets: np.ndarray,
     songs: list[str],
 ) -> Pipeline:
-    """Fits an estimator whose strength is chosen by folds of songs; where there are none, in the midst of the grid."""
+    """Fits an estimator whose strength is chosen by folds of songs; without folds, the middle of the grid."""
     folds = min(INNER_FOLDS, len(set(songs)))
     if folds < INNER_FOLDS:
         ((name, values),) = grid.items()

@@ -33,7 +33,7 @@ class Comparison:
         embeds (`dict[str, torch.Tensor]`): unit rows of each block, `(rows, dim)`: midi, view, audio, text, label.
         sums (`dict[str, torch.Tensor]`): sums and counts `(parts, 2)` of the losses that are made with a block.
         rows (`dict[str, torch.Tensor]`): the example of each row of a block.
-        known (`dict[str, torch.Tensor]`): what is known of the examples (song, facts, captions).
+        known (`dict[str, torch.Tensor]`): labels of the examples (song, facts, captions).
     """
 
     model: PianoBindModel
@@ -71,7 +71,7 @@ class Loss(nn.Module):
         name (`str`): in the log; `weight_field` is the field of `StageArguments` with its weight.
         blocks (`tuple[str, ...]`): the blocks of a batch that it compares: midi, view, audio, text, label,
             masked_note.
-        compares_pieces (`bool`): whether it compares the pieces of whichever towers a stage trains, beside `blocks`.
+        compares_pieces (`bool`): whether it also compares the pieces of every tower that a stage trains.
         block (`str`): where set, the loss is made with the hidden states of this block, in `sums`; `forward` then
             only adds them up.
         head (`nn.Module`): of some losses; what predicts from the towers' outputs, and is not part of the model.
@@ -173,7 +173,7 @@ class FactLoss(Loss):
         for name in [*compared.trained(), *(["view"] if "view" in compared.embeds else [])]:
             own, embeds, known = compared.rows[name], compared.embeds[name], compared.known
             true, false = known["true"][own] + GENERATED_TRUTH * known["generated"][own], known["false"][own]
-            if name == "view":  # played in another way, so only facts of labels hold for both
+            if name == "view":  # an augmented view may change measured facts, so only facts of labels hold for both
                 true, false = true * self.head.is_label, false * self.head.is_label
             parts.append((embeds, true, false))
             if compared.stage.windows_per_piece > 1 and name != "view":
@@ -254,7 +254,7 @@ class WorkLoss(Loss):
 class WindowQueue(nn.Module):
     """The MIDI embeddings of windows of earlier batches, and their songs; the newest take the places of the oldest.
 
-    Part of a run's state, so that a resumed one goes on alike.
+    Saved in a run's state, so that a resumed run has the same negatives.
     """
 
     def __init__(self, size: int, dim: int):
@@ -302,7 +302,7 @@ def queued_loss(
 
 
 class ViewLoss(Loss):
-    """Contrastive loss of windows and the same notes played in another way."""
+    """Contrastive loss of windows and augmented views of the same notes."""
 
     name, blocks = "view", ("midi", "view")
 

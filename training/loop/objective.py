@@ -19,7 +19,7 @@ class TrainingModel(nn.Module):
     """The model with its losses (`training.loop.losses`).
 
     A batch holds blocks of rows by name, each a dict of tensors by the model's argument names: `midi`, `masked_note`,
-    `view`, `audio`, `text` and `label`, whichever there are; and beside them what is known of its examples.
+    `view`, `audio`, `text` and `label`, whichever there are; and the labels of its examples.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class TrainingModel(nn.Module):
 
         Args:
             outputs: of every block of this process's batch.
-            batch: `rows` gives each embedding's example, the other entries are what is known of the examples.
+            batch: `rows` gives each embedding's example, the other entries are labels of the examples.
         """
         outputs = dict(gather_all(outputs))
         known = gather_all({name: batch[name] for name in KNOWN if name in batch})

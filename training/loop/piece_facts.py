@@ -53,7 +53,7 @@ class PieceFacts:
         return cls(true, false, generated)
 
     def probabilities(self, embeddings: np.ndarray, songs: np.ndarray, seed: int = 0) -> np.ndarray:
-        """`(pieces, facts)`: what is known, and for the rest a classifier that has not seen the piece's song.
+        """`(pieces, facts)`: known labels, and for the rest a classifier that has not seen the piece's song.
 
         Args:
             embeddings (`np.ndarray` of shape `(pieces, dim)`); songs (`np.ndarray` of shape `(pieces,)`).

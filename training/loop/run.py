@@ -2,7 +2,6 @@
 
 import random
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +17,7 @@ from ..data.arguments import StageArguments, TrainingArguments
 from ..data.audio_bank import AudioBank
 from ..data.captions import fact_wordings
 from ..data.dataset import WindowSampler
-from ..data.mel_rendering import MelInstrument
+from ..data.mel_rendering import MelInstrument, mel_instruments
 from ..data.rendering import make_instruments
 from ..data.score_pairs import open_score_pairs
 from ..data.sources import TrainingCorpus
@@ -35,7 +34,7 @@ BETAS, EPSILON = (0.9, 0.98), 1e-6
 
 
 def make_accelerator(arguments: TrainingArguments) -> Accelerator:
-    """The accelerator of a run; without a GPU it is told so, or two processes would not know of each other."""
+    """The accelerator of a run; without a GPU `cpu=True` is needed, or the processes would not form a group."""
     cpu = not torch.accelerator.is_available()
     return Accelerator(cpu=cpu, log_with=arguments.tracker or None, project_dir=arguments.output)
 
@@ -132,15 +131,11 @@ class Run:
 
     def _mel_instruments(self) -> list[MelInstrument]:
         """The run's instruments by their spectrograms, made here so that workers share them."""
-        made = {}
-        for told, instrument in zip(self.arguments.instruments, self.instruments, strict=True):
-            name = f"{Path(told.path).stem}-{told.program}.safetensors"
-            cache = Path(self.arguments.mel_rendering) / name
-            made[instrument] = made.get(instrument) or MelInstrument(
-                instrument, self.processor.feature_extractor, cache
-            )
-            made[instrument].notes  # noqa: B018
-        return [made[instrument] for instrument in self.instruments]
+        arguments, extractor = self.arguments, self.processor.feature_extractor
+        made = mel_instruments(arguments.instruments, self.instruments, extractor, arguments.mel_rendering)
+        for instrument in made:
+            instrument.notes  # noqa: B018
+        return made
 
     @torch.no_grad()
     def _embedded_texts(self, kind: str) -> torch.Tensor:

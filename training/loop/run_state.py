@@ -1,4 +1,4 @@
-"""State of a run beside accelerate's own: tensors as safetensors, numbers as JSON.
+"""State of a run in addition to accelerate's own: tensors as safetensors, numbers as JSON.
 
 Objects registered with accelerate would be pickled, and loading a pickle can run any code.
 """
@@ -18,7 +18,7 @@ WEIGHTS, AVERAGE, PROGRESS = "weights.safetensors", "average.safetensors", "prog
 
 @dataclass
 class Progress:
-    """Progress of a run, beside weights and random numbers."""
+    """Progress of a run, without weights and random numbers."""
 
     steps: int = 0
     seconds: float = 0.0

@@ -96,7 +96,7 @@ def retrieval_scores(embeds_of: dict, examples: list[dict]) -> dict[str, float]:
 
 
 def _text_fits(examples: list[dict]) -> np.ndarray:
-    """`(texts, rows)` bool: the relevant rows of each text, beside its own."""
+    """`(texts, rows)` bool: the relevant rows of each text, without its own."""
     texts = np.array([example["caption"] for example in examples])
     facts = [
         torch.from_numpy(np.stack([example[key] for example in examples])) for key in ("claimed", "true", "false")

@@ -43,7 +43,7 @@ class EndpointHandler:
             for name in ("PianoEmbeddingPipeline", "PianoTaggingPipeline")
         )
         self._limits = get_class_from_dynamic_module("gate_pianobind.Limits", path)(**LIMITS)
-        self._gate = get_class_from_dynamic_module("gate_pianobind.Gate", path)(
+        self.gate = get_class_from_dynamic_module("gate_pianobind.Gate", path)(
             self._limits.running, self._limits.waiting, self._limits.patience_seconds
         )
         self._modality_of = get_class_from_dynamic_module("inputs_pianobind.content_modality", path)
@@ -51,7 +51,7 @@ class EndpointHandler:
     def __call__(self, data: dict) -> dict:
         """Answers one request; every failure is an answer too."""
         try:
-            with self._gate.turn():
+            with self.gate.turn():
                 sources, labels, top_k = self._read(data)
                 if labels is not None:
                     return {"labels": self.tag(sources[0], candidate_labels=labels, top_k=top_k)}

@@ -1,4 +1,4 @@
-"""Small files of arrays beside a checkpoint, each for one set of weights."""
+"""Small files of arrays in a checkpoint's folder, each for one set of weights."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,9 @@ import numpy as np
 from ..atomic_file import atomic_file
 
 
-def save_beside(path: str | os.PathLike, arrays: dict[str, np.ndarray], fingerprint: str, version: str) -> None:
+def save_checkpoint_arrays(
+    path: str | os.PathLike, arrays: dict[str, np.ndarray], fingerprint: str, version: str
+) -> None:
     """Writes arrays for the checkpoint of a fingerprint, in one step.
 
     Args:
@@ -22,7 +24,7 @@ def save_beside(path: str | os.PathLike, arrays: dict[str, np.ndarray], fingerpr
         save_file(arrays, temporary, {"checkpoint_fingerprint": fingerprint, "format_version": version})
 
 
-def load_beside(
+def load_checkpoint_arrays(
     path: str | os.PathLike, names: list[str], fingerprint: str, version: str
 ) -> dict[str, np.ndarray] | None:
     """Reads such a file as float32; None if there is none, it is damaged, or it belongs to other weights."""
@@ -37,7 +39,7 @@ def load_beside(
         return None
 
 
-def path_beside(checkpoint: str | os.PathLike, name: str) -> Path:
+def checkpoint_file(checkpoint: str | os.PathLike, name: str) -> Path:
     """Where a file of a checkpoint is: in its folder, or in the Hub's cache; fetched if it is not there yet.
 
     A file that the Hub does not have has a path that does not exist.
@@ -51,4 +53,4 @@ def path_beside(checkpoint: str | os.PathLike, name: str) -> Path:
     return Path(checkpoint) / name
 
 
-__all__ = ["load_beside", "path_beside", "save_beside"]
+__all__ = ["checkpoint_file", "load_checkpoint_arrays", "save_checkpoint_arrays"]
