@@ -459,8 +459,9 @@ def embed_text(
 
 
 def _listed(sources: Any) -> list:
-    """Wraps a single path, text or waveform in a list."""
-    return [sources] if isinstance(sources, (str, bytes, os.PathLike, np.ndarray)) else list(sources)
+    """Wraps a single path, text, waveform or `PianoNotes` in a list."""
+    is_single = isinstance(sources, (str, bytes, os.PathLike, np.ndarray)) or not isinstance(sources, Iterable)
+    return [sources] if is_single else list(sources)
 
 
 __all__ = [

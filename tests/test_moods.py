@@ -221,14 +221,14 @@ class TestFit:
         sources = np.zeros(60, int)
         pieces = self.pieces(np.full(60, 0.2), sources)
         towards = np.eye(2, 16)  # the right directions
-        found = {}
+        shares = {}
         for name, given in (("none", None), ("right", towards)):
             weight, _, told = fit_emotion(
                 pieces, pieces.windows([row[None].repeat(2, 0) for row in pieces.embeds]), given
             )
-            found[name] = np.abs(weight[0, 0]) / np.linalg.norm(weight[0])
+            shares[name] = np.abs(weight[0, 0]) / np.linalg.norm(weight[0])
             assert told["chances"].shape == (60, 2)
-        assert found["right"] > found["none"] and found["right"] > 0.9
+        assert shares["right"] > shares["none"] and shares["right"] > 0.9
 
     def test_a_run_without_instruments_cannot_play_pieces(self, tmp_path):
         run = tmp_path / "run.yaml"
@@ -347,8 +347,8 @@ def test_labels_of_every_form():
         assert len(features) == len(mask) == 4  # of 20 s: at 0, 10 and 20, and at the end
         assert mask.bool().all() and features.max() <= 1
         embed = RowEmbedder(corpus, tiny_model, tiny_processor, "weights", cache, [loud])
-        heard = embed.heard([1, 0])
-        assert not np.allclose(heard[1][0], embed.windows([0])[0][0])
+        rendered = embed.rendered_windows([1, 0])
+        assert not np.allclose(rendered[1][0], embed.windows([0])[0][0])
         again = RowEmbedder(corpus, None, None, "weights", cache, [loud])
-        for before, after in zip(heard, again.heard([1, 0]), strict=True):
+        for before, after in zip(rendered, again.rendered_windows([1, 0]), strict=True):
             np.testing.assert_array_equal(before, after)

@@ -91,9 +91,9 @@ def emotion_examples(corpus: PackedCorpus, embed: RowEmbedder) -> tuple[HeadPiec
     pieces = emotion_pieces(corpus, places, embed)
     windows = pieces.windows(embed.windows(places))
     if embed.instruments:
-        heard = embed.heard(places)
-        windows += pieces.windows(heard)
-        pieces += replace(pieces, embeds=means(heard))
+        rendered = embed.rendered_windows(places)
+        windows += pieces.windows(rendered)
+        pieces += replace(pieces, embeds=means(rendered))
     return pieces, windows
 
 

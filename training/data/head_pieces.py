@@ -27,7 +27,7 @@ SECONDS = 50.0  # of a piece, around its middle: four windows
 BATCH_WINDOWS = 32
 SAVED_PIECES = 100  # between two writes of the file of embeddings
 CACHE_FORMAT = "2"
-HEARD = "#heard"  # after the id of a row, in the file of embeddings
+RENDERED = "#heard"  # after the id of a row, in the file of embeddings
 WEAK_PIECES = 100
 LEVEL_PIECES = 100  # of each level
 LEVELS = {"easy": 0.0, "full": 1.0, "hard": 2.0}
@@ -61,7 +61,7 @@ class HeadPieces:
     def __add__(self, other: Self) -> Self:
         return HeadPieces(
             self.places + other.places,
-            *(np.concatenate([getattr(one, field.name) for one in (self, other)]) for field in fields(self)[1:]),
+            *(np.concatenate([getattr(pieces, field.name) for pieces in (self, other)]) for field in fields(self)[1:]),
         )
 
 
@@ -146,7 +146,7 @@ class RowEmbedder:
     Args:
         fingerprint (`str`): of the model's weights.
         cache (`Path`, *optional*): the file; one of other weights is replaced.
-        instruments (`Sequence[MelInstrument]`): what plays rows for `heard`.
+        instruments (`Sequence[MelInstrument]`): what plays rows for `rendered_windows`.
     """
 
     def __init__(
@@ -184,9 +184,9 @@ class RowEmbedder:
         """`(windows, dim)` unit rows of each place, by the MIDI tower."""
         return self._embedded(places, "", self._read)
 
-    def heard(self, places: list[int]) -> list[np.ndarray]:
+    def rendered_windows(self, places: list[int]) -> list[np.ndarray]:
         """`(windows, dim)` unit rows of each place, played by one of the instruments, by the audio tower."""
-        return self._embedded(places, HEARD, self._hear)
+        return self._embedded(places, RENDERED, self._render)
 
     def _embedded(self, places: list[int], suffix: str, make: Callable) -> list[np.ndarray]:
         names = [self.corpus.rows[place]["id"] + suffix for place in places]
@@ -206,7 +206,7 @@ class RowEmbedder:
                 raise file.error
             yield places[number], file.windows
 
-    def _hear(self, places: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    def _render(self, places: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         for place in tqdm(places, desc="playing", disable=None):
             seed = zlib.crc32(self.corpus.rows[place]["id"].encode())
             instrument = self.instruments[seed % len(self.instruments)]

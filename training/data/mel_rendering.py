@@ -122,8 +122,8 @@ def mel_instruments(told: list, instruments: list, extractor: PianoBindFeatureEx
         told: the run's `instruments`, in the order of the instruments that `make_instruments` made of them.
     """
     made = {}
-    for one, instrument in zip(told, instruments, strict=True):
-        cache = Path(folder) / f"{Path(one.path).stem}-{one.program}.safetensors"
+    for settings, instrument in zip(told, instruments, strict=True):
+        cache = Path(folder) / f"{Path(settings.path).stem}-{settings.program}.safetensors"
         made[instrument] = made.get(instrument) or MelInstrument(instrument, extractor, cache)
     return [made[instrument] for instrument in instruments]
 
