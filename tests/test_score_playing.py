@@ -47,10 +47,10 @@ def test_a_score_is_embedded_as_played_wherever_it_comes_from(tiny_model, tiny_p
     notes = read_midi(path)
     assert type(notes) is PrintedNotes and type(notes.crop(1.0, 9.0)) is PrintedNotes
     assert set(np.round(np.diff(notes.onset) % 0.3, 3).tolist()) <= {0.0, 0.3}, "printed notes stay on their grid"
-    expected = embed_midi(tiny_model, tiny_processor, as_played(notes))
-    for source in (path, path.read_bytes(), notes):
+    expected = embed_midi(tiny_model, tiny_processor, [as_played(notes)])
+    for source in (path, path.read_bytes(), [notes]):
         np.testing.assert_allclose(embed_score(tiny_model, tiny_processor, source), expected, atol=1e-6)
-    plain = embed_midi(tiny_model, tiny_processor, PianoNotes(**vars(notes)))
+    plain = embed_midi(tiny_model, tiny_processor, [PianoNotes(**vars(notes))])
     assert np.abs(plain - expected).max() > 1e-3
     rows, _ = tiny_processor.midi_processor.windows(chords())
     assert len(np.unique(np.concatenate(rows)[1:, 1])) > 4
