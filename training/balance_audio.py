@@ -20,16 +20,36 @@ import torch.nn.functional as F
 
 from .common.atomic_folder import atomic_folder
 from .data.arguments import InstrumentArguments, TrainingArguments
+from .data.augmentation import NoteAugmentation
+from .data.sources import TrainingCorpus
 from .loop.adapters import merged_state
 from .loop.batches import on_device
 from .loop.relations import same_example
 from .loop.run import Run, make_accelerator
 
-ROUNDS = 30
+ROUNDS = 40
+TEXT_DIRECTIONS = 24
+# Search compares files as they are.
+UNCHANGED = NoteAugmentation(
+    transpose_semitones=0,
+    tempo_ratio=1.0,
+    velocity_probability=0.0,
+    flat_velocity_probability=0.0,
+    dynamics_probability=0.0,
+    drop_pedal_probability=0.0,
+    add_pedal_probability=0.0,
+    jitter_probability=0.0,
+    quantise_probability=0.0,
+    duration_probability=0.0,
+    drop_note_probability=0.0,
+)
 
 
 def correction(audio: torch.Tensor, midi: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
     """The linear map after which audio has the mean of the MIDI and the spread of its scores.
+
+    The spread grows in the directions in which texts differ. A factor for all directions would hardly change it, since
+    embeddings are normalised afterwards.
 
     Args:
         audio, midi (`torch.Tensor` of shape `(windows, dim)`): unit rows of the same windows.
@@ -40,13 +60,16 @@ def correction(audio: torch.Tensor, midi: torch.Tensor, texts: torch.Tensor) -> 
     """
     center = audio.mean(0)
     along = center / center.square().sum()  # its product with an embedding is 1 on average
+    across = torch.eye(len(center)) - torch.outer(center, along)
+    directions = torch.linalg.svd(texts - texts.mean(0), full_matrices=False)[2][:TEXT_DIRECTIONS]
+    of_texts = directions.T @ directions @ across
     target, spread = midi.mean(0), (midi @ texts.T).std(0).mean()
-    gain, shift = 1.0, target.clone()
+    gain, shift = 0.0, center.clone()
     for _ in range(ROUNDS):
-        matrix = gain * torch.eye(len(center)) + torch.outer(shift - gain * center, along)
+        matrix = torch.outer(shift, along) + across + gain * of_texts
         mapped = F.normalize(audio @ matrix.T, dim=-1)
-        shift = shift + target - mapped.mean(0)
-        gain = gain * float(spread / (mapped @ texts.T).std(0).mean())
+        shift = shift + (target - mapped.mean(0)) / 2
+        gain = gain + float(spread / (mapped @ texts.T).std(0).mean()) - 1
     return matrix
 
 
@@ -78,14 +101,20 @@ def embedded_windows(run: Run, batches: int) -> tuple[torch.Tensor, torch.Tensor
 
 
 def balance(
-    checkpoint: str, config: str, output: str | Path, batches: int, instruments: list[str] | None = None
+    checkpoint: str,
+    config: str,
+    output: str | Path,
+    batches: int,
+    instruments: list[str] | None = None,
+    split: str = "train",
 ) -> dict[str, dict[str, float]]:
     """Writes the corrected checkpoint; returns the offsets `before` and `after`, on windows that fitted nothing."""
     arguments = TrainingArguments.from_yaml(config)
-    arguments.checkpoint = checkpoint
+    arguments.checkpoint, arguments.augmentation = checkpoint, UNCHANGED
     if instruments:
         arguments.instruments = [InstrumentArguments(path) for path in instruments]
     run = Run(arguments, make_accelerator(arguments))
+    run.corpus = TrainingCorpus.open(arguments.corpus, arguments.source_weights, split)
     audio, midi = embedded_windows(run, batches)
     model = run.model.model
     with torch.no_grad():
@@ -109,9 +138,10 @@ def main(command_line: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--batches", type=int, default=40, help="half of them fit, half measure (default: 40)")
     parser.add_argument("--instrument", action="append", help="instead of the run's instruments; may be repeated")
+    parser.add_argument("--split", default="train", help="the pieces' split (default: train)")
     given = parser.parse_args(command_line)
     try:
-        told = balance(given.checkpoint, given.config, given.output, given.batches, given.instrument)
+        told = balance(given.checkpoint, given.config, given.output, given.batches, given.instrument, given.split)
     except (ValueError, OSError) as error:
         print(f"balance_audio: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
