@@ -10,7 +10,7 @@ from .notes_pianobind import PianoNotes
 
 ONSET_SECONDS = 0.015  # standard deviation of a note's onset from the printed one
 LENGTH_SHARE, LENGTH_SPREAD = 0.86, 0.3  # of the printed duration: median, and standard deviation of its logarithm
-SHORTEST_SECONDS = 0.03
+MIN_SECONDS = 0.03
 TOP_VELOCITY, SWELL_VELOCITY, VELOCITY_SPREAD = 8, 8.0, 6  # the top voice is louder by it, all others softer
 SWELL_SECONDS = 6.0
 PEDAL_SECONDS, PEDAL_SHARE = 1.5, 0.9  # how often the pedal changes, and how much of the time until then it holds
@@ -37,7 +37,7 @@ def as_played(notes: PianoNotes) -> PianoNotes:
     length = notes.duration * LENGTH_SHARE * np.exp(random.normal(0.0, LENGTH_SPREAD, count))
     played = PianoNotes(
         onset,
-        np.maximum(length, SHORTEST_SECONDS).astype(np.float32),
+        np.maximum(length, MIN_SECONDS).astype(np.float32),
         notes.pitch,
         np.clip(velocity, 1, 127),
         np.maximum(notes.pedal, pedal).astype(np.float32),

@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 
 from ..index.filters import KINDS, Filters
-from ..index.finder import Finder, Found
+from ..index.finder import Finder, SearchResult
 from ..index.folder_index import Collection
 from ..index.taste import Taste
 from ..inputs_pianobind import EXTENSIONS
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     return 2 if failures else status
 
 
-def _answer(result: Found, args: argparse.Namespace) -> int:
+def _answer(result: SearchResult, args: argparse.Namespace) -> int:
     """Prints the hits; returns the exit status."""
     sys.stdout.write(FORMATS[args.shape](result.hits))
     sys.stdout.flush()

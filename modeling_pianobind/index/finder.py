@@ -26,7 +26,7 @@ CORPUS_SAMPLE = 2_000  # pieces of an index that serve as background where a che
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """Result of a search.
 
     Attributes:
@@ -74,7 +74,7 @@ class Finder:
         more: Sequence[np.ndarray] = (),
         less: Sequence[np.ndarray] = (),
         taste: Taste | None = None,
-    ) -> Found:
+    ) -> SearchResult:
         """Finds the pieces that fit words, an example, or both; or feedback alone.
 
         Args:
@@ -88,14 +88,14 @@ class Finder:
         query = None if text is None else parse_query(text)
         words = None if query is None else embed_query(self.checkpoint.embed_text, query)
         if not len(self.index):
-            return Found([], notes)
+            return SearchResult([], notes)
         if len(more) or len(less):
             words = refine(words, more, less, self._background)
         count = top_k if taste is None else max(top_k, TASTE_CANDIDATES)
         if example is not None:
             hits = self.index.search_like(example, count, words, text_weight)
             hits = self._by_taste(hits, self._scores(example.embedding, hits), taste, top_k)
-            return Found(_with_fit(hits, percentile(self._scores(example.embedding, hits))), notes)
+            return SearchResult(_with_fit(hits, percentile(self._scores(example.embedding, hits))), notes)
         # An unwanted word in a name says nothing about the music: such a query is searched by embeddings alone.
         coverage = self._coverage(text) if query is not None and not query.unwanted else np.zeros(0)
         if coverage.any():
@@ -113,7 +113,7 @@ class Finder:
         fits = np.where(named >= NAMED, np.maximum(fits, named), fits)
         if not len(fits) or fits.max() < POOR_FIT:
             notes.append(self._poor_fit(query, understood))
-        return Found(_with_fit(hits, fits), notes)
+        return SearchResult(_with_fit(hits, fits), notes)
 
     @cached_property
     def _background(self) -> Background:
@@ -189,4 +189,4 @@ def _with_fit(hits: list[Hit], fits: Iterable[float]) -> list[Hit]:
     return [replace(hit, fit=round(float(fit), 4)) for hit, fit in zip(hits, fits, strict=True)]
 
 
-__all__ = ["Finder", "Found"]
+__all__ = ["Finder", "SearchResult"]
