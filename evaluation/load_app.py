@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--endpoint", action="store_true", help="the address is that of evaluation/serve_endpoint.py")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--pid", type=int, help="of the server, if its memory is to be told (Linux)")
+    parser.add_argument("--pid", type=int, help="of the server, whose memory is printed (Linux)")
     arguments = parser.parse_args(argv)
 
     outcomes, seconds, lock = (

@@ -58,11 +58,11 @@ def free_queries(bench: Bench) -> dict:
     fitting = np.array(
         [[fits(query, *piece) for piece in zip(facts, titles, strict=True)] for query in queries], float
     )
-    told = [number for number, row in enumerate(fitting) if 0 < row.mean() < 1]
-    if not told:
+    separable = [number for number, row in enumerate(fitting) if 0 < row.mean() < 1]
+    if not separable:
         raise UnsuitableError("no free query fits some pieces of this split and not others.")
-    left_out = [query["query"] for number, query in enumerate(queries) if number not in told]
-    queries, fitting = [queries[number] for number in told], fitting[told]
+    left_out = [query["query"] for number, query in enumerate(queries) if number not in separable]
+    queries, fitting = [queries[number] for number in separable], fitting[separable]
     texts, chance = [query["query"] for query in queries], fitting.mean(1)
     shares = share_of_best(bench.embed_text(texts) @ bench.midi_at(bench.places).T, fitting, FIRST_HITS)
     words = share_of_best(word_scores(texts, bench.generated), fitting, FIRST_HITS)
@@ -133,12 +133,12 @@ def lexicon_held_out(bench: Bench) -> dict:
     """
     queries = [query for query in read_lexicon() if query.held_out]
     known = fact_scores(queries, facts_of(bench))
-    told = np.flatnonzero(np.ptp(known, axis=1) > 0).tolist()
-    if not told:
+    separable = np.flatnonzero(np.ptp(known, axis=1) > 0).tolist()
+    if not separable:
         raise UnsuitableError("nothing that the held-out queries ask for tells the pieces of this split apart.")
-    queries = [queries[number] for number in told]
+    queries = [queries[number] for number in separable]
     pieces = len(bench.places)
-    right, best = among_best(known[told], RIGHT_SHARE * pieces), min(BEST_PIECES, pieces)
+    right, best = among_best(known[separable], RIGHT_SHARE * pieces), min(BEST_PIECES, pieces)
     texts = [query.text for query in queries]
 
     def scores(similarity):

@@ -181,9 +181,9 @@ def _other_performances(
         ranked[number] = values
     titles = np.array([" ".join(str(row.get("title", "")).casefold().split()) for row in bench.rows])
     of_title = {number: kin[number][titles[kin[number]] == titles[number]] for number in asked}
-    told = {"": {number: kin[number] for number in asked}, "_of_one_title": of_title}
+    relevant_sets = {"": {number: kin[number] for number in asked}, "_of_one_title": of_title}
     figures = {}
-    for name, relevant in told.items():
+    for name, relevant in relevant_sets.items():
         numbers = [number for number in asked if len(relevant[number])]
         if numbers:
             figures[f"performance_to_performance_by_like{name}"] = retrieval_metrics(

@@ -123,7 +123,7 @@ def tempo_changes(measures: list[Measure], written: list[tuple[float, float]]) -
         `list[tuple]`: the same for all tempi; the first begins at 0.
     """
     numbers = dict(written)
-    told, places = dict(written), sorted(numbers)
+    tempo_at, places = dict(written), sorted(numbers)
     first = current = None
     for measure in measures:
         beat = beat_quarters(measure.meter)
@@ -136,16 +136,16 @@ def tempo_changes(measures: list[Measure], written: list[tuple[float, float]]) -
             if near < len(places) and places[near] < at + beat / 2:
                 current = numbers[places[near]]
             elif current and len(text) <= MAX_WORDS and BACK_WORDS.search(text):
-                told[at] = current = first
+                tempo_at[at] = current = first
             elif current and (ratio := _ratio_of_words(text)) is not None:
-                told[at] = current = current * ratio
+                tempo_at[at] = current = current * ratio
             elif (beats := beats_of_words(text)) is not None:
-                told[at] = current = beats * beat
+                tempo_at[at] = current = beats * beat
             first = first or current
         if measure.start in numbers:
             current = numbers[measure.start]
             first = first or current
-    changes = sorted(told.items())
+    changes = sorted(tempo_at.items())
     if not changes:
         return [(0.0, DEFAULT_BEATS_A_MINUTE)]
     # What stands over the first notes, or soon after an upbeat, holds for them too.

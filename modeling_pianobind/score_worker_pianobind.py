@@ -239,9 +239,9 @@ class _Measures:
     def _ornament(self, sign: ET.Element, height: int, raised: dict[int, int]) -> list:
         """What `ornaments` holds of a sign over a note on a step of the white keys."""
         pitch, steps = _white(height) + raised[height], []
-        for step, told in ((1, "accidupper"), (-1, "accidlower")):
+        for step, attribute in ((1, "accidupper"), (-1, "accidlower")):
             other = height + step
-            alteration = ACCIDENTALS.get(sign.get(told, ""))
+            alteration = ACCIDENTALS.get(sign.get(attribute, ""))
             if alteration is None:
                 alteration = raised.get(other, self._key.get(SCALE[other % 7], 0))
             steps.append(min(max(step * (_white(other) + alteration - pitch), 1), 3))

@@ -11,8 +11,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # Stands for `python`, `accelerate` and so on: notes what it was asked for, and makes what it would have made.
-STAND_IN = """#!/bin/bash
+STAND_IN = r"""#!/bin/bash
 echo "$(basename "$0") $*" >> calls.txt
+if [[ "$*" == *training.train\ * ]]; then # as the real one: a new run refuses --resume, a begun one needs it
+    run=$(basename "$*" | sed -E 's/pianobind_(.*).yaml.*/\1/')
+    begun=$([ -e "runs/$run/arguments.json" ] && echo yes)
+    resumes=$([[ "$*" == *--resume ]] && echo yes)
+    if [ "$begun" != "$resumes" ]; then exit 4; fi
+    mkdir -p "runs/$run" && touch "runs/$run/arguments.json"
+fi
 if [ "$FAIL" != "" ] && [[ "$*" == *"$FAIL"* ]]; then exit 3; fi
 case "$(basename "$0") $*" in
     *--output*) while [ "$1" != --output ]; do shift; done; mkdir -p "$2" ;;

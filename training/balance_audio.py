@@ -121,14 +121,14 @@ def balance(
         texts = model._project("text", run.embedded_texts("facts")[:, 0]).float().cpu()
         half = len(audio) // 2
         matrix = correction(audio[:half], midi[:half], texts)
-        told = {"before": offsets(audio[half:], midi[half:], texts)}
-        told["after"] = offsets(F.normalize(audio[half:] @ matrix.T, dim=-1), midi[half:], texts)
+        measured = {"before": offsets(audio[half:], midi[half:], texts)}
+        measured["after"] = offsets(F.normalize(audio[half:] @ matrix.T, dim=-1), midi[half:], texts)
         weight = model.audio_projection.weight
         weight.copy_(matrix.to(weight) @ weight)
     with atomic_folder(output) as partial:
         model.save_pretrained(partial, state_dict=merged_state(model))
         run.processor.save_pretrained(partial)
-    return told
+    return measured
 
 
 def main(command_line: list[str] | None = None) -> int:
@@ -141,11 +141,11 @@ def main(command_line: list[str] | None = None) -> int:
     parser.add_argument("--split", default="train", help="the pieces' split (default: train)")
     given = parser.parse_args(command_line)
     try:
-        told = balance(given.checkpoint, given.config, given.output, given.batches, given.instrument, given.split)
+        measured = balance(given.checkpoint, given.config, given.output, given.batches, given.instrument, given.split)
     except (ValueError, OSError) as error:
         print(f"balance_audio: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    print(f"wrote {given.output}: {json.dumps(told)}")
+    print(f"wrote {given.output}: {json.dumps(measured)}")
     return 0
 
 

@@ -79,10 +79,12 @@ def instruments_of(run: Path, extractor: PianoBindFeatureExtractor) -> list[MelI
     Raises:
         ValueError: the run has none, or does not say where spectrograms are kept.
     """
-    told = TrainingArguments.from_yaml(run)
-    if not told.instruments or not told.mel_rendering:
+    arguments = TrainingArguments.from_yaml(run)
+    if not arguments.instruments or not arguments.mel_rendering:
         raise ValueError(f"{run}: names no `instruments`, or no `mel_rendering` folder for them; add both.")
-    return mel_instruments(told.instruments, make_instruments(told.instruments), extractor, told.mel_rendering)
+    return mel_instruments(
+        arguments.instruments, make_instruments(arguments.instruments), extractor, arguments.mel_rendering
+    )
 
 
 def emotion_examples(corpus: PackedCorpus, embed: RowEmbedder) -> tuple[HeadPieces, HeadPieces]:

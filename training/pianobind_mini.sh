@@ -24,8 +24,11 @@ extract() { # an interrupted tar leaves nothing that looks complete
     mv "runs/unpacked/$1" "runs/$1"
 }
 train() { # train NAME: the run of training/configs/pianobind_NAME.yaml, into runs/NAME
+    local resume=""
+    if [ -e "runs/$1/arguments.json" ]; then resume=--resume; fi
+    # shellcheck disable=SC2086 # nothing, if there is nothing to resume
     step "runs/$1.done" accelerate launch --mixed_precision "${MIXED_PRECISION:-bf16}" -m training.train \
-        "training/configs/pianobind_$1.yaml" --resume
+        "training/configs/pianobind_$1.yaml" $resume
     touch "runs/$1.done"
 }
 assemble() { # assemble AUDIO MIDI TEXT OUTPUT: a checkpoint of towers from three places

@@ -41,8 +41,8 @@ class TrainingLoop:
         accelerator.wait_for_everyone()
         keep_with_state(accelerator, run.model, run.average, self.progress)
         if arguments.tracker:
-            told = {key: value for key, value in asdict(arguments).items() if isinstance(value, (int, float, str))}
-            accelerator.init_trackers("trackers", told)
+            settings = {key: value for key, value in asdict(arguments).items() if isinstance(value, (int, float, str))}
+            accelerator.init_trackers("trackers", settings)
         state, first_stage, first_step = (resume and self.folder.latest_state()) or (None, 0, 0)
         if resume and accelerator.is_main_process:
             self.folder.forget_after(first_stage, first_step)

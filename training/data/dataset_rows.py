@@ -286,12 +286,12 @@ def _captions_of(
 def _facts(piece: Piece, notes: PianoNotes | None, seconds: float) -> tuple[set[str], set[str], set[str]]:
     """Facts of the labels, facts of the notes that no label contradicts, and the creator's name."""
     labels = piece.labels | {"source": piece.source}
-    told = facts_of_tags(_tags(labels))
-    labels["genre"] = [fact for fact in told if fact in GENRES]
-    labels["mood"] = [fact for fact in told if fact in MOODS]
+    tag_facts = facts_of_tags(_tags(labels))
+    labels["genre"] = [fact for fact in tag_facts if fact in GENRES]
+    labels["mood"] = [fact for fact in tag_facts if fact in MOODS]
     creators = {name} if (name := creator_name(labels)) else set()
     sure, denied = label_facts(labels, creators)
-    sure |= set(told) - {"neutral"}
+    sure |= set(tag_facts) - {"neutral"}
     from_notes = set()
     if notes is not None:
         starts = window_starts(seconds, DESCRIBED_SECONDS, DESCRIBED_SECONDS)

@@ -115,14 +115,14 @@ class MelInstrument:
         return result
 
 
-def mel_instruments(told: list, instruments: list, extractor: PianoBindFeatureExtractor, folder: Path) -> list:
+def mel_instruments(of_run: list, instruments: list, extractor: PianoBindFeatureExtractor, folder: Path) -> list:
     """Instruments of a run by their spectrograms, each once, which a folder keeps.
 
     Args:
-        told: the run's `instruments`, in the order of the instruments that `make_instruments` made of them.
+        of_run: the run's `instruments`, in the order of the instruments that `make_instruments` made of them.
     """
     made = {}
-    for settings, instrument in zip(told, instruments, strict=True):
+    for settings, instrument in zip(of_run, instruments, strict=True):
         cache = Path(folder) / f"{Path(settings.path).stem}-{settings.program}.safetensors"
         made[instrument] = made.get(instrument) or MelInstrument(instrument, extractor, cache)
     return [made[instrument] for instrument in instruments]

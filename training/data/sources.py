@@ -19,10 +19,10 @@ MIN_PIECES_OF_FACT = 5
 
 def _training_row(row: dict) -> dict:
     """A row of a data set with its tags as facts, and only the captions that people gave it."""
-    told = facts_of_tags(row.get("tags", ()))
-    row = row | {"tags": told}
-    row["genre"] = list(dict.fromkeys([*row.get("genre", ()), *(tag for tag in told if tag in GENRES)]))
-    row["mood"] = list(dict.fromkeys([*row.get("mood", ()), *(tag for tag in told if tag in MOODS)]))
+    tag_facts = facts_of_tags(row.get("tags", ()))
+    row = row | {"tags": tag_facts}
+    row["genre"] = list(dict.fromkeys([*row.get("genre", ()), *(tag for tag in tag_facts if tag in GENRES)]))
+    row["mood"] = list(dict.fromkeys([*row.get("mood", ()), *(tag for tag in tag_facts if tag in MOODS)]))
     origins = row.get("caption_origins") or ["given"] * len(row["captions"])
     # captions are generated again for each window, since augmentation may make stored ones false
     row["captions"] = [

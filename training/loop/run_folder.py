@@ -38,7 +38,7 @@ class RunFolder:
             ValueError: it holds a run already and is not to be resumed, or holds one with other arguments.
             OSError: it cannot be written.
         """
-        told = json.loads(json.dumps(asdict(arguments)))
+        settings = json.loads(json.dumps(asdict(arguments)))
         kept = self.path / "arguments.json"
         if kept.exists() and not resume:
             raise ValueError(f"{self.path}: holds a run already; go on with it by --resume, or name another `output`.")
@@ -46,7 +46,9 @@ class RunFolder:
             if not kept.exists():
                 raise ValueError(f"{self.path}: holds no run to resume; leave --resume out.")
             before = json.loads(kept.read_text())
-            if changed := sorted(key for key in told if key not in MAY_CHANGE and told[key] != before.get(key)):
+            if changed := sorted(
+                key for key in settings if key not in MAY_CHANGE and settings[key] != before.get(key)
+            ):
                 raise ValueError(
                     f"{self.path}: that run had other {', '.join(changed)}; restore them, or start a new run."
                 )
@@ -54,7 +56,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             for previous in self.path.glob(f"*{PREVIOUS}"):
                 restore(previous.with_name(previous.name.removesuffix(PREVIOUS)))
-            _write_text(kept, json.dumps(told, indent=1))
+            _write_text(kept, json.dumps(settings, indent=1))
             _write_text(self.path / "environment.json", json.dumps(environment, indent=1))
 
     def latest_state(self) -> tuple[Path, int, int] | None:
