@@ -1,7 +1,6 @@
 """What the measurements share: arguments, what is measured, and the file of results."""
 
 import argparse
-import hashlib
 import json
 import re
 import subprocess
@@ -9,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from modeling_pianobind.atomic_file import replace_file
+from modeling_pianobind.index.storage import file_sha256
 from training.data.arguments import InstrumentArguments
 from training.data.corpus import PackedCorpus
 
@@ -53,7 +53,7 @@ def subject(checkpoint: Path, corpus_folder: Path, corpus: PackedCorpus, split: 
     trained = Counter((row["source"], row["licence"]) for row in corpus.rows if row["split"] == "train")
     return {
         "checkpoint": checkpoint.resolve().name,
-        "weights_sha256": hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest(),
+        "weights_sha256": file_sha256(checkpoint / "model.safetensors"),
         "corpus": {"name": corpus_folder.resolve().name, "sha256": corpus_sha256(corpus), "rows": len(corpus)},
         "split": split,
         "dtype": dtype,

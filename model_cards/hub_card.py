@@ -1,6 +1,5 @@
 """Card, results and licence files of a published checkpoint."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -13,6 +12,7 @@ from huggingface_hub import EvalResultEntry, ModelCard, ModelCardData, eval_resu
 from safetensors import SafetensorError, safe_open
 
 from model_cards.figures import Figure, figure_table, figures_of, model_index
+from modeling_pianobind.index.storage import file_sha256
 from modeling_pianobind.service.examples import DEMO_QUERIES
 
 ROOT = Path(__file__).parent.parent
@@ -136,7 +136,7 @@ def _with_images(text: str, checkpoint: Path, folder: Path) -> str:
 def _results_of(checkpoint: Path, folder: Path, options: HubOptions) -> tuple[dict, list[Figure]]:
     """Results of these weights, copied into the folder, and the card's figures; `({}, [])` if there are none."""
     weights = next(folder.glob("*model.safetensors"), None)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None
+    digest = file_sha256(weights) if weights else None
     path = options.results
     if path is None:
         known = ((path, _json(path)) for path in sorted(RESULTS.glob("*.json")))

@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from .common.atomic_folder import atomic_folder
 from .data.arguments import InstrumentArguments, TrainingArguments
 from .data.augmentation import NoteAugmentation
-from .data.sources import TrainingCorpus
 from .loop.adapters import merged_state
 from .loop.batches import on_device
 from .loop.relations import same_example
@@ -29,20 +28,6 @@ from .loop.run import Run, make_accelerator
 
 ROUNDS = 40
 TEXT_DIRECTIONS = 24
-# Search compares files as they are.
-UNCHANGED = NoteAugmentation(
-    transpose_semitones=0,
-    tempo_ratio=1.0,
-    velocity_probability=0.0,
-    flat_velocity_probability=0.0,
-    dynamics_probability=0.0,
-    drop_pedal_probability=0.0,
-    add_pedal_probability=0.0,
-    jitter_probability=0.0,
-    quantise_probability=0.0,
-    duration_probability=0.0,
-    drop_note_probability=0.0,
-)
 
 
 def correction(audio: torch.Tensor, midi: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
@@ -101,20 +86,16 @@ def embedded_windows(run: Run, batches: int) -> tuple[torch.Tensor, torch.Tensor
 
 
 def balance(
-    checkpoint: str,
-    config: str,
-    output: str | Path,
-    batches: int,
-    instruments: list[str] | None = None,
-    split: str = "train",
+    checkpoint: str, config: str, output: str | Path, batches: int, instruments: list[str] | None = None
 ) -> dict[str, dict[str, float]]:
     """Writes the corrected checkpoint; returns the offsets `before` and `after`, on windows that fitted nothing."""
     arguments = TrainingArguments.from_yaml(config)
-    arguments.checkpoint, arguments.augmentation = checkpoint, UNCHANGED
+    arguments.checkpoint = checkpoint
+    # Search compares files as they are, and pieces of rare facts no more often than others.
+    arguments.augmentation, arguments.fact_share = NoteAugmentation.none(), 0.0
     if instruments:
         arguments.instruments = [InstrumentArguments(path) for path in instruments]
     run = Run(arguments, make_accelerator(arguments))
-    run.corpus = TrainingCorpus.open(arguments.corpus, arguments.source_weights, split)
     audio, midi = embedded_windows(run, batches)
     model = run.model.model
     with torch.no_grad():
@@ -138,10 +119,9 @@ def main(command_line: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--batches", type=int, default=40, help="half of them fit, half measure (default: 40)")
     parser.add_argument("--instrument", action="append", help="instead of the run's instruments; may be repeated")
-    parser.add_argument("--split", default="train", help="the pieces' split (default: train)")
     given = parser.parse_args(command_line)
     try:
-        measured = balance(given.checkpoint, given.config, given.output, given.batches, given.instrument, given.split)
+        measured = balance(given.checkpoint, given.config, given.output, given.batches, given.instrument)
     except (ValueError, OSError) as error:
         print(f"balance_audio: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

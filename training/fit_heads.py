@@ -3,7 +3,7 @@
 `emotion.safetensors` (valence and arousal) and `difficulty.safetensors` (grades) belong to one set of weights, as
 `calibration.safetensors` does. CORPUS is the packed open piano corpus. With `--instruments RUN.yaml`, the file of a
 training run, emotion is learnt from the pieces as its instruments play them too. It takes a few minutes on one CPU
-core, with instruments ten.
+core.
 """
 
 import argparse

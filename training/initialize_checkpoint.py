@@ -7,7 +7,6 @@ nothing yet. A modality that is not named stays out.
 """
 
 import argparse
-import hashlib
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from transformers import AutoConfig
 
 from modeling_pianobind import PianoBindAudioConfig, PianoBindMidiConfig, PianoBindModel, PianoBindProcessor
+from modeling_pianobind.index.storage import file_sha256
 
 NEW = "new"
 # the towers that `new` makes: wide, and cheap by few tokens
@@ -32,7 +32,7 @@ NEW_MIDI = {
 def check_sum(folder: str | Path, sha256: str) -> None:
     """Refuses an encoder whose `model.safetensors` is not the one that was meant."""
     path = Path(folder) / "model.safetensors"
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     if digest != sha256:
         raise ValueError(f"{path}: its SHA-256 is {digest}, not {sha256}; get the encoder from its own page again.")
 

@@ -27,10 +27,8 @@ from .cards import card, corpus_map, escaped, example_card, results
 from .library import Library
 from .uploads import read_upload
 
-UPLOADS_SWEPT_SECONDS = (
-    60,
-    300,
-)  # interval of removing gradio's copies on disk, and the age that they may reach
+# Interval of removing gradio's copies on disk, and the age that they may reach.
+UPLOADS_SWEPT_SECONDS = (60, 300)
 WORDS = {"label": "Describe the music", "placeholder": "slow, rainy, late at night"}
 FILTERS = ("tempo", "key", "minutes", "kind")  # in the order of their fields
 STEERING = {"label": "More like this, but …", "placeholder": "calmer, slower, as a waltz"}

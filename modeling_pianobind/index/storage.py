@@ -402,6 +402,7 @@ def _store(path: Path, kind: str, extension: str, write: Callable[[BinaryIO], No
 
 
 def file_sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file of any size."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -1,7 +1,7 @@
 """Augmentation of notes and waveforms that keeps the piece. Notes change first; audio is rendered from them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -27,6 +27,11 @@ class NoteAugmentation:
     quantise_probability: float = field(default=0.15, metadata={"help": "onsets moved to an even grid"})
     duration_probability: float = field(default=0.5, metadata={"help": "shorter or longer notes throughout"})
     drop_note_probability: float = field(default=0.4, metadata={"help": "some notes missing, some wrong"})
+
+    @classmethod
+    def none(cls) -> "NoteAugmentation":
+        """Leaves notes as they are."""
+        return cls(**{setting.name: 0 for setting in fields(cls)} | {"tempo_ratio": 1.0})
 
     def __call__(self, notes: PianoNotes, random: np.random.Generator, played: bool) -> PianoNotes:
         """Changes a copy of `notes`; `played` says whether the file has dynamics of its own."""

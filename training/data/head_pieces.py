@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from modeling_pianobind import PianoBindModel, PianoBindProcessor
 from modeling_pianobind.dtype_pianobind import computing
-from modeling_pianobind.embedding_pianobind import embed_all, embed_files, unit_rows
+from modeling_pianobind.embedding_pianobind import embed_files, unit_rows
 from modeling_pianobind.notes_pianobind import PianoNotes
 from modeling_pianobind.service.checkpoint_files import load_checkpoint_arrays, save_checkpoint_arrays
 
@@ -109,12 +109,20 @@ def graded_pieces(corpus: PackedCorpus, embed: "RowEmbedder") -> HeadPieces:
     return HeadPieces(places, embed(places), grades, _songs(rows), np.zeros(len(rows), int))
 
 
-def embed_middles(
-    model: PianoBindModel, processor: PianoBindProcessor, notes: list[PianoNotes], dtype: str = "auto"
-) -> np.ndarray:
-    """`(pieces, dim)` unit rows of the middle of pieces; by default faster where the processor multiplies bfloat16."""
-    middles = [excerpt(piece_notes, SECONDS) for piece_notes in notes]
-    return embed_all(model, processor, middles, modality="midi", batch_size=BATCH_WINDOWS, dtype=dtype, progress=None)
+def embed_middles(model: PianoBindModel, processor: PianoBindProcessor, notes: list[PianoNotes]) -> np.ndarray:
+    """`(pieces, dim)` unit rows of the middle of pieces, as `RowEmbedder` embeds rows."""
+    return means(middle_windows(model, processor, notes))
+
+
+def middle_windows(model: PianoBindModel, processor: PianoBindProcessor, notes: list[PianoNotes]) -> list[np.ndarray]:
+    """`(windows, dim)` unit rows of the middle of each piece; faster where the processor multiplies bfloat16."""
+    middles, windows = [excerpt(piece_notes, SECONDS) for piece_notes in notes], {}
+    settings = {"modality": "midi", "batch_size": BATCH_WINDOWS, "dtype": "auto", "progress": None}
+    for number, file in embed_files(model, processor, middles, **settings):
+        if file.error is not None:
+            raise file.error
+        windows[number] = file.windows
+    return [windows[number] for number in range(len(middles))]
 
 
 def played_windows(notes: PianoNotes, instrument: MelInstrument, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -199,12 +207,8 @@ class RowEmbedder:
         return [self.known[name] for name in names]
 
     def _read(self, places: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-        middles = [excerpt(self.corpus.notes(place), SECONDS) for place in places]
-        settings = {"modality": "midi", "batch_size": BATCH_WINDOWS, "dtype": "auto", "progress": None}
-        for number, file in embed_files(self.model, self.processor, middles, **settings):
-            if file.error is not None:
-                raise file.error
-            yield places[number], file.windows
+        notes = [self.corpus.notes(place) for place in places]
+        return zip(places, middle_windows(self.model, self.processor, notes), strict=True)
 
     def _render(self, places: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         for place in tqdm(places, desc="playing", disable=None):
